@@ -1,0 +1,1 @@
+//! Hold a key, obtain, narrow, delegate, sign and call.

@@ -1,0 +1,1 @@
+//! The capability profile: issue, narrow, delegate, verify and present.

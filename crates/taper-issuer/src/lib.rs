@@ -1,0 +1,1 @@
+//! The authorization server: token exchange, metadata, revocation, admin API.

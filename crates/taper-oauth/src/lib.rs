@@ -1,0 +1,1 @@
+//! OAuth on the wire as types, and the checking of JWTs.

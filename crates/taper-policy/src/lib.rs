@@ -1,0 +1,1 @@
+//! Load, lint and decide Datalog policies over a verified presentation.

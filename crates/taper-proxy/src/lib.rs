@@ -1,0 +1,1 @@
+//! The verifying reverse proxy in front of MCP servers.

@@ -1,0 +1,1 @@
+//! What every daemon does alike: config, clock, secrets, telemetry, HTTP edge, fetch, shutdown.

@@ -1,0 +1,1 @@
+//! Keep grants, revocations, seen proofs and the audit journal.
