@@ -1,1 +1,25 @@
-//! What every daemon does alike: config, clock, secrets, telemetry, HTTP edge, fetch, shutdown.
+//! What every daemon does alike, and nothing that knows a domain word.
+//!
+//! | module | purpose |
+//! |---|---|
+//! | [`clock`] | the only reader of the wall clock; dates and durations as text |
+//! | [`rng`] | the only source of randomness |
+//! | [`config`] | TOML with `file:line:column`, refused unknown keys, secrets by reference |
+//! | [`secret`] | values that cannot print, files that only their owner can read |
+//! | [`telemetry`] | logs on stderr |
+//! | [`shutdown`] | tracked tasks, signals, draining; the only way to start a task |
+//! | [`edge`] | the HTTP listener with its limits |
+//! | [`fetch`] | guarded outbound HTTP |
+//! | [`pool`] | bounded CPU work off the runtime |
+//! | [`suggest`] | "did you mean" |
+
+pub mod clock;
+pub mod config;
+pub mod edge;
+pub mod fetch;
+pub mod pool;
+pub mod rng;
+pub mod secret;
+pub mod shutdown;
+pub mod suggest;
+pub mod telemetry;

@@ -1,0 +1,123 @@
+//! One connection, from its first byte to its end.
+
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::TcpStream;
+use tokio_util::task::TaskTracker;
+use tower::{Service, ServiceExt as _};
+
+use super::traffic::{Quiet, Traffic};
+use super::{BoxError, EdgeLimits, PeerAddr};
+use crate::shutdown::Shutdown;
+
+/// The protocol settings, one per listener.
+pub(super) type Protocol = auto::Builder<Tracked>;
+
+/// The service gave up on a request; its connection or stream is closed.
+#[derive(Debug, thiserror::Error)]
+#[error("no answer from the service: {0}")]
+struct NoAnswer(BoxError);
+
+/// Starts the tasks of HTTP/2 streams where the listener can wait for them.
+#[derive(Clone, Debug)]
+pub(super) struct Tracked(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Tracked
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.0.spawn(future);
+    }
+}
+
+/// Writes `limits` into protocol settings; the tasks of streams are counted in `tasks`.
+pub(super) fn protocol(limits: &EdgeLimits, tasks: &TaskTracker) -> Protocol {
+    const LEAST_BUFFER: u32 = 8 * 1024;
+    // Finds peers that vanished without a word while a stream of theirs runs.
+    const PING: Duration = Duration::from_secs(20);
+    let header_bytes = limits.max_header_bytes.max(LEAST_BUFFER);
+    let mut protocol = auto::Builder::new(Tracked(tasks.clone()));
+    protocol
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_read_timeout)
+        .max_buf_size(usize::try_from(header_bytes).unwrap_or(usize::MAX))
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(header_bytes)
+        .max_concurrent_streams(limits.max_streams)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING);
+    protocol
+}
+
+/// Answers the requests of one connection until it ends, falls quiet or must end.
+pub(super) async fn drive<S, B>(
+    stream: TcpStream,
+    peer: PeerAddr,
+    protocol: Protocol,
+    limits: EdgeLimits,
+    service: S,
+    shutdown: Shutdown,
+) where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    // Only latency is lost when the operating system refuses.
+    let _ = stream.set_nodelay(true);
+    let traffic = Traffic::new();
+    let counted = traffic.clone();
+    let answer = service_fn(move |mut request: Request<Incoming>| {
+        let running = counted.begin();
+        request.extensions_mut().insert(peer);
+        let answered = service.clone().oneshot(request);
+        async move {
+            answered
+                .await
+                .map(|response| running.until_sent(response))
+                .map_err(|e| NoAnswer(e.into()))
+        }
+    });
+    let connection = protocol.serve_connection(TokioIo::new(stream), answer);
+    let mut connection = std::pin::pin!(connection);
+    let end = tokio::select! {
+        end = connection.as_mut() => end,
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            within(limits.drain_timeout, connection).await
+        }
+        quiet = traffic.quiet(limits.header_read_timeout, limits.idle_timeout) => match quiet {
+            Quiet::Never => Err("no request came".into()),
+            Quiet::Idle => {
+                // A request may be arriving at this very moment; it is still answered.
+                connection.as_mut().graceful_shutdown();
+                within(limits.drain_timeout, connection).await
+            }
+        },
+    };
+    if let Err(error) = end {
+        tracing::debug!(peer = %peer.0, %error, "a connection ended early");
+    }
+}
+
+async fn within(
+    patience: Duration,
+    connection: impl Future<Output = Result<(), BoxError>>,
+) -> Result<(), BoxError> {
+    match tokio::time::timeout(patience, connection).await {
+        Ok(end) => end,
+        Err(_) => Err("cut at the deadline".into()),
+    }
+}

@@ -1,0 +1,284 @@
+use std::convert::Infallible;
+
+use axum::Router;
+use axum::body::{Body as AnyBody, Bytes};
+use axum::extract::Request as AxumRequest;
+use axum::routing::get;
+use futures_util::stream;
+use http::StatusCode;
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::{mpsc, oneshot};
+
+use super::*;
+
+const SHORT: Duration = Duration::from_millis(60);
+/// Far beyond what a passing test takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn in_time<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(PATIENCE, future).await.unwrap()
+}
+
+async fn start(limits: EdgeLimits, router: Router) -> (SocketAddr, Shutdown) {
+    let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), limits).await.unwrap();
+    let (addr, shutdown) = (bound.local_addr(), Shutdown::new());
+    shutdown.spawn("edge", bound.serve(router, shutdown.clone()));
+    (addr, shutdown)
+}
+
+fn hello() -> Router {
+    Router::new().route("/", get(|| async { "hello" }))
+}
+
+async fn connect(addr: SocketAddr, bytes: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    stream.write_all(bytes.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Everything until the server closes; a reset counts as closing.
+async fn rest(mut stream: TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let _ = in_time(stream.read_to_end(&mut bytes)).await;
+    String::from_utf8(bytes).unwrap()
+}
+
+/// Sends one request on a connection of its own.
+async fn call(addr: SocketAddr, path: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    rest(connect(addr, &request).await).await
+}
+
+async fn end(shutdown: &Shutdown) {
+    shutdown.trigger();
+    assert_eq!(shutdown.drain(PATIENCE).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_router_is_served_and_learns_the_peer() {
+    let peer =
+        get(async |request: AxumRequest| request.extensions().get::<PeerAddr>().unwrap().0.ip().to_string());
+    let (addr, shutdown) = start(EdgeLimits::default(), hello().route("/peer", peer)).await;
+    assert!(call(addr, "/").await.ends_with("\r\n\r\nhello"));
+    assert!(call(addr, "/peer").await.ends_with("\r\n\r\n127.0.0.1"));
+    end(&shutdown).await;
+    assert!(TcpStream::connect(addr).await.is_err(), "the port is closed");
+}
+
+#[tokio::test]
+async fn clients_that_do_not_finish_a_request_head_are_cut() {
+    let limits = EdgeLimits {
+        header_read_timeout: SHORT,
+        ..EdgeLimits::default()
+    };
+    let (addr, shutdown) = start(limits, hello()).await;
+    for beginning in [
+        "",
+        "G",
+        "GET / HTTP/1.1\r\nhost: a",
+        "PRI * HTTP",
+        "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ] {
+        let answer = connect(addr, beginning).await;
+        let mut bytes = Vec::new();
+        let _ = in_time(async { { answer }.read_to_end(&mut bytes).await }).await;
+        assert!(!bytes.starts_with(b"HTTP/1.1 200"), "{beginning}");
+    }
+    let one_then_a_piece = "GET / HTTP/1.1\r\nhost: a\r\n\r\nGET / HT";
+    assert!(
+        rest(connect(addr, one_then_a_piece).await)
+            .await
+            .ends_with("hello")
+    );
+    end(&shutdown).await;
+}
+
+#[tokio::test]
+async fn large_heads_are_refused() {
+    let (addr, shutdown) = start(EdgeLimits::default(), hello()).await;
+    let check = async |bytes: usize, expected: &str| {
+        let filler = "a".repeat(bytes);
+        let request = format!("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\nx: {filler}\r\n\r\n");
+        let answer = rest(connect(addr, &request).await).await;
+        assert!(answer.starts_with(expected), "{bytes}: {answer}");
+    };
+    check(12 * 1024, "HTTP/1.1 200").await;
+    // Just above the limit: everything is read, so that no reset overtakes the answer.
+    check(16 * 1024 - 60, "HTTP/1.1 431").await;
+    end(&shutdown).await;
+}
+
+#[tokio::test]
+async fn further_connections_wait_for_a_place() {
+    let limits = EdgeLimits {
+        max_connections: 1,
+        ..EdgeLimits::default()
+    };
+    let (addr, shutdown) = start(limits, hello()).await;
+    let mut first = connect(addr, "GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let mut byte = [0; 1];
+    in_time(first.read_exact(&mut byte)).await.unwrap();
+    let second = call(addr, "/");
+    let mut second = std::pin::pin!(second);
+    assert!(
+        tokio::time::timeout(SHORT, second.as_mut()).await.is_err(),
+        "it waits"
+    );
+    drop(first);
+    assert!(in_time(second).await.ends_with("hello"));
+    end(&shutdown).await;
+}
+
+/// A route that reports its start and ends when it is told to.
+fn held() -> (Router, mpsc::Receiver<oneshot::Sender<()>>) {
+    let (started, starts) = mpsc::channel(1);
+    let route = get(async move || {
+        let (release, held) = oneshot::channel();
+        started.send(release).await.unwrap();
+        let _ = held.await;
+        "done"
+    });
+    (hello().route("/held", route), starts)
+}
+
+#[tokio::test]
+async fn a_running_request_ends_before_the_program() {
+    let (router, mut starts) = held();
+    let (addr, shutdown) = start(EdgeLimits::default(), router).await;
+    let running = call(addr, "/held");
+    let control = async {
+        let release = starts.recv().await.unwrap();
+        shutdown.trigger();
+        assert!(shutdown.drain(SHORT).await.is_err(), "it is still running");
+        release.send(()).unwrap();
+        shutdown.drain(PATIENCE).await
+    };
+    let (answer, drained) = in_time(async { tokio::join!(running, control) }).await;
+    assert!(answer.ends_with("done"), "{answer}");
+    assert_eq!(drained, Ok(()));
+}
+
+#[tokio::test]
+async fn a_request_without_end_is_cut_at_the_drain_deadline() {
+    let (router, mut starts) = held();
+    let limits = EdgeLimits {
+        drain_timeout: SHORT,
+        ..EdgeLimits::default()
+    };
+    let (addr, shutdown) = start(limits, router).await;
+    let running = call(addr, "/held");
+    let control = async {
+        let _release = starts.recv().await.unwrap();
+        shutdown.trigger();
+        shutdown.drain(PATIENCE).await
+    };
+    let (answer, drained) = in_time(async { tokio::join!(running, control) }).await;
+    assert_eq!((answer.as_str(), drained), ("", Ok(())));
+}
+
+#[tokio::test]
+async fn a_panic_costs_its_own_connection_only() {
+    let panics = get(|| async {
+        if true {
+            panic!("on purpose")
+        }
+    });
+    let (addr, shutdown) = start(EdgeLimits::default(), hello().route("/panic", panics)).await;
+    assert_eq!(call(addr, "/panic").await, "");
+    assert!(call(addr, "/").await.ends_with("hello"));
+    assert!(!shutdown.is_triggered());
+    end(&shutdown).await;
+}
+
+#[tokio::test]
+async fn a_stream_outlives_the_idle_timeout_and_an_idle_connection_does_not() {
+    let (release, held) = oneshot::channel::<()>();
+    let held = Arc::new(tokio::sync::Mutex::new(Some(held)));
+    let route = get(async move || {
+        let held = held.lock().await.take().unwrap();
+        let parts = stream::once(async move {
+            let _ = held.await;
+            Ok::<_, Infallible>("late")
+        });
+        AnyBody::from_stream(parts)
+    });
+    let limits = EdgeLimits {
+        idle_timeout: SHORT,
+        ..EdgeLimits::default()
+    };
+    let (addr, shutdown) = start(limits, Router::new().route("/stream", route)).await;
+    let mut stream = connect(addr, "GET /stream HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let mut bytes = Vec::new();
+    assert!(
+        tokio::time::timeout(SHORT * 4, stream.read_to_end(&mut bytes))
+            .await
+            .is_err(),
+        "the running stream is not idle"
+    );
+    release.send(()).unwrap();
+    let tail = rest(stream).await;
+    assert!(
+        tail.contains("late"),
+        "the idle connection is closed after it: {tail}"
+    );
+    end(&shutdown).await;
+}
+
+#[tokio::test]
+async fn http2_has_the_same_limits() {
+    let (addr, shutdown) = start(EdgeLimits::default(), hello()).await;
+    let io = TokioIo::new(TcpStream::connect(addr).await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io)
+        .await
+        .unwrap();
+    let client = Shutdown::new();
+    client.spawn("client", async move {
+        let _ = connection.await;
+    });
+    let request = |filler: usize| {
+        Request::builder()
+            .uri(format!("http://{addr}/"))
+            .header("x", "a".repeat(filler))
+            .body(Empty::<Bytes>::new())
+            .unwrap()
+    };
+    let answer = in_time(sender.send_request(request(12 * 1024))).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "hello");
+    let refused = in_time(sender.send_request(request(17 * 1024))).await;
+    assert!(
+        refused.is_err_and(|_| true) || sender.is_closed(),
+        "it is never answered as a good request"
+    );
+    end(&shutdown).await;
+    assert_eq!(client.drain(PATIENCE).await, Ok(()), "the server said goodbye");
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), EdgeLimits::default())
+        .await
+        .unwrap();
+    let addr = bound.local_addr();
+    let message = Bound::bind(addr, EdgeLimits::default())
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.starts_with(&format!("cannot listen on {addr}: ")),
+        "{message}"
+    );
+}
+
+#[test]
+fn limits_are_read_from_a_config_file() {
+    let limits: EdgeLimits = crate::config::parse("idle_timeout = '2m'\nmax_connections = 7", "x").unwrap();
+    let expected = EdgeLimits {
+        idle_timeout: Duration::from_secs(120),
+        max_connections: 7,
+        ..EdgeLimits::default()
+    };
+    assert_eq!(limits, expected);
+}

@@ -1,0 +1,121 @@
+//! CPU work off the runtime, bounded: signature checks and policy evaluation run here, so that a
+//! flood of them costs a quick refusal instead of the latency of everything else.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+/// Runs closures on threads outside the runtime: at most `workers` at once and `queue` more waiting.
+/// Clones share the bounds.
+#[derive(Clone, Debug)]
+pub struct CpuPool {
+    running: Arc<Semaphore>,
+    admitted: Arc<Semaphore>,
+}
+
+/// Why a closure gave no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PoolError {
+    /// The queue is full; nothing was run, and a later attempt may succeed.
+    #[error("all workers are busy and the queue is full")]
+    Busy,
+    /// The closure panicked, or the runtime is ending.
+    #[error("the work failed without an answer")]
+    Failed,
+}
+
+impl CpuPool {
+    /// A pool of `workers` (at least one) closures at once and `queue` waiting ones.
+    pub fn new(workers: usize, queue: usize) -> Self {
+        let workers = workers.clamp(1, Semaphore::MAX_PERMITS);
+        let places = workers.saturating_add(queue).min(Semaphore::MAX_PERMITS);
+        Self {
+            running: Arc::new(Semaphore::new(workers)),
+            admitted: Arc::new(Semaphore::new(places)),
+        }
+    }
+
+    /// Runs `f` on a thread of its own and answers what it returns. Waiting closures run in the order
+    /// in which they came. Dropping the returned future withdraws a closure that waits; one that runs
+    /// keeps its place until it ends.
+    ///
+    /// # Errors
+    /// [`PoolError::Busy`] at once when the queue is full, [`PoolError::Failed`] when `f` panicked.
+    pub async fn run<T, F>(&self, f: F) -> Result<T, PoolError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let place = Arc::clone(&self.admitted)
+            .try_acquire_owned()
+            .map_err(|_| PoolError::Busy)?;
+        let worker = Arc::clone(&self.running)
+            .acquire_owned()
+            .await
+            .map_err(|_| PoolError::Failed)?;
+        let work = move || {
+            let answer = f();
+            drop((worker, place));
+            answer
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .map_err(|_| PoolError::Failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_pool_refuses_at_once_and_recovers() {
+        let pool = CpuPool::new(1, 1);
+        let (release, held) = mpsc::channel::<()>();
+        let first = pool.run(move || held.recv().is_ok());
+        let second = pool.run(|| 2);
+        let observer = async {
+            // The two above were polled first and hold both places.
+            let third = pool.run(|| 3).await;
+            release.send(()).unwrap();
+            third
+        };
+        let (first, second, third) = tokio::join!(biased; first, second, observer);
+        assert_eq!((first, second, third), (Ok(true), Ok(2), Err(PoolError::Busy)));
+        assert_eq!(pool.run(|| 4).await, Ok(4));
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error_and_frees_its_place() {
+        let pool = CpuPool::new(1, 0);
+        for _ in 0..3 {
+            assert_eq!(
+                pool.run(|| -> u8 { panic!("on purpose") }).await,
+                Err(PoolError::Failed)
+            );
+        }
+        assert_eq!(pool.run(|| 1).await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn a_withdrawn_closure_frees_its_place() {
+        let pool = CpuPool::new(1, 1);
+        let (release, held) = mpsc::channel::<()>();
+        let first = pool.run(move || held.recv().is_ok());
+        let rest = async {
+            let mut waiting = Box::pin(pool.run(|| 2));
+            assert!(waiting.as_mut().now_or_never().is_none());
+            assert_eq!(pool.run(|| 3).await, Err(PoolError::Busy));
+            drop(waiting);
+            let mut again = Box::pin(pool.run(|| 4));
+            assert!(again.as_mut().now_or_never().is_none(), "the place is free again");
+            release.send(()).unwrap();
+            again.await
+        };
+        assert_eq!(tokio::join!(biased; first, rest), (Ok(true), Ok(4)));
+    }
+}
