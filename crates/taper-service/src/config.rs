@@ -4,16 +4,17 @@
 //! misspelt security setting would otherwise be a missing one. A secret is never written in the file:
 //! it is named there ([`SecretSource`]). No message quotes a value's source line.
 
-use std::fmt;
+mod source;
+
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::DeserializeOwned;
 use serde_ignored::Path as KeyPath;
 use toml::de::{DeTable, DeValue};
 
-use crate::secret::{self, Secret, SecretError};
+pub use self::source::SecretSource;
 use crate::suggest;
 
 /// The largest configuration file that is read, in bytes.
@@ -115,84 +116,6 @@ pub fn resolve(folder: &Path, path: &Path) -> PathBuf {
     folder.join(path)
 }
 
-/// Where a secret is to be found: `{ file = "path" }` or `{ env = "NAME" }`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretSource {
-    /// A file that only its owner can read.
-    File(PathBuf),
-    /// An environment variable.
-    Env(String),
-}
-
-impl SecretSource {
-    /// Fetches the secret, without one line end; a relative path starts at `folder`, the
-    /// configuration file's (see [`folder_of`]).
-    ///
-    /// # Errors
-    /// [`SecretError`], also when the secret is empty or its file open to other users.
-    pub fn read(&self, folder: &Path) -> Result<Secret, SecretError> {
-        match self {
-            Self::File(path) => secret::read_secret_file(&resolve(folder, path)),
-            Self::Env(name) => secret::read_secret_variable(name),
-        }
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for SecretSource {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(SecretSourceVisitor)
-    }
-}
-
-const NOT_INLINE: &str =
-    "a secret is not written here; name its place: `{ file = \"path\" }` or `{ env = \"NAME\" }`";
-
-struct SecretSourceVisitor;
-
-/// Every scalar has its own method: the default ones quote the value in their error.
-impl<'de> Visitor<'de> for SecretSourceVisitor {
-    type Value = SecretSource;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("`{ file = \"path\" }` or `{ env = \"NAME\" }`")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<SecretSource, E> {
-        Err(E::custom(NOT_INLINE))
-    }
-
-    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<SecretSource, E> {
-        Err(E::custom(NOT_INLINE))
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<SecretSource, E> {
-        Err(E::custom(NOT_INLINE))
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<SecretSource, E> {
-        Err(E::custom(NOT_INLINE))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<SecretSource, E> {
-        Err(E::custom(NOT_INLINE))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SecretSource, A::Error> {
-        let (source, key) = match map.next_key::<String>()? {
-            Some(key) if key == "file" => (SecretSource::File(map.next_value()?), key),
-            Some(key) if key == "env" => (SecretSource::Env(map.next_value()?), key),
-            Some(key) => return Err(A::Error::unknown_field(&key, &["file", "env"])),
-            None => return Err(A::Error::custom(NOT_INLINE)),
-        };
-        match map.next_key::<String>()? {
-            None => Ok(source),
-            Some(other) => Err(A::Error::custom(format!(
-                "`{other}` beside `{key}`: a secret has one place only"
-            ))),
-        }
-    }
-}
-
 /// Serde support for a [`std::time::Duration`] written as `"10s"` or `"1h30m"`:
 /// `#[serde(with = "taper_service::config::duration")]`.
 pub mod duration {
@@ -292,6 +215,8 @@ mod tests {
     use serde::Deserialize;
 
     use super::*;
+    #[cfg(unix)]
+    use crate::secret::write_private_file;
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -368,28 +293,6 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_named_never_written() {
-        let check = |value: &str, expected: &str| {
-            let message = message(&format!("listen = 'a'\ntoken = {value}\n"));
-            assert!(!message.contains("hunter2"), "{message}");
-            assert!(message.starts_with("proxy.toml:2:"), "{message}");
-            assert!(message.contains(expected), "{message}");
-        };
-        check("'hunter2'", NOT_INLINE);
-        check("42", NOT_INLINE);
-        check("4.2", NOT_INLINE);
-        check("true", NOT_INLINE);
-        check("{}", NOT_INLINE);
-        check(
-            "{ value = 'hunter2' }",
-            "unknown key `value`, expected `file` or `env`",
-        );
-        check("{ fil = 'hunter2' }", "unknown key `fil`, did you mean `file`?");
-        check("{ file = 'a', env = 'hunter2' }", "a secret has one place only");
-        check("['hunter2']", "expected `{ file");
-    }
-
-    #[test]
     fn syntax_errors_do_not_quote_the_line() {
         let message = message("listen = 'a'\ntoken = hunter2\n");
         assert!(message.starts_with("proxy.toml:2:9: "), "{message}");
@@ -403,7 +306,7 @@ mod tests {
         let config = folder.path().join("issuer.toml");
         std::fs::write(&config, "listen = 'a'\ntoken = { file = 'secrets/token' }\n").unwrap();
         std::fs::create_dir(folder.path().join("secrets")).unwrap();
-        secret::write_private_file(&folder.path().join("secrets/token"), b"hunter2\n").unwrap();
+        write_private_file(&folder.path().join("secrets/token"), b"hunter2\n").unwrap();
         let daemon: Daemon = load(&config).unwrap();
         let secret = daemon.token.unwrap().read(&folder_of(&config)).unwrap();
         assert_eq!(secret.expose(), b"hunter2");

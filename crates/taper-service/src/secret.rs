@@ -260,7 +260,8 @@ fn refuse_if_open(_: &Path, _: &fs::Metadata) -> Result<(), SecretError> {
     Ok(())
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 

@@ -1,0 +1,149 @@
+//! Where a configured secret is found: it is named in the file, never written there.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+
+use super::resolve;
+use crate::secret::{self, Secret, SecretError};
+
+/// Where a secret is to be found: `{ file = "path" }` or `{ env = "NAME" }`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    /// A file that only its owner can read.
+    File(PathBuf),
+    /// An environment variable.
+    Env(String),
+}
+
+impl SecretSource {
+    /// Fetches the secret, without one line end; a relative path starts at `folder`, the
+    /// configuration file's (see [`folder_of`]).
+    ///
+    /// # Errors
+    /// [`SecretError`], also when the secret is empty or its file open to other users.
+    pub fn read(&self, folder: &Path) -> Result<Secret, SecretError> {
+        match self {
+            Self::File(path) => secret::read_secret_file(&resolve(folder, path)),
+            Self::Env(name) => secret::read_secret_variable(name),
+        }
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for SecretSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SecretSourceVisitor)
+    }
+}
+
+const NOT_INLINE: &str =
+    "a secret is not written here; name its place: `{ file = \"path\" }` or `{ env = \"NAME\" }`";
+
+struct SecretSourceVisitor;
+
+/// Every scalar has its own method: the default ones quote the value in their error.
+impl<'de> Visitor<'de> for SecretSourceVisitor {
+    type Value = SecretSource;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`{ file = \"path\" }` or `{ env = \"NAME\" }`")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<SecretSource, E> {
+        Err(E::custom(NOT_INLINE))
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, _: bool) -> Result<SecretSource, E> {
+        Err(E::custom(NOT_INLINE))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, _: i64) -> Result<SecretSource, E> {
+        Err(E::custom(NOT_INLINE))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, _: u64) -> Result<SecretSource, E> {
+        Err(E::custom(NOT_INLINE))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<SecretSource, E> {
+        Err(E::custom(NOT_INLINE))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SecretSource, A::Error> {
+        let (source, key) = match map.next_key::<String>()? {
+            Some(key) if key == "file" => (SecretSource::File(map.next_value()?), key),
+            Some(key) if key == "env" => (SecretSource::Env(map.next_value()?), key),
+            Some(key) => return Err(A::Error::unknown_field(&key, &["file", "env"])),
+            None => return Err(A::Error::custom(NOT_INLINE)),
+        };
+        match map.next_key::<String>()? {
+            None => Ok(source),
+            Some(other) => Err(A::Error::custom(format!(
+                "`{other}` beside `{key}`: a secret has one place only"
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::config;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Daemon {
+        token: SecretSource,
+    }
+
+    #[test]
+    fn secrets_are_named_never_written() {
+        let check = |value: &str, expected: &str| {
+            let message = config::parse::<Daemon>(&format!("# a comment\ntoken = {value}\n"), "proxy.toml")
+                .unwrap_err()
+                .to_string();
+            assert!(!message.contains("hunter2"), "{message}");
+            assert!(message.starts_with("proxy.toml:2:"), "{message}");
+            assert!(message.contains(expected), "{message}");
+        };
+        check("'hunter2'", NOT_INLINE);
+        check("42", NOT_INLINE);
+        check("4.2", NOT_INLINE);
+        check("true", NOT_INLINE);
+        check("{}", NOT_INLINE);
+        check(
+            "{ value = 'hunter2' }",
+            "unknown key `value`, expected `file` or `env`",
+        );
+        check("{ fil = 'hunter2' }", "unknown key `fil`, did you mean `file`?");
+        check("{ file = 'a', env = 'hunter2' }", "a secret has one place only");
+        check("['hunter2']", "expected `{ file");
+    }
+
+    #[test]
+    fn both_places() {
+        let check = |value: &str, expected: SecretSource| {
+            let daemon: Daemon = config::parse(&format!("token = {value}"), "x").unwrap();
+            assert_eq!(daemon.token, expected);
+        };
+        check("{ file = 'a' }", SecretSource::File("a".into()));
+        check("{ env = 'A' }", SecretSource::Env("A".to_owned()));
+    }
+
+    #[test]
+    fn an_absent_secret_is_an_error() {
+        let source = SecretSource::Env("TAPER_TEST_ABSENT".to_owned());
+        assert!(matches!(
+            source.read(Path::new(".")),
+            Err(SecretError::NoVariable { .. })
+        ));
+        let source = SecretSource::File("absent".into());
+        assert!(matches!(
+            source.read(Path::new("/nowhere")),
+            Err(SecretError::Read { .. })
+        ));
+    }
+}
