@@ -1,0 +1,102 @@
+// A real MCP client (the TypeScript SDK) that presents a given capability with the SDK's own DPoP.
+//
+//   node ts-client.mjs FILE        FILE is JSON, `-` is standard input:
+//   {
+//     "url": "http://127.0.0.1:1234/git/mcp",
+//     "token": "...",                           presented as `Authorization: DPoP ...`
+//     "jwk": {"kty": "OKP", "crv": "Ed25519", "d": ..., "x": ...},    or EC P-256, private
+//     "era": "legacy" | "modern" | "auto",      default "auto"
+//     "list": true,                             call tools/list; default true
+//     "tool": "git_log", "arguments": {...}     call this tool; without it, none
+//   }
+//
+// Prints one line of JSON and exits with 0, or with 1 when something was refused:
+//   {
+//     "era": "modern", "version": "2026-07-28",
+//     "tools": ["git_log", ...], "list": {...}, "result": {...},
+//     "error": {"step": "connect" | "list" | "call", "name", "message", "code", "data"},
+//     "requests": [{"method", "rpc", "status", "challenge", "error", "nonce"}]
+//   }
+// `requests` has every HTTP request that went out, retries included: `rpc` is the JSON-RPC method,
+// `challenge` the WWW-Authenticate header, `error` the body of an answer that is not 2xx, `nonce`
+// whether the answer brought a DPoP-Nonce.
+
+import fs from 'node:fs';
+import {
+  Client,
+  DpopSession,
+  StreamableHTTPClientTransport,
+  withDpop,
+} from '@modelcontextprotocol/client';
+import { calculateJwkThumbprint, importJWK } from 'jose';
+
+const MODERN = '2026-07-28';
+const TIMEOUT = { timeout: 15_000 }; // milliseconds
+
+const file = process.argv[2] ?? '-';
+const input = JSON.parse(fs.readFileSync(file === '-' ? 0 : file, 'utf8'));
+const modes = { legacy: 'legacy', modern: { pin: MODERN }, auto: 'auto' };
+const mode = modes[input.era ?? 'auto'];
+if (mode === undefined) throw new Error(`unknown era ${input.era}`);
+
+const output = { era: null, version: null, requests: [] };
+
+async function keyPair(jwk) {
+  const alg = { Ed25519: 'EdDSA', 'P-256': 'ES256' }[jwk.crv];
+  if (alg === undefined) throw new Error(`unsupported curve ${jwk.crv}`);
+  const { kty, crv, x, y } = jwk;
+  const publicJwk = y === undefined ? { kty, crv, x } : { kty, crv, x, y };
+  return {
+    privateKey: await importJWK({ ...publicJwk, d: jwk.d }, alg),
+    publicKey: await importJWK(publicJwk, alg),
+    publicJwk,
+    thumbprint: await calculateJwkThumbprint(publicJwk),
+    alg,
+  };
+}
+
+// Sits below the DPoP wrapper, so it sees what is really sent.
+async function recordingFetch(url, init) {
+  const response = await fetch(url, init);
+  const entry = { method: init?.method ?? 'GET', status: response.status };
+  if (typeof init?.body === 'string') entry.rpc = JSON.parse(init.body).method;
+  const challenge = response.headers.get('www-authenticate');
+  if (challenge !== null) entry.challenge = challenge;
+  if (response.headers.has('dpop-nonce')) entry.nonce = true;
+  if (!response.ok) entry.error = await response.clone().text();
+  output.requests.push(entry);
+  return response;
+}
+
+const session = await DpopSession.create({ keyPair: await keyPair(input.jwk) });
+const transport = new StreamableHTTPClientTransport(new URL(input.url), {
+  fetch: withDpop(session, () => input.token)(recordingFetch),
+});
+const client = new Client(
+  { name: 'taper-tests', version: '0.0.0' },
+  { versionNegotiation: { mode } },
+);
+
+let step = 'connect';
+try {
+  await client.connect(transport, TIMEOUT);
+  output.era = client.getProtocolEra() ?? null;
+  output.version = client.getNegotiatedProtocolVersion() ?? null;
+  if (input.list ?? true) {
+    step = 'list';
+    output.list = await client.listTools({}, TIMEOUT);
+    output.tools = output.list.tools.map((tool) => tool.name);
+  }
+  if (input.tool !== undefined) {
+    step = 'call';
+    const call = { name: input.tool, arguments: input.arguments ?? {} };
+    output.result = await client.callTool(call, TIMEOUT);
+  }
+} catch (error) {
+  const { name, message, code, data } = error;
+  output.error = { step, name, message, code, data };
+  process.exitCode = 1;
+}
+if (output.era === 'legacy') await transport.terminateSession().catch(() => {});
+await client.close().catch(() => {});
+fs.writeSync(1, `${JSON.stringify(output)}\n`);
