@@ -1,1 +1,44 @@
 //! Keep grants, revocations, seen proofs and the audit journal.
+//!
+//! What must survive is one append-only **journal** (RULES 30): framed, salted, checksummed records
+//! under an RFC 6962 tree whose heads are C2SP signed checkpoints. It *is* the audit log. An answer
+//! is given only after the record and the checkpoint that covers it are on the disk, and one pair of
+//! `fdatasync` calls serves every writer that waits (group commit). sled holds queryable state that
+//! is derived from the journal and can be thrown away at any time. Seen proofs (RULES 22) live in
+//! memory beside a log that survives `kill -9` and knows when it cannot be complete.
+//!
+//! Programs use the traits [`Grants`], [`Revocations`], [`Audit`] and [`SeenProofs`];
+//! [`EmbeddedStore`] implements all of them for one node. [`RevocationView`] is the proxy's set of
+//! what its issuer revoked. [`verify_dir`], [`read_records`] and [`find_journals`] work on the files
+//! alone, without the store and while a writer runs.
+//!
+//! The crate reads no clock and no ambient randomness; both are arguments.
+
+mod checkpoint;
+mod disk;
+mod embedded;
+mod error;
+mod frame;
+mod journal;
+mod record;
+#[cfg(feature = "sabotage")]
+mod sabotage;
+mod seen;
+mod seen_log;
+mod state;
+mod traits;
+mod tree;
+mod verify;
+mod view;
+mod writer;
+
+pub use embedded::{EmbeddedStore, NowMillis, OpenReport};
+pub use error::StoreError;
+pub use record::{
+    DecisionRecord, GrantRecord, LinkRecord, NewRevocation, Outcome, Record, RecordKind, Revocation,
+    RevocationKey,
+};
+pub use seen::{SeenLimits, SeenStore};
+pub use traits::{Audit, Grants, Receipt, RevocationPage, Revocations, Seen, SeenProofs};
+pub use verify::{BadRecord, Records, StoredRecord, VerifyReport, find_journals, read_records, verify_dir};
+pub use view::{RevocationKeys, RevocationView, load_head, persist_head};

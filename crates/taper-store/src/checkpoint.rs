@@ -1,0 +1,294 @@
+//! Signed tree heads: C2SP `tlog-checkpoint` in a C2SP `signed-note`, Ed25519.
+//!
+//! They lie in two files. `journal.head` has two slots that commits overwrite in turn, in place, and
+//! sync before the answer: that costs one `fdatasync` and a torn slot leaves the other one. So every
+//! acknowledged record is covered by a checkpoint on the disk. `checkpoint` is the plain note that
+//! other tools expect; it is replaced by rename, which costs much more, and so only at open, at close
+//! and every [`PUBLISH_EVERY`] commits.
+//!
+//! The signing key (`journal.key`, 0600) and the verifier key (`journal.pub`) lie beside them. Who
+//! may write the folder can also forge its history: keep `journal.pub` and checkpoints elsewhere to
+//! notice that.
+
+use std::path::Path;
+
+use rand_core::CryptoRngCore;
+use signed_note::{Note, Signer as _, StandardSigner, StandardVerifier, Verifier as _, VerifierList};
+use tlog_tiles::checkpoint::Checkpoint;
+use tlog_tiles::tlog::Hash;
+use zeroize::Zeroizing;
+
+use crate::disk;
+use crate::error::StoreError;
+use crate::tree::Tree;
+
+/// The file with the two newest checkpoints.
+pub(crate) const HEAD_FILE: &str = "journal.head";
+/// The published checkpoint.
+pub(crate) const CHECKPOINT_FILE: &str = "checkpoint";
+/// The verifier key.
+pub(crate) const PUB_FILE: &str = "journal.pub";
+/// Commits between two publications of `checkpoint`.
+pub(crate) const PUBLISH_EVERY: u32 = 1024;
+
+const KEY_FILE: &str = "journal.key";
+/// Distance of the slots: a page, so that tearing one cannot touch the other.
+const SLOT_STRIDE: u64 = 4096;
+/// Bytes of a slot; a note is under 400.
+const SLOT_SIZE: usize = 1024;
+const NOTE_LIMIT: u64 = 64 * 1024;
+
+/// A checkpoint whose signature was verified.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Head {
+    pub(crate) size: u64,
+    pub(crate) root: Hash,
+}
+
+/// The origin line of the journal `name`.
+pub(crate) fn origin(name: &str) -> Result<String, StoreError> {
+    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
+        return Err(StoreError::Name(name.to_owned()));
+    }
+    Ok(format!("taper.invalid/journal/{name}"))
+}
+
+/// Signs checkpoints; holds the private key and so prints nothing.
+pub(crate) struct Signer(StandardSigner);
+
+impl Signer {
+    /// Makes a key pair, unless both files are there already.
+    pub(crate) fn create(dir: &Path, origin: &str, rng: &mut dyn CryptoRngCore) -> Result<(), StoreError> {
+        if dir.join(KEY_FILE).exists() && dir.join(PUB_FILE).exists() {
+            return Ok(());
+        }
+        let (mut key, verifier) = signed_note::generate_key(rng, origin);
+        key.push('\n');
+        let key = Zeroizing::new(key);
+        disk::replace(&dir.join(KEY_FILE), key.as_bytes())?;
+        disk::replace(&dir.join(PUB_FILE), format!("{verifier}\n").as_bytes())
+    }
+
+    /// Reads the private key and checks that it is the one that `trust` verifies.
+    pub(crate) fn load(dir: &Path, trust: &Trust) -> Result<Self, StoreError> {
+        let path = dir.join(KEY_FILE);
+        let Some(bytes) = disk::read_small(&path, NOTE_LIMIT)?.map(Zeroizing::new) else {
+            return Err(StoreError::untrusted(dir, "journal.key is missing"));
+        };
+        disk::check_private(&path)?;
+        let key = std::str::from_utf8(&bytes)
+            .ok()
+            .and_then(|text| StandardSigner::new(text.trim_end()).ok());
+        let Some(key) = key else {
+            return Err(StoreError::untrusted(dir, "journal.key is not a signer key"));
+        };
+        if (key.name(), key.key_id()) != (trust.origin.as_str(), trust.key_id) {
+            return Err(StoreError::untrusted(
+                dir,
+                "journal.key and journal.pub are not a pair",
+            ));
+        }
+        Ok(Self(key))
+    }
+
+    /// The signed note for the tree as it stands.
+    pub(crate) fn sign(&self, tree: &Tree) -> Result<Vec<u8>, String> {
+        let checkpoint =
+            Checkpoint::new(self.0.name(), tree.size(), tree.root(), "").map_err(|e| e.to_string())?;
+        let mut note = Note::new(&checkpoint.to_bytes(), &[]).map_err(|e| e.to_string())?;
+        note.add_sigs(&[&self.0]).map_err(|e| e.to_string())?;
+        Ok(note.to_bytes())
+    }
+}
+
+/// Verifies checkpoints of one journal.
+pub(crate) struct Trust {
+    origin: String,
+    key_id: u32,
+    verifiers: VerifierList,
+}
+
+impl Trust {
+    /// Reads `journal.pub`.
+    pub(crate) fn load(dir: &Path) -> Result<Self, StoreError> {
+        let Some(bytes) = disk::read_small(&dir.join(PUB_FILE), NOTE_LIMIT)? else {
+            return Err(StoreError::untrusted(dir, "journal.pub is missing"));
+        };
+        let verifier = String::from_utf8(bytes)
+            .ok()
+            .and_then(|text| StandardVerifier::new(text.trim_end()).ok());
+        let Some(verifier) = verifier else {
+            return Err(StoreError::untrusted(dir, "journal.pub is not a verifier key"));
+        };
+        Ok(Self {
+            origin: verifier.name().to_owned(),
+            key_id: verifier.key_id(),
+            verifiers: VerifierList::new(vec![Box::new(verifier)]),
+        })
+    }
+
+    /// The origin line that checkpoints must have.
+    pub(crate) fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Verifies one signed note.
+    fn verify(&self, note: &[u8]) -> Result<Head, String> {
+        let note = Note::from_bytes(note).map_err(|e| e.to_string())?;
+        note.verify(&self.verifiers).map_err(|e| e.to_string())?;
+        let checkpoint = Checkpoint::from_bytes(note.text()).map_err(|e| e.to_string())?;
+        if checkpoint.origin() != self.origin || !checkpoint.extension().is_empty() {
+            return Err("it is signed, but for another log".into());
+        }
+        Ok(Head {
+            size: checkpoint.size(),
+            root: *checkpoint.hash(),
+        })
+    }
+}
+
+/// Every checkpoint of a folder.
+#[derive(Debug, Default)]
+pub(crate) struct Heads {
+    /// Those that verify; the slots in order, then the published one.
+    pub(crate) valid: Vec<Head>,
+    /// The slot that holds the newest, if one does.
+    pub(crate) newest_slot: Option<u64>,
+    /// What is wrong with the others.
+    pub(crate) problems: Vec<String>,
+    /// Whether `checkpoint` is there and does not verify; unlike a slot it cannot be torn.
+    pub(crate) published_is_bad: bool,
+}
+
+impl Heads {
+    /// Reads and verifies all of them.
+    pub(crate) fn read(dir: &Path, trust: &Trust) -> Result<Self, StoreError> {
+        let mut heads = Self::default();
+        let slots = disk::read_small(&dir.join(HEAD_FILE), NOTE_LIMIT)?.unwrap_or_default();
+        let mut newest = 0;
+        for slot in 0..2 {
+            let start = usize::try_from(slot * SLOT_STRIDE).unwrap_or(usize::MAX);
+            let bytes = slots.get(start..).unwrap_or_default();
+            let bytes = bytes.get(..SLOT_SIZE).unwrap_or(bytes);
+            let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
+            match trust.verify(bytes.get(..end).unwrap_or_default()) {
+                Ok(head) => {
+                    if heads.newest_slot.is_none() || head.size >= newest {
+                        newest = head.size;
+                        heads.newest_slot = Some(slot);
+                    }
+                    heads.valid.push(head);
+                }
+                Err(reason) => heads
+                    .problems
+                    .push(format!("slot {slot} of {HEAD_FILE}: {reason}")),
+            }
+        }
+        match disk::read_small(&dir.join(CHECKPOINT_FILE), NOTE_LIMIT)?.map(|note| trust.verify(&note)) {
+            None => {}
+            Some(Ok(head)) => heads.valid.push(head),
+            Some(Err(reason)) => {
+                heads.published_is_bad = true;
+                heads.problems.push(format!("{CHECKPOINT_FILE}: {reason}"));
+            }
+        }
+        Ok(heads)
+    }
+
+    /// How many records are signed for.
+    pub(crate) fn size(&self) -> Option<u64> {
+        self.valid.iter().map(|head| head.size).max()
+    }
+
+    /// Whether the tree contradicts a checkpoint of its size.
+    pub(crate) fn contradict(&self, tree: &Tree) -> bool {
+        self.valid
+            .iter()
+            .any(|head| head.size == tree.size() && head.root != tree.root())
+    }
+}
+
+/// Where a slot starts in the file, and the bytes to put there.
+pub(crate) fn slot(number: u64, note: &[u8]) -> Result<(u64, Vec<u8>), String> {
+    if note.len() >= SLOT_SIZE {
+        return Err("the checkpoint does not fit its slot".into());
+    }
+    let mut bytes = note.to_vec();
+    bytes.resize(SLOT_SIZE, 0);
+    Ok(((number % 2) * SLOT_STRIDE, bytes))
+}
+
+/// A whole head file with the same note in both slots.
+pub(crate) fn both_slots(note: &[u8]) -> Result<Vec<u8>, String> {
+    let (start, second) = slot(1, note)?;
+    let mut file = slot(0, note)?.1;
+    file.resize(usize::try_from(start).map_err(|e| e.to_string())?, 0);
+    file.extend(second);
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_core::OsRng;
+
+    use super::*;
+
+    fn tree(size: u64) -> Tree {
+        let mut tree = Tree::default();
+        (0..size).for_each(|n| tree.push(&[n as u8; 32]));
+        tree
+    }
+
+    #[test]
+    fn names_make_origins() {
+        assert_eq!(origin("issuer-1").unwrap(), "taper.invalid/journal/issuer-1");
+        for bad in ["", "A", "a b", "a+b", "a/b", &"a".repeat(65)] {
+            assert!(matches!(origin(bad), Err(StoreError::Name(_))), "{bad}");
+        }
+    }
+
+    #[test]
+    fn slots_are_found_verified_and_survive_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let origin = origin("test").unwrap();
+        Signer::create(dir.path(), &origin, &mut OsRng).unwrap();
+        let trust = Trust::load(dir.path()).unwrap();
+        let signer = Signer::load(dir.path(), &trust).unwrap();
+        let path = dir.path().join(HEAD_FILE);
+
+        let mut file = both_slots(&signer.sign(&tree(3)).unwrap()).unwrap();
+        let (at, bytes) = slot(1, &signer.sign(&tree(4)).unwrap()).unwrap();
+        file.truncate(at as usize);
+        file.extend(bytes);
+        std::fs::write(&path, &file).unwrap();
+        let heads = Heads::read(dir.path(), &trust).unwrap();
+        assert_eq!((heads.size(), heads.newest_slot), (Some(4), Some(1)));
+        assert!(heads.problems.is_empty());
+        assert!(!heads.contradict(&tree(3)) && !heads.contradict(&tree(4)) && !heads.contradict(&tree(5)));
+
+        file[at as usize + 5] ^= 1;
+        std::fs::write(&path, &file).unwrap();
+        let heads = Heads::read(dir.path(), &trust).unwrap();
+        assert_eq!(
+            (heads.size(), heads.newest_slot, heads.problems.len()),
+            (Some(3), Some(0), 1)
+        );
+    }
+
+    #[test]
+    fn a_foreign_signature_is_not_a_checkpoint() {
+        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for dir in [&ours, &theirs] {
+            Signer::create(dir.path(), &origin("test").unwrap(), &mut OsRng).unwrap();
+        }
+        let stranger = Signer::load(theirs.path(), &Trust::load(theirs.path()).unwrap()).unwrap();
+        let trust = Trust::load(ours.path()).unwrap();
+        assert!(trust.verify(&stranger.sign(&tree(1)).unwrap()).is_err());
+        std::fs::copy(theirs.path().join(KEY_FILE), ours.path().join(KEY_FILE)).unwrap();
+        assert!(matches!(
+            Signer::load(ours.path(), &trust),
+            Err(StoreError::Untrusted { .. })
+        ));
+    }
+}

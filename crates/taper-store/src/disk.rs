@@ -1,0 +1,196 @@
+//! Files: atomic replacement, private modes, and the two operations that durability rests on.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use crate::error::StoreError;
+
+/// The part of a file that the journal's durability rests on; tests count and break it.
+pub(crate) trait Disk: Send {
+    /// Writes all of `bytes` at `offset`.
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Returns once everything written is on the disk (`fdatasync`).
+    fn sync(&mut self) -> io::Result<()>;
+}
+
+impl Disk for File {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.write_all_at(bytes, offset)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+}
+
+/// Makes the folder and its parents, for the owner only.
+pub(crate) fn create_folder(dir: &Path) -> Result<(), StoreError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(StoreError::io("create the folder", dir))
+}
+
+/// Opens a file for reading and writing, 0600 if it is new.
+pub(crate) fn open_rw(path: &Path) -> Result<File, StoreError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(StoreError::io("open", path))
+}
+
+/// Replaces a small file: after a crash it has the old or the new content, nothing between.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let temporary = path.with_extension("tmp");
+    // A left-over of a crash could have any mode.
+    remove_if_exists(&temporary)?;
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(StoreError::io("replace", path))?;
+    sync_parent(path)
+}
+
+/// Makes a rename or a new name in the file's folder durable.
+pub(crate) fn sync_parent(path: &Path) -> Result<(), StoreError> {
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    File::open(parent)
+        .and_then(|dir| dir.sync_all())
+        .map_err(StoreError::io("sync the folder", parent))
+}
+
+/// Removes a file that may not be there.
+pub(crate) fn remove_if_exists(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", path)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Reads a small file; `None` if there is none. More than `limit` bytes is an error.
+pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(StoreError::io("open", path)(e)),
+    };
+    let mut bytes = Vec::new();
+    file.take(limit + 1)
+        .read_to_end(&mut bytes)
+        .map_err(StoreError::io("read", path))?;
+    if bytes.len() as u64 > limit {
+        let large = io::Error::new(io::ErrorKind::InvalidData, "it is larger than it can be");
+        return Err(StoreError::io("read", path)(large));
+    }
+    Ok(Some(bytes))
+}
+
+/// Refuses a private file that others can read.
+pub(crate) fn check_private(path: &Path) -> Result<(), StoreError> {
+    let mode = fs::metadata(path)
+        .map_err(StoreError::io("inspect", path))?
+        .permissions()
+        .mode()
+        & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(StoreError::KeyMode {
+            path: path.to_path_buf(),
+            mode,
+        });
+    }
+    Ok(())
+}
+
+/// One process per folder, for as long as the value lives.
+#[derive(Debug)]
+pub(crate) struct FolderLock {
+    _file: File,
+}
+
+impl FolderLock {
+    /// Takes the lock file `name` in `dir`, or says who cannot have it.
+    pub(crate) fn take(dir: &Path, name: &str) -> Result<Self, StoreError> {
+        let path = dir.join(name);
+        let file = open_rw(&path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self { _file: file }),
+            Err(fs::TryLockError::WouldBlock) => Err(StoreError::InUse {
+                path: dir.to_path_buf(),
+            }),
+            Err(fs::TryLockError::Error(e)) => Err(StoreError::io("lock", &path)(e)),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+    use super::*;
+
+    /// A disk that counts its syncs and can start to fail them.
+    pub(crate) struct Watched<D> {
+        pub(crate) inner: D,
+        pub(crate) syncs: Arc<AtomicU64>,
+        pub(crate) failing: Arc<AtomicBool>,
+    }
+
+    impl<D: Disk> Disk for Watched<D> {
+        fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            self.inner.write_at(offset, bytes)
+        }
+
+        fn sync(&mut self) -> io::Result<()> {
+            self.syncs.fetch_add(1, Ordering::SeqCst);
+            if self.failing.load(Ordering::SeqCst) {
+                return Err(io::Error::other("the disk is gone"));
+            }
+            self.inner.sync()
+        }
+    }
+
+    #[test]
+    fn replaced_files_are_private_and_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        replace(&path, b"one").unwrap();
+        replace(&path, b"two").unwrap();
+        check_private(&path).unwrap();
+        assert_eq!(read_small(&path, 3).unwrap().unwrap(), b"two");
+        assert!(read_small(&path, 2).is_err());
+        assert!(read_small(&dir.path().join("none"), 2).unwrap().is_none());
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let said = check_private(&path).unwrap_err().to_string();
+        assert!(said.contains("0640") && said.contains("chmod 600"), "{said}");
+    }
+
+    #[test]
+    fn a_folder_has_one_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = FolderLock::take(dir.path(), "lock").unwrap();
+        assert!(matches!(
+            FolderLock::take(dir.path(), "lock"),
+            Err(StoreError::InUse { .. })
+        ));
+        drop(first);
+        FolderLock::take(dir.path(), "lock").unwrap();
+    }
+}

@@ -1,0 +1,295 @@
+//! The store of one node: journal, derived state and seen proofs in one folder.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use rand_core::CryptoRngCore;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::checkpoint;
+use crate::disk::{self, FolderLock};
+use crate::error::StoreError;
+use crate::frame::encode_record;
+use crate::journal::{Journal, LOCK_FILE};
+use crate::record::{GrantRecord, NewRevocation, Record, RecordKind, RevocationKey};
+use crate::seen::{SeenLimits, SeenStore};
+use crate::state::State;
+use crate::traits::{Audit, Grants, Receipt, RevocationPage, Revocations, Seen, SeenProofs};
+use crate::writer::{Command, QUEUE, Writer};
+
+/// Gives the time in milliseconds since the Unix epoch.
+pub type NowMillis = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// What opening found, for the caller to log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenReport {
+    /// The store is new.
+    pub created: bool,
+    /// Records in the journal.
+    pub records: u64,
+    /// Bytes of a torn, never acknowledged tail that were dropped.
+    pub dropped_bytes: u64,
+    /// Records that were replayed into the state.
+    pub replayed: u64,
+    /// Why the state was thrown away first, if it was.
+    pub state_unreadable: Option<String>,
+    /// As [`SeenProofs::complete_since`].
+    pub seen_complete_since: Option<i64>,
+}
+
+/// Implements every trait of the store on local files. Share it as an `Arc`.
+#[derive(Debug)]
+pub struct EmbeddedStore {
+    commands: mpsc::Sender<Command>,
+    head: watch::Receiver<u64>,
+    failed: Arc<OnceLock<Arc<str>>>,
+    state: State,
+    seen: SeenStore,
+    now_ms: NowMillisField,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in `dir`, making it if need be, with the default [`SeenLimits`]. `name`
+    /// stands in the origin line of checkpoints: 1 to 64 of a–z, 0–9 and `-`.
+    ///
+    /// It reads the whole journal and syncs files: call it before the runtime serves, or under
+    /// `spawn_blocking`.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] if another process has the folder; [`StoreError::Damaged`] or
+    /// [`StoreError::Untrusted`] if the journal is not as it was signed. It is then left untouched.
+    pub fn open(
+        dir: &Path,
+        name: &str,
+        now_ms: NowMillis,
+        rng: impl CryptoRngCore + Send + 'static,
+    ) -> Result<(Self, OpenReport), StoreError> {
+        Self::open_with(dir, name, SeenLimits::default(), now_ms, rng)
+    }
+
+    /// As [`EmbeddedStore::open`], with limits for seen proofs.
+    ///
+    /// # Errors
+    /// As [`EmbeddedStore::open`].
+    pub fn open_with(
+        dir: &Path,
+        name: &str,
+        seen: SeenLimits,
+        now_ms: NowMillis,
+        rng: impl CryptoRngCore + Send + 'static,
+    ) -> Result<(Self, OpenReport), StoreError> {
+        checkpoint::origin(name)?;
+        let mut rng: Box<dyn CryptoRngCore + Send> = Box::new(rng);
+        disk::create_folder(dir)?;
+        let lock = FolderLock::take(dir, LOCK_FILE)?;
+        let (state, state_unreadable) = State::open(dir)?;
+        let (journal, opened) = Journal::open(dir, name, lock, state.applied()?.size, &mut *rng)?;
+        let end = journal.mark();
+        let replayed = state.catch_up(dir, opened.mark, end)?;
+        let seen = SeenStore::open_in(dir, seen, opened.created, now_ms().div_euclid(1000))?;
+
+        let report = OpenReport {
+            created: opened.created,
+            records: end.size,
+            dropped_bytes: opened.dropped_bytes,
+            replayed,
+            state_unreadable,
+            seen_complete_since: seen.complete_since(),
+        };
+        let store = Self::start(journal, state, seen, NowMillisField(now_ms), rng)?;
+        Ok((store, report))
+    }
+
+    fn start(
+        journal: Journal,
+        state: State,
+        seen: SeenStore,
+        now_ms: NowMillisField,
+        rng: Box<dyn CryptoRngCore + Send>,
+    ) -> Result<Self, StoreError> {
+        let (head, head_receiver) = watch::channel(state.head()?);
+        let failed = Arc::new(OnceLock::new());
+        let writer = Writer {
+            journal,
+            state: state.clone(),
+            rng,
+            head,
+            failed: Arc::clone(&failed),
+            #[cfg(feature = "sabotage")]
+            sabotage: crate::sabotage::Sabotage::from_env(),
+        };
+        let (commands, receiver) = mpsc::channel(QUEUE);
+        std::thread::Builder::new()
+            .name("taper-journal".into())
+            .spawn(move || writer.run(receiver))
+            .map_err(|e| StoreError::State(format!("cannot start the writer thread: {e}")))?;
+        Ok(Self {
+            commands,
+            head: head_receiver,
+            failed,
+            state,
+            seen,
+            now_ms,
+        })
+    }
+
+    /// Whether the store still accepts records; for readiness checks.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`] after a write failed, [`StoreError::Closed`] after the writer ended.
+    pub fn check(&self) -> Result<(), StoreError> {
+        match self.failed.get() {
+            Some(reason) => Err(StoreError::Poisoned(Arc::clone(reason))),
+            None if self.commands.is_closed() => Err(StoreError::Closed),
+            None => Ok(()),
+        }
+    }
+
+    /// Finishes what was asked before, publishes the last checkpoint and gives up the journal. Later
+    /// writes fail. A store that is merely dropped loses nothing that was acknowledged.
+    ///
+    /// # Errors
+    /// When the checkpoint could not be published, or the store had failed or was closed before.
+    pub async fn close(&self) -> Result<(), StoreError> {
+        self.ask(|reply| Command::Close { reply }).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Command,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands
+            .send(command(reply))
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)?
+    }
+
+    async fn write(&self, record: Record) -> Result<Receipt, StoreError> {
+        let payload = encode_record(&record)?;
+        self.ask(|reply| Command::Append {
+            record,
+            payload,
+            reply,
+        })
+        .await
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&State) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let state = self.state.clone();
+        let answer = tokio::task::spawn_blocking(move || question(&state)).await;
+        answer.map_err(|e| StoreError::State(e.to_string()))?
+    }
+}
+
+#[async_trait]
+impl Grants for EmbeddedStore {
+    async fn insert_grant(&self, grant: GrantRecord) -> Result<Receipt, StoreError> {
+        self.write(Record {
+            at_ms: (self.now_ms.0)(),
+            kind: RecordKind::Grant(grant),
+        })
+        .await
+    }
+
+    async fn grant(&self, issuer: &str, grant_id: &str) -> Result<Option<GrantRecord>, StoreError> {
+        let (issuer, grant_id) = (issuer.to_owned(), grant_id.to_owned());
+        self.read(move |state| state.grant(&issuer, &grant_id)).await
+    }
+}
+
+#[async_trait]
+impl Revocations for EmbeddedStore {
+    async fn revoke(&self, revocation: NewRevocation) -> Result<u64, StoreError> {
+        revocation.what.check()?;
+        let at_ms = (self.now_ms.0)();
+        self.ask(|reply| Command::Revoke {
+            at_ms,
+            revocation,
+            reply,
+        })
+        .await
+    }
+
+    async fn revocations_after(&self, seq: u64, limit: usize) -> Result<RevocationPage, StoreError> {
+        self.read(move |state| {
+            // The head first: what is committed in between must not hide behind a higher head.
+            let head = state.head()?;
+            let mut entries = state.revocations_after(seq, limit)?;
+            entries.retain(|entry| entry.seq <= head);
+            Ok(RevocationPage { entries, head })
+        })
+        .await
+    }
+
+    async fn wait_past(&self, seq: u64) -> Result<u64, StoreError> {
+        let mut head = self.head.clone();
+        let reached = head
+            .wait_for(|head| *head > seq)
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        Ok(*reached)
+    }
+
+    async fn is_revoked(
+        &self,
+        issuer: &str,
+        keys: &[RevocationKey],
+    ) -> Result<Option<RevocationKey>, StoreError> {
+        let (issuer, keys) = (issuer.to_owned(), keys.to_vec());
+        self.read(move |state| {
+            for key in keys {
+                if state.revoked(&issuer, &key)?.is_some() {
+                    return Ok(Some(key));
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl Audit for EmbeddedStore {
+    async fn append(&self, record: Record) -> Result<Receipt, StoreError> {
+        if matches!(record.kind, RecordKind::Grant(_) | RecordKind::Revoked(_)) {
+            return Err(StoreError::NotPlain);
+        }
+        self.write(record).await
+    }
+}
+
+impl SeenProofs for EmbeddedStore {
+    fn insert_once(
+        &self,
+        issuer_grant: &str,
+        jkt: [u8; 32],
+        jti: &str,
+        keep_until: i64,
+        now: i64,
+    ) -> Result<Seen, StoreError> {
+        self.seen.insert_once(issuer_grant, jkt, jti, keep_until, now)
+    }
+
+    fn complete_since(&self) -> Option<i64> {
+        self.seen.complete_since()
+    }
+}
+
+/// The clock, with the `Debug` that a function does not have.
+struct NowMillisField(NowMillis);
+
+impl std::fmt::Debug for NowMillisField {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NowMillis")
+    }
+}
+
+#[cfg(test)]
+#[path = "embedded_tests.rs"]
+mod tests;

@@ -1,0 +1,408 @@
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc as std_mpsc;
+use std::task::{Context, Waker};
+
+use rand_core::OsRng;
+use tempfile::TempDir;
+
+use super::*;
+use crate::disk::Disk;
+use crate::disk::tests::Watched;
+use crate::journal::tests::Boxed;
+use crate::record::tests::{decision, grant};
+use crate::verify::{read_records, verify_dir};
+
+const NOW: i64 = 1_700_000_000;
+
+fn open(dir: &Path) -> Result<(EmbeddedStore, OpenReport), StoreError> {
+    EmbeddedStore::open(dir, "test", Arc::new(|| NOW * 1000), OsRng)
+}
+
+fn store() -> (TempDir, EmbeddedStore) {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, report) = open(dir.path()).unwrap();
+    assert!(report.created);
+    (dir, store)
+}
+
+/// Closes, and waits until sled has let go of its files too.
+async fn reopen(dir: &TempDir, store: EmbeddedStore) -> (EmbeddedStore, OpenReport) {
+    store.close().await.unwrap();
+    drop(store);
+    open(dir.path()).unwrap()
+}
+
+fn revocation(what: RevocationKey) -> NewRevocation {
+    NewRevocation {
+        at: NOW,
+        issuer: "i".into(),
+        what,
+    }
+}
+
+fn key(id: &str) -> RevocationKey {
+    RevocationKey::Grant(id.into())
+}
+
+/// The contract of [`Grants`], for any store.
+async fn check_grants(store: &dyn Grants) {
+    let issuer = grant("a").issuer;
+    assert_eq!(store.grant(&issuer, "a").await.unwrap(), None);
+    store.insert_grant(grant("a")).await.unwrap();
+    assert_eq!(store.grant(&issuer, "a").await.unwrap(), Some(grant("a")));
+    assert_eq!(store.grant("https://other.example", "a").await.unwrap(), None);
+
+    let renewed = GrantRecord {
+        issued_at: grant("a").issued_at + 60,
+        ..grant("a")
+    };
+    store.insert_grant(renewed.clone()).await.unwrap();
+    assert_eq!(store.grant(&issuer, "a").await.unwrap(), Some(renewed.clone()));
+
+    let stolen = GrantRecord {
+        subject: "mallory".into(),
+        ..grant("a")
+    };
+    assert!(matches!(
+        store.insert_grant(stolen).await,
+        Err(StoreError::GrantConflict { .. })
+    ));
+    assert_eq!(store.grant(&issuer, "a").await.unwrap(), Some(renewed));
+}
+
+/// The contract of [`Revocations`], for any store.
+async fn check_revocations(store: &dyn Revocations) {
+    let all = [
+        key("g"),
+        RevocationKey::Branch("0a".repeat(32)),
+        RevocationKey::Holder("A".repeat(43)),
+        RevocationKey::Client("c".into()),
+        RevocationKey::Subject {
+            iss: "idp".into(),
+            sub: "alice".into(),
+        },
+    ];
+    assert_eq!(
+        store.revocations_after(0, 10).await.unwrap(),
+        RevocationPage {
+            entries: vec![],
+            head: 0
+        }
+    );
+    assert_eq!(store.is_revoked("i", &all).await.unwrap(), None);
+    for (n, what) in all.iter().enumerate() {
+        let waiting = store.wait_past(n as u64);
+        assert_eq!(
+            store.revoke(revocation(what.clone())).await.unwrap(),
+            n as u64 + 1
+        );
+        assert_eq!(waiting.await.unwrap(), n as u64 + 1);
+        assert_eq!(
+            store.is_revoked("i", &all[n..]).await.unwrap(),
+            Some(what.clone())
+        );
+        assert_eq!(
+            store.is_revoked("j", &all).await.unwrap(),
+            None,
+            "keyed by issuer"
+        );
+    }
+    assert_eq!(
+        store.revoke(revocation(key("g"))).await.unwrap(),
+        1,
+        "a key keeps its first number"
+    );
+    let page = store.revocations_after(1, 2).await.unwrap();
+    assert_eq!(page.head, 5);
+    assert_eq!(page.entries.iter().map(|e| e.seq).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(page.entries[0].what, all[1]);
+    assert!(store.revocations_after(5, 2).await.unwrap().entries.is_empty());
+    let malformed = store.revoke(revocation(RevocationKey::Branch("x".into()))).await;
+    assert!(matches!(malformed, Err(StoreError::MalformedKey(_))));
+}
+
+/// The contract of [`Audit`], for any store.
+async fn check_audit(store: &dyn Audit) {
+    let first = store.append(decision("a")).await.unwrap().index;
+    assert_eq!(store.append(decision("b")).await.unwrap().index, first + 1);
+    let sneaked = Record {
+        at_ms: 0,
+        kind: RecordKind::Grant(grant("x")),
+    };
+    assert!(matches!(store.append(sneaked).await, Err(StoreError::NotPlain)));
+    let huge = Record {
+        at_ms: 0,
+        kind: RecordKind::Started {
+            role: "x".repeat(300_000),
+        },
+    };
+    assert!(matches!(
+        store.append(huge).await,
+        Err(StoreError::RecordTooLarge { .. })
+    ));
+    assert_eq!(store.append(decision("c")).await.unwrap().index, first + 2);
+}
+
+#[tokio::test]
+async fn the_embedded_store_keeps_every_contract_and_all_of_it_survives() {
+    let (dir, store) = store();
+    check_grants(&store).await;
+    check_revocations(&store).await;
+    check_audit(&store).await;
+    assert_eq!(
+        store.insert_once("g", [1; 32], "jti", NOW + 60, NOW).unwrap(),
+        Seen::Fresh
+    );
+
+    let (store, report) = reopen(&dir, store).await;
+    assert_eq!(
+        (report.created, report.records, report.dropped_bytes),
+        (false, 10, 0)
+    );
+    assert_eq!(
+        (report.state_unreadable, report.seen_complete_since),
+        (None, None)
+    );
+    assert!(store.grant(&grant("a").issuer, "a").await.unwrap().is_some());
+    assert_eq!(store.revocations_after(0, 10).await.unwrap().entries.len(), 5);
+    assert_eq!(store.wait_past(4).await.unwrap(), 5, "the head is known at once");
+    assert_eq!(store.revoke(revocation(key("g"))).await.unwrap(), 1);
+    assert_eq!(
+        store.insert_once("g", [1; 32], "jti", NOW + 60, NOW).unwrap(),
+        Seen::Replay
+    );
+    assert!(verify_dir(dir.path()).unwrap().is_ok());
+    assert_eq!(read_records(dir.path()).unwrap().count(), 10);
+}
+
+#[tokio::test]
+async fn a_lost_or_ruined_or_foreign_state_is_rebuilt() {
+    let check = async |change: fn(&Path), expect_reason: bool| {
+        let (dir, store) = store();
+        check_revocations(&store).await;
+        check_grants(&store).await;
+        store.close().await.unwrap();
+        drop(store);
+        change(&dir.path().join("state"));
+        let (store, report) = open(dir.path()).unwrap();
+        assert_eq!(
+            (report.replayed, report.state_unreadable.is_some()),
+            (7, expect_reason)
+        );
+        assert_eq!(store.revocations_after(0, 10).await.unwrap().head, 5);
+        assert!(store.grant(&grant("a").issuer, "a").await.unwrap().is_some());
+    };
+    check(|state| std::fs::remove_dir_all(state).unwrap(), false).await;
+    check(
+        |state| std::fs::write(state.join("conf"), "not sled's").unwrap(),
+        true,
+    )
+    .await;
+    // Another journal's state, of the same size: its root gives it away.
+    check(
+        |state| {
+            let other = tempfile::tempdir().unwrap();
+            let (store, _) = open(other.path()).unwrap();
+            let runtime = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                runtime.block_on(async {
+                    for n in 0..7 {
+                        store.revoke(revocation(key(&n.to_string()))).await.unwrap();
+                    }
+                    store.close().await.unwrap();
+                });
+            });
+            runtime.join().unwrap();
+            std::fs::remove_dir_all(state).unwrap();
+            std::fs::rename(other.path().join("state"), state).unwrap();
+        },
+        false,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_folder_has_one_process() {
+    let (dir, store) = store();
+    let said = open(dir.path()).map(|_| ()).unwrap_err().to_string();
+    assert!(said.contains("in use by another process"), "{said}");
+    let (store, _) = reopen(&dir, store).await;
+    store.close().await.unwrap();
+    assert!(matches!(
+        store.append(decision("late")).await,
+        Err(StoreError::Closed)
+    ));
+    assert!(matches!(store.check(), Err(StoreError::Closed)));
+    assert!(matches!(store.wait_past(0).await, Err(StoreError::Closed)));
+    assert!(matches!(
+        EmbeddedStore::open(dir.path(), "Bad Name", Arc::new(|| 0), OsRng),
+        Err(StoreError::Name(_))
+    ));
+}
+
+/// A disk whose first sync tells that it began and waits for permission to end.
+struct Gate {
+    inner: Boxed,
+    first: Option<(std_mpsc::Sender<()>, std_mpsc::Receiver<()>)>,
+    syncs: Arc<AtomicU64>,
+}
+
+impl Disk for Gate {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        self.inner.write_at(offset, bytes)
+    }
+
+    fn sync(&mut self) -> std::io::Result<()> {
+        self.syncs.fetch_add(1, Ordering::SeqCst);
+        if let Some((entered, go)) = self.first.take() {
+            entered.send(()).unwrap();
+            go.recv().unwrap();
+        }
+        self.inner.sync()
+    }
+}
+
+/// A store whose journal's disks are wrapped.
+fn wrapped(dir: &Path, wrap: impl Fn(Box<dyn Disk>) -> Box<dyn Disk>) -> EmbeddedStore {
+    let (mut journal, _) = crate::journal::tests::open(dir).unwrap();
+    journal.wrap(wrap);
+    let state = State::open(dir).unwrap().0;
+    let seen = SeenStore::open_in(dir, SeenLimits::default(), true, NOW).unwrap();
+    EmbeddedStore::start(
+        journal,
+        state,
+        seen,
+        NowMillisField(Arc::new(|| 0)),
+        Box::new(OsRng),
+    )
+    .unwrap()
+}
+
+fn poll_once<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> bool {
+    future
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()))
+        .is_ready()
+}
+
+#[tokio::test]
+async fn one_commit_serves_everyone_who_waits() {
+    let dir = tempfile::tempdir().unwrap();
+    let syncs = Arc::new(AtomicU64::new(0));
+    let (entered_tx, entered) = std_mpsc::channel();
+    let (go, go_rx) = std_mpsc::channel();
+    let gate = std::sync::Mutex::new(Some((entered_tx, go_rx)));
+    let store = wrapped(dir.path(), |inner| {
+        let first = gate.lock().unwrap().take();
+        Box::new(Gate {
+            inner: Boxed(inner),
+            first,
+            syncs: Arc::clone(&syncs),
+        })
+    });
+
+    let mut first = store.append(decision("first"));
+    assert!(!poll_once(&mut first));
+    entered.recv().unwrap();
+    let mut others: Vec<_> = (0..100).map(|n| store.append(decision(&n.to_string()))).collect();
+    for other in &mut others {
+        assert!(!poll_once(other), "nobody is answered before the sync");
+    }
+    assert!(!poll_once(&mut first), "not even the first");
+    go.send(()).unwrap();
+    first.await.unwrap();
+    for (n, other) in others.into_iter().enumerate() {
+        assert_eq!(other.await.unwrap().index, n as u64 + 1);
+    }
+    assert_eq!(
+        syncs.load(Ordering::SeqCst),
+        4,
+        "two commits of two files for 101 records"
+    );
+}
+
+#[tokio::test]
+async fn equal_revocations_in_one_commit_have_one_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let (entered_tx, entered) = std_mpsc::channel();
+    let (go, go_rx) = std_mpsc::channel();
+    let gate = std::sync::Mutex::new(Some((entered_tx, go_rx)));
+    let store = wrapped(dir.path(), |inner| {
+        let first = gate.lock().unwrap().take();
+        Box::new(Gate {
+            inner: Boxed(inner),
+            first,
+            syncs: Arc::default(),
+        })
+    });
+    let mut first = store.append(decision("first"));
+    assert!(!poll_once(&mut first));
+    entered.recv().unwrap();
+    let mut revokes: Vec<_> = ["a", "b", "a"].map(|id| store.revoke(revocation(key(id)))).into();
+    let mut grants: Vec<_> = ["alice", "mallory"]
+        .map(|subject| {
+            store.insert_grant(GrantRecord {
+                subject: subject.into(),
+                ..grant("g")
+            })
+        })
+        .into();
+    revokes.iter_mut().for_each(|revoke| assert!(!poll_once(revoke)));
+    grants.iter_mut().for_each(|grant| assert!(!poll_once(grant)));
+    go.send(()).unwrap();
+    first.await.unwrap();
+    let mut numbers = Vec::new();
+    for revoke in revokes {
+        numbers.push(revoke.await.unwrap());
+    }
+    assert_eq!(numbers, [1, 2, 1]);
+    let mut grants = grants.into_iter();
+    assert!(grants.next().unwrap().await.is_ok());
+    assert!(matches!(
+        grants.next().unwrap().await,
+        Err(StoreError::GrantConflict { .. })
+    ));
+    assert_eq!(read_records(dir.path()).unwrap().count(), 4);
+}
+
+#[tokio::test]
+async fn after_a_failed_sync_nothing_is_accepted() {
+    let dir = tempfile::tempdir().unwrap();
+    let failing = Arc::new(AtomicBool::new(false));
+    let store = wrapped(dir.path(), |inner| {
+        Box::new(Watched {
+            inner: Boxed(inner),
+            syncs: Arc::default(),
+            failing: Arc::clone(&failing),
+        })
+    });
+    store.revoke(revocation(key("a"))).await.unwrap();
+    store.check().unwrap();
+    failing.store(true, Ordering::SeqCst);
+    assert!(matches!(
+        store.append(decision("a")).await,
+        Err(StoreError::Poisoned(_))
+    ));
+    failing.store(false, Ordering::SeqCst);
+    assert!(matches!(
+        store.append(decision("b")).await,
+        Err(StoreError::Poisoned(_))
+    ));
+    assert!(matches!(
+        store.insert_grant(grant("g")).await,
+        Err(StoreError::Poisoned(_))
+    ));
+    assert!(matches!(
+        store.revoke(revocation(key("a"))).await,
+        Err(StoreError::Poisoned(_))
+    ));
+    assert!(matches!(store.check(), Err(StoreError::Poisoned(_))));
+    assert_eq!(
+        store.is_revoked("i", &[key("a")]).await.unwrap(),
+        Some(key("a")),
+        "what is known stays known"
+    );
+    assert!(store.close().await.is_err());
+}

@@ -1,0 +1,126 @@
+//! The one error type of the store.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Why the store could not do what it was asked. Every variant means "not done": a caller fails
+/// closed (DESIGN G5).
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system refused a file operation.
+    #[error("cannot {action} `{}`: {source}", path.display())]
+    Io {
+        /// What was attempted, as a verb.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A second process tried to open the folder.
+    #[error("`{}` is in use by another process; stop that one first, or choose another folder", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The journal lost or changed something that was acknowledged. It is never repaired here.
+    #[error("the journal in `{}` is damaged at record {index} (byte {offset}): {reason}", path.display())]
+    Damaged {
+        /// The journal's folder.
+        path: PathBuf,
+        /// The first bad record, counted from 0.
+        index: u64,
+        /// Where it starts in `journal.log`, in bytes.
+        offset: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The journal's keys or checkpoints are missing or do not fit together.
+    #[error("the journal in `{}` cannot be trusted: {reason}", path.display())]
+    Untrusted {
+        /// The journal's folder.
+        path: PathBuf,
+        /// What is missing or wrong.
+        reason: String,
+    },
+    /// A private key file can be read by others.
+    #[error("`{}` has mode {mode:04o}; run `chmod 600 {}`", path.display(), path.display())]
+    KeyMode {
+        /// The key file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A journal name that cannot stand in a checkpoint's origin line.
+    #[error("journal name `{0}` is not 1 to 64 of a-z, 0-9 and `-`")]
+    Name(String),
+    /// A record that is larger than the journal takes.
+    #[error("a record of {size} bytes is larger than the limit of {limit} bytes")]
+    RecordTooLarge {
+        /// The encoded size.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A record could not be written as JSON or read back from it.
+    #[error("malformed record: {0}")]
+    MalformedRecord(String),
+    /// A revocation key that is not in its one spelling.
+    #[error("malformed revocation key: {0}")]
+    MalformedKey(&'static str),
+    /// The grant id is taken by a grant for another holder, client or subject.
+    #[error("another grant already has the id `{grant_id}`")]
+    GrantConflict {
+        /// The id.
+        grant_id: String,
+    },
+    /// Grants and revocations have their own methods, which check them.
+    #[error("grants and revocations are not appended as plain records")]
+    NotPlain,
+    /// An earlier write failed; nothing is accepted until the store is opened again.
+    #[error("the journal stopped after a failure: {0}")]
+    Poisoned(Arc<str>),
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+    /// The derived state could not be read or written.
+    #[error("the state database failed: {0}")]
+    State(String),
+    /// The table of seen proofs is full, or cannot record any more.
+    #[error("no room to remember another proof: {0}")]
+    SeenFull(&'static str),
+    /// A revocation feed went backwards (RULES 29).
+    #[error("the revocation feed went back to {offered}, but {known} was already seen")]
+    Regression {
+        /// The highest sequence number seen so far.
+        known: u64,
+        /// What the feed offers now.
+        offered: u64,
+    },
+    /// A revocation page that breaks the feed's contract.
+    #[error("bad revocation page: {0}")]
+    BadPage(&'static str),
+}
+
+impl StoreError {
+    /// An adapter for `map_err` on file operations.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// The journal in `dir` is not one to build on.
+    pub(crate) fn untrusted(dir: &Path, reason: impl Into<String>) -> Self {
+        Self::Untrusted {
+            path: dir.to_path_buf(),
+            reason: reason.into(),
+        }
+    }
+}
+
+impl From<sled::Error> for StoreError {
+    fn from(error: sled::Error) -> Self {
+        Self::State(error.to_string())
+    }
+}

@@ -1,0 +1,372 @@
+//! Proofs that were seen, so that none is accepted twice (RULES 22).
+//!
+//! A sharded table in memory answers; [`crate::seen_log`] makes it survive `kill -9`. Expired
+//! entries leave a few at a time with later insertions, and all at once, at most once a second, when
+//! a quota or the table seems full.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::disk::{self, FolderLock};
+use crate::error::StoreError;
+use crate::seen_log::{self, Entry, SeenLog};
+use crate::traits::{Seen, SeenProofs};
+
+const SHARDS: usize = 16;
+/// Expired entries that one insertion clears away; more than one, so that they cannot pile up.
+const SWEEP: usize = 32;
+const LOCK_FILE: &str = "seen.lock";
+
+/// How much is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenLimits {
+    /// Live proofs per grant; beyond that [`Seen::Quota`]. 20,000 is 66 a second over 5 minutes.
+    pub per_grant: usize,
+    /// Live proofs altogether; beyond that an error. 1,000,000 take about 150 MB.
+    pub total: usize,
+}
+
+impl Default for SeenLimits {
+    fn default() -> Self {
+        Self {
+            per_grant: 20_000,
+            total: 1_000_000,
+        }
+    }
+}
+
+/// The table of seen proofs of one node.
+#[derive(Debug)]
+pub struct SeenStore {
+    shards: Vec<Mutex<Shard>>,
+    grants: Mutex<HashMap<[u8; 8], usize>>,
+    total: AtomicUsize,
+    log: Mutex<SeenLog>,
+    limits: SeenLimits,
+    complete_since: Option<i64>,
+    swept_at: AtomicI64,
+    _lock: FolderLock,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    live: HashMap<[u8; 32], Entry>,
+    by_expiry: BTreeMap<i64, Vec<[u8; 32]>>,
+}
+
+enum Attempt {
+    Done(Seen),
+    OverQuota,
+    Full,
+}
+
+impl SeenStore {
+    /// Opens the table in a folder of its own. A folder that does not exist yet has seen nothing.
+    /// `now` is in seconds since the Unix epoch. It reads a file: not for a runtime thread.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] or an I/O error. Damage is no error, see
+    /// [`SeenProofs::complete_since`].
+    pub fn open(dir: &Path, limits: SeenLimits, now: i64) -> Result<Self, StoreError> {
+        let new = !dir.exists();
+        disk::create_folder(dir)?;
+        Self::open_in(dir, limits, new, now)
+    }
+
+    /// Opens the table in an existing folder; `new` says that nothing can have been seen before.
+    pub(crate) fn open_in(dir: &Path, limits: SeenLimits, new: bool, now: i64) -> Result<Self, StoreError> {
+        let lock = FolderLock::take(dir, LOCK_FILE)?;
+        let (log, loaded) = SeenLog::open(dir, seen_log::boot_id().as_deref(), new, now)?;
+        let store = Self {
+            shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
+            grants: Mutex::default(),
+            total: AtomicUsize::new(loaded.entries.len()),
+            log: Mutex::new(log),
+            limits,
+            complete_since: loaded.complete_since,
+            swept_at: AtomicI64::new(i64::MIN),
+            _lock: lock,
+        };
+        for entry in loaded.entries {
+            *locked(&store.grants).entry(entry.tag).or_default() += 1;
+            if let Some(shard) = store.shard(&entry.key) {
+                locked(shard).insert(entry);
+            }
+        }
+        Ok(store)
+    }
+
+    fn attempt(&self, entry: Entry, now: i64) -> Result<Attempt, StoreError> {
+        // The shard's lock is held to the end, so that of two equal proofs one is fresh.
+        let Some(mut shard) = self.shard(&entry.key).map(locked) else {
+            return Err(StoreError::SeenFull("no shard"));
+        };
+        let expired = shard.sweep(now, SWEEP);
+        self.release(&expired);
+        if shard
+            .live
+            .get(&entry.key)
+            .is_some_and(|known| known.keep_until >= now)
+        {
+            return Ok(Attempt::Done(Seen::Replay));
+        }
+        if let Some(attempt) = self.reserve(&entry.tag) {
+            return Ok(attempt);
+        }
+        if let Err(error) = locked(&self.log).append(&entry, now) {
+            self.release(&[entry.tag]);
+            return Err(error);
+        }
+        if let Some(replaced) = shard.insert(entry) {
+            self.release(&[replaced.tag]);
+        }
+        Ok(Attempt::Done(Seen::Fresh))
+    }
+
+    /// Counts one more for the grant and altogether, or says what is full.
+    fn reserve(&self, tag: &[u8; 8]) -> Option<Attempt> {
+        let mut grants = locked(&self.grants);
+        let live = grants.get(tag).copied().unwrap_or(0);
+        if live >= self.limits.per_grant {
+            return Some(Attempt::OverQuota);
+        }
+        // Only changed under the lock of `grants`.
+        if self.total.load(Ordering::Relaxed) >= self.limits.total {
+            return Some(Attempt::Full);
+        }
+        self.total.fetch_add(1, Ordering::Relaxed);
+        grants.insert(*tag, live + 1);
+        None
+    }
+
+    fn release(&self, tags: &[[u8; 8]]) {
+        if tags.is_empty() {
+            return;
+        }
+        let mut grants = locked(&self.grants);
+        for tag in tags {
+            self.total.fetch_sub(1, Ordering::Relaxed);
+            let left = grants.get(tag).copied().unwrap_or(1).saturating_sub(1);
+            if left == 0 {
+                grants.remove(tag);
+            } else {
+                grants.insert(*tag, left);
+            }
+        }
+    }
+
+    /// Clears every expired entry away, unless that was done in this second already.
+    fn sweep_all(&self, now: i64) {
+        if self.swept_at.swap(now, Ordering::Relaxed) == now {
+            return;
+        }
+        for shard in &self.shards {
+            let expired = locked(shard).sweep(now, usize::MAX);
+            self.release(&expired);
+        }
+    }
+
+    fn shard(&self, key: &[u8; 32]) -> Option<&Mutex<Shard>> {
+        let [first, ..] = key;
+        self.shards.get(usize::from(*first) % SHARDS)
+    }
+}
+
+impl SeenProofs for SeenStore {
+    fn insert_once(
+        &self,
+        issuer_grant: &str,
+        jkt: [u8; 32],
+        jti: &str,
+        keep_until: i64,
+        now: i64,
+    ) -> Result<Seen, StoreError> {
+        let mut key = Sha256::new();
+        key.update(jkt);
+        key.update(Sha256::digest(jti));
+        let mut tag = [0; 8];
+        for (to, from) in tag.iter_mut().zip(Sha256::digest(issuer_grant)) {
+            *to = from;
+        }
+        let entry = Entry {
+            key: key.finalize().into(),
+            tag,
+            keep_until,
+        };
+        if let Attempt::Done(seen) = self.attempt(entry, now)? {
+            return Ok(seen);
+        }
+        self.sweep_all(now);
+        match self.attempt(entry, now)? {
+            Attempt::Done(seen) => Ok(seen),
+            Attempt::OverQuota => Ok(Seen::Quota),
+            Attempt::Full => Err(StoreError::SeenFull("the table is full")),
+        }
+    }
+
+    fn complete_since(&self) -> Option<i64> {
+        self.complete_since
+    }
+}
+
+impl Shard {
+    /// Adds an entry; returns the one under the same key.
+    fn insert(&mut self, entry: Entry) -> Option<Entry> {
+        self.by_expiry
+            .entry(entry.keep_until)
+            .or_default()
+            .push(entry.key);
+        self.live.insert(entry.key, entry)
+    }
+
+    /// Removes expired entries, about `limit` of them, and returns whose they were.
+    fn sweep(&mut self, now: i64, limit: usize) -> Vec<[u8; 8]> {
+        let mut tags = Vec::new();
+        while tags.len() < limit {
+            let Some(mut oldest) = self.by_expiry.first_entry().filter(|oldest| *oldest.key() < now) else {
+                break;
+            };
+            let keep_until = *oldest.key();
+            let Some(key) = oldest.get_mut().pop() else {
+                oldest.remove();
+                continue;
+            };
+            // A key that was inserted again has a later expiry now, and another place in the order.
+            if self
+                .live
+                .get(&key)
+                .is_some_and(|entry| entry.keep_until == keep_until)
+            {
+                tags.extend(self.live.remove(&key).map(|entry| entry.tag));
+            }
+        }
+        tags
+    }
+}
+
+/// A panic elsewhere leaves counters at worst too high, which denies; the data stays usable.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: SeenLimits = SeenLimits {
+        per_grant: 3,
+        total: 5,
+    };
+
+    fn open(dir: &Path, now: i64) -> SeenStore {
+        SeenStore::open(dir, LIMITS, now).unwrap()
+    }
+
+    fn insert(store: &SeenStore, grant: &str, jti: &str, now: i64) -> Result<Seen, StoreError> {
+        store.insert_once(grant, [1; 32], jti, now + 60, now)
+    }
+
+    #[test]
+    fn a_proof_is_fresh_once_per_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir.path().join("seen"), 0);
+        assert_eq!(insert(&store, "g", "a", 0).unwrap(), Seen::Fresh);
+        assert_eq!(
+            insert(&store, "g", "a", 60).unwrap(),
+            Seen::Replay,
+            "kept to the last second"
+        );
+        assert_eq!(
+            insert(&store, "other", "a", 60).unwrap(),
+            Seen::Replay,
+            "whatever the grant"
+        );
+        assert_eq!(
+            store.insert_once("g", [2; 32], "a", 60, 0).unwrap(),
+            Seen::Fresh,
+            "another key"
+        );
+        assert_eq!(
+            insert(&store, "g", "a", 61).unwrap(),
+            Seen::Fresh,
+            "forgotten when its time is over"
+        );
+    }
+
+    #[test]
+    fn quota_and_total_hold_and_are_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir.path().join("seen"), 0);
+        for jti in ["a", "b", "c"] {
+            assert_eq!(insert(&store, "g", jti, 0).unwrap(), Seen::Fresh);
+        }
+        assert_eq!(insert(&store, "g", "d", 0).unwrap(), Seen::Quota);
+        assert_eq!(
+            insert(&store, "g", "a", 0).unwrap(),
+            Seen::Replay,
+            "a replay is told as one"
+        );
+        assert_eq!(insert(&store, "h", "e", 0).unwrap(), Seen::Fresh);
+        assert_eq!(insert(&store, "h", "f", 0).unwrap(), Seen::Fresh);
+        assert!(matches!(
+            insert(&store, "i", "g", 0),
+            Err(StoreError::SeenFull(_))
+        ));
+        for jti in ["a", "b", "c"] {
+            assert_eq!(
+                insert(&store, "g", jti, 61).unwrap(),
+                Seen::Fresh,
+                "all were swept"
+            );
+        }
+        assert_eq!(insert(&store, "g", "d", 61).unwrap(), Seen::Quota);
+    }
+
+    #[test]
+    fn reopening_forgets_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seen");
+        let store = open(&path, 0);
+        assert_eq!(store.complete_since(), None, "a new folder has seen nothing");
+        for jti in ["a", "b", "c"] {
+            insert(&store, "g", jti, 0).unwrap();
+        }
+        assert!(matches!(
+            SeenStore::open(&path, LIMITS, 0),
+            Err(StoreError::InUse { .. })
+        ));
+        drop(store);
+        let store = open(&path, 1);
+        assert_eq!(store.complete_since(), None);
+        assert_eq!(insert(&store, "g", "a", 1).unwrap(), Seen::Replay);
+        assert_eq!(
+            insert(&store, "g", "d", 1).unwrap(),
+            Seen::Quota,
+            "the quota is restored"
+        );
+        drop(store);
+        std::fs::remove_file(path.join("seen.log")).unwrap();
+        assert_eq!(open(&path, 9).complete_since(), Some(9));
+    }
+
+    #[test]
+    fn of_equal_proofs_at_the_same_time_one_is_fresh() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir.path().join("seen"), 0);
+        let fresh = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| insert(&store, "g", "a", 0).unwrap()))
+                .collect();
+            threads
+                .into_iter()
+                .map(|t| t.join().unwrap())
+                .filter(|s| *s == Seen::Fresh)
+                .count()
+        });
+        assert_eq!(fresh, 1);
+    }
+}

@@ -1,0 +1,342 @@
+//! The file beside the table of seen proofs, so that `kill -9` forgets none.
+//!
+//! Entries are written with `write(2)` and never synced: the page cache survives the process, not
+//! the machine. Hence the header names the kernel's boot. After another boot, or when the file is
+//! damaged or gone, the table is complete only since now, and says so until the file is replaced for
+//! good. Two generations take turns: the older is deleted when all its entries have expired.
+//!
+//! Header, 72 bytes: magic (16), boot id (40, zero-padded), complete since (i64, `MIN` for always),
+//! check (8). Entry, 56 bytes: key (32), grant tag (8), keep until (i64), check (8). Numbers are big
+//! endian, a check is a truncated SHA-256 of what precedes it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::disk;
+use crate::error::StoreError;
+
+/// Seconds after which a generation may be replaced.
+pub(crate) const GENERATION: i64 = 600;
+
+const CURRENT: &str = "seen.log";
+const OLDER: &str = "seen.older.log";
+const NEXT: &str = "seen.next.log";
+const MAGIC: &[u8; 16] = b"taper-seen-1\n\0\0\0";
+const HEADER: usize = 72;
+const ENTRY: usize = 56;
+/// More than this is no file that [`SeenLog`] wrote: ten times the default table.
+const FILE_LIMIT: u64 = 10_000_000 * ENTRY as u64;
+
+/// One seen proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// SHA-256(thumbprint ‖ SHA-256(jti)).
+    pub(crate) key: [u8; 32],
+    /// Whose quota it counts against: the start of SHA-256(grant).
+    pub(crate) tag: [u8; 8],
+    /// Seconds since the Unix epoch.
+    pub(crate) keep_until: i64,
+}
+
+/// What the files said at opening.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) complete_since: Option<i64>,
+}
+
+/// The two generations, open for appending.
+#[derive(Debug)]
+pub(crate) struct SeenLog {
+    dir: PathBuf,
+    header: Vec<u8>,
+    file: File,
+    /// Bytes that are whole entries.
+    length: u64,
+    /// A write failed half-way; the rest must go before the next one.
+    torn: bool,
+    started: i64,
+    newest: i64,
+    older_newest: i64,
+}
+
+impl SeenLog {
+    /// Reads what is there and starts a generation that holds all of it which still counts. `new`
+    /// says that nothing can have been seen before; `boot_id` is `None` when it cannot be known.
+    pub(crate) fn open(
+        dir: &Path,
+        boot_id: Option<&str>,
+        new: bool,
+        now: i64,
+    ) -> Result<(Self, Loaded), StoreError> {
+        let current = disk::read_small(&dir.join(CURRENT), FILE_LIMIT)?;
+        let older = disk::read_small(&dir.join(OLDER), FILE_LIMIT)?;
+        let mut loaded = match (&current, &older) {
+            (None, None) if new => Loaded {
+                entries: Vec::new(),
+                complete_since: None,
+            },
+            // The older one alone is what a crash between two renames leaves.
+            (None, _) => Loaded {
+                entries: Vec::new(),
+                complete_since: Some(now),
+            },
+            (Some(bytes), _) => read(bytes, boot_id, now),
+        };
+        if let Some(bytes) = older {
+            let older = read(&bytes, boot_id, now);
+            loaded.entries.extend(older.entries);
+            loaded.complete_since = loaded.complete_since.max(older.complete_since);
+        }
+        loaded.entries.retain(|entry| entry.keep_until >= now);
+        loaded.entries.sort_unstable_by_key(|entry| entry.key);
+        loaded.entries.dedup_by_key(|entry| entry.key);
+
+        let header = header(boot_id.unwrap_or_default(), loaded.complete_since);
+        let mut bytes = header.clone();
+        loaded
+            .entries
+            .iter()
+            .for_each(|entry| bytes.extend(encode(entry)));
+        let file = start(dir, &bytes)?;
+        disk::remove_if_exists(&dir.join(OLDER))?;
+        let newest = loaded
+            .entries
+            .iter()
+            .map(|entry| entry.keep_until)
+            .max()
+            .unwrap_or(i64::MIN);
+        let log = Self {
+            dir: dir.to_path_buf(),
+            header,
+            file,
+            length: bytes.len() as u64,
+            torn: false,
+            started: now,
+            newest,
+            older_newest: i64::MIN,
+        };
+        Ok((log, loaded))
+    }
+
+    /// Writes one entry; when it returns, the entry survives the process.
+    pub(crate) fn append(&mut self, entry: &Entry, now: i64) -> Result<(), StoreError> {
+        if now.saturating_sub(self.started) >= GENERATION && self.older_newest < now {
+            self.rotate(now)?;
+        }
+        let path = self.dir.join(CURRENT);
+        if self.torn {
+            self.file
+                .set_len(self.length)
+                .map_err(StoreError::io("repair", &path))?;
+        }
+        self.torn = true;
+        self.file
+            .write_all(&encode(entry))
+            .map_err(StoreError::io("write", &path))?;
+        self.torn = false;
+        self.length += ENTRY as u64;
+        self.newest = self.newest.max(entry.keep_until);
+        Ok(())
+    }
+
+    fn rotate(&mut self, now: i64) -> Result<(), StoreError> {
+        let (current, older) = (self.dir.join(CURRENT), self.dir.join(OLDER));
+        fs::rename(&current, &older).map_err(StoreError::io("rotate", &current))?;
+        self.file = start(&self.dir, &self.header)?;
+        self.length = self.header.len() as u64;
+        self.torn = false;
+        self.older_newest = self.newest;
+        self.newest = i64::MIN;
+        self.started = now;
+        Ok(())
+    }
+}
+
+/// The kernel's id of this boot, if there is one.
+pub(crate) fn boot_id() -> Option<String> {
+    let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let id = text.trim();
+    (!id.is_empty() && id.len() <= 40).then(|| id.to_owned())
+}
+
+/// Puts a file with `bytes` in place of the current one, at once.
+fn start(dir: &Path, bytes: &[u8]) -> Result<File, StoreError> {
+    let (next, current) = (dir.join(NEXT), dir.join(CURRENT));
+    disk::remove_if_exists(&next)?;
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&next)
+        .map_err(StoreError::io("create", &next))?;
+    file.write_all(bytes).map_err(StoreError::io("write", &next))?;
+    fs::rename(&next, &current).map_err(StoreError::io("replace", &current))?;
+    Ok(file)
+}
+
+fn header(boot_id: &str, complete_since: Option<i64>) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    let mut boot = boot_id.as_bytes().to_vec();
+    boot.resize(40, 0);
+    bytes.extend(boot);
+    bytes.extend(complete_since.unwrap_or(i64::MIN).to_be_bytes());
+    bytes.extend(check(&bytes));
+    bytes
+}
+
+fn encode(entry: &Entry) -> Vec<u8> {
+    let mut bytes = entry.key.to_vec();
+    bytes.extend(entry.tag);
+    bytes.extend(entry.keep_until.to_be_bytes());
+    bytes.extend(check(&bytes));
+    bytes
+}
+
+fn check(bytes: &[u8]) -> Vec<u8> {
+    Sha256::digest(bytes).iter().take(8).copied().collect()
+}
+
+/// Every good entry, and since when they are complete.
+fn read(bytes: &[u8], boot_id: Option<&str>, now: i64) -> Loaded {
+    let lost = |entries| Loaded {
+        entries,
+        complete_since: Some(now),
+    };
+    let Some((head, rest)) = bytes.split_at_checked(HEADER) else {
+        return lost(Vec::new());
+    };
+    let since = head
+        .get(56..64)
+        .and_then(|b| <[u8; 8]>::try_from(b).ok())
+        .map(i64::from_be_bytes);
+    let since = since.filter(|since| *since != i64::MIN);
+    let known = boot_id.is_some_and(|id| head == header(id, since));
+    let mut entries = Vec::new();
+    // An incomplete last entry was never answered; a whole one with a wrong check is damage.
+    for chunk in rest.chunks_exact(ENTRY) {
+        match decode(chunk) {
+            Some(entry) => entries.push(entry),
+            None => return lost(entries),
+        }
+    }
+    if known {
+        Loaded {
+            entries,
+            complete_since: since,
+        }
+    } else {
+        lost(entries)
+    }
+}
+
+fn decode(chunk: &[u8]) -> Option<Entry> {
+    let (key, rest) = chunk.split_first_chunk::<32>()?;
+    let (tag, rest) = rest.split_first_chunk::<8>()?;
+    let (keep_until, _) = rest.split_first_chunk::<8>()?;
+    let entry = Entry {
+        key: *key,
+        tag: *tag,
+        keep_until: i64::from_be_bytes(*keep_until),
+    };
+    (encode(&entry) == chunk).then_some(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOOT: Option<&str> = Some("3f0b5f5e-0000-4000-8000-000000000001");
+
+    fn entry(n: u8, keep_until: i64) -> Entry {
+        Entry {
+            key: [n; 32],
+            tag: [n; 8],
+            keep_until,
+        }
+    }
+
+    fn keys(loaded: &Loaded) -> Vec<u8> {
+        loaded.entries.iter().map(|entry| entry.key[0]).collect()
+    }
+
+    /// A folder where entries 1 and 2 were written at 100, to be kept until 400.
+    fn folder() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, loaded) = SeenLog::open(dir.path(), BOOT, true, 100).unwrap();
+        assert_eq!((loaded.entries.len(), loaded.complete_since), (0, None));
+        log.append(&entry(1, 400), 100).unwrap();
+        log.append(&entry(2, 400), 100).unwrap();
+        dir
+    }
+
+    #[test]
+    fn entries_survive_the_process_until_they_expire() {
+        let dir = folder();
+        let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 200).unwrap();
+        assert_eq!((keys(&loaded), loaded.complete_since), (vec![1, 2], None));
+        let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 401).unwrap();
+        assert_eq!((keys(&loaded), loaded.complete_since), (vec![], None));
+    }
+
+    #[test]
+    fn doubt_is_told_and_remembered() {
+        let check = |change: fn(&Path), boot: Option<&str>, kept: &[u8]| {
+            let dir = folder();
+            change(&dir.path().join(CURRENT));
+            let (_, loaded) = SeenLog::open(dir.path(), boot, false, 200).unwrap();
+            assert_eq!((keys(&loaded), loaded.complete_since), (kept.to_vec(), Some(200)));
+            if boot.is_some() {
+                // A second start, within the window, must not forget that the first was in doubt.
+                let (_, loaded) = SeenLog::open(dir.path(), boot, false, 210).unwrap();
+                assert_eq!(loaded.complete_since, Some(200));
+            }
+        };
+        check(|_| {}, Some("another-boot"), &[1, 2]);
+        check(|_| {}, None, &[1, 2]);
+        check(|path| fs::remove_file(path).unwrap(), BOOT, &[]);
+        check(|path| fs::write(path, b"").unwrap(), BOOT, &[]);
+        check(|path| flip(path, HEADER + ENTRY + 3), BOOT, &[1]);
+        check(|path| flip(path, 20), BOOT, &[1, 2]);
+    }
+
+    fn flip(path: &Path, at: usize) {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[at] ^= 1;
+        fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn a_torn_last_entry_was_never_answered() {
+        let dir = folder();
+        let path = dir.path().join(CURRENT);
+        let bytes = fs::read(&path).unwrap();
+        for cut in 1..ENTRY {
+            fs::write(&path, &bytes[..bytes.len() - cut]).unwrap();
+            let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 200).unwrap();
+            assert_eq!((keys(&loaded), loaded.complete_since), (vec![1], None));
+        }
+    }
+
+    #[test]
+    fn generations_take_turns_and_the_file_stays_small() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = SeenLog::open(dir.path(), BOOT, true, 0).unwrap();
+        for now in 0..10_000 {
+            let entry = Entry {
+                key: Sha256::digest(now.to_be_bytes()).into(),
+                tag: [0; 8],
+                keep_until: now + 300,
+            };
+            log.append(&entry, now).unwrap();
+        }
+        let size = |name: &str| fs::metadata(dir.path().join(name)).unwrap().len();
+        assert!(size(CURRENT) + size(OLDER) <= 2 * (HEADER as u64 + 1000 * ENTRY as u64));
+        let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 9_999).unwrap();
+        assert_eq!((loaded.entries.len(), loaded.complete_since), (301, None));
+    }
+}

@@ -1,0 +1,320 @@
+//! Queryable state in sled, derived from the journal.
+//!
+//! Nothing here needs to survive: sled may lose its last half second, and the whole folder may be
+//! deleted. Every batch carries, atomically with its data, how many records it includes and the root
+//! of the tree at that size; at start the journal is replayed from there, or from the beginning when
+//! the root is not the journal's. All calls block; they run on the writer thread or under
+//! `spawn_blocking`.
+//!
+//! Keys of the one tree: `m/applied` → size and root; `g` ‖ SHA-256(issuer, id) → grant;
+//! `s` ‖ number → revocation; `k` ‖ fingerprint → number.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use sha2::{Digest as _, Sha256};
+use sled::{Batch, IVec};
+use tlog_tiles::tlog::{EMPTY_HASH, Hash};
+
+use crate::error::StoreError;
+use crate::frame::{Step, decode_record};
+use crate::journal::{self, FIRST_OFFSET, Mark};
+use crate::record::{GrantRecord, Record, RecordKind, Revocation, RevocationKey};
+
+const FOLDER: &str = "state";
+const APPLIED: &[u8] = b"m/applied";
+const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+const REPLAY_CHUNK: usize = 1024;
+
+/// How much of the journal the state includes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Applied {
+    pub(crate) size: u64,
+    pub(crate) root: Hash,
+}
+
+/// The sled database; clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    db: sled::Db,
+    behind: Arc<OnceLock<()>>,
+}
+
+impl State {
+    /// Opens the state in `dir`, or starts an empty one when it cannot be read. The second value
+    /// says why it had to.
+    pub(crate) fn open(dir: &Path) -> Result<(Self, Option<String>), StoreError> {
+        let path = dir.join(FOLDER);
+        let open = || sled::Config::new().path(&path).cache_capacity(CACHE_BYTES).open();
+        let (db, rebuilt) = match open() {
+            Ok(db) => (db, None),
+            Err(error) if is_unreadable(&error) => {
+                std::fs::remove_dir_all(&path).map_err(StoreError::io("remove", &path))?;
+                (open()?, Some(error.to_string()))
+            }
+            Err(error) => return Err(error.into()),
+        };
+        Ok((
+            Self {
+                db,
+                behind: Arc::new(OnceLock::new()),
+            },
+            rebuilt,
+        ))
+    }
+
+    /// How much of the journal is included. A malformed entry counts as nothing.
+    pub(crate) fn applied(&self) -> Result<Applied, StoreError> {
+        let nothing = Applied {
+            size: 0,
+            root: EMPTY_HASH,
+        };
+        let Some(value) = self.db.get(APPLIED)? else {
+            return Ok(nothing);
+        };
+        let Some((size, root)) = value.split_first_chunk::<8>() else {
+            return Ok(nothing);
+        };
+        let Ok(root) = <[u8; 32]>::try_from(root) else {
+            return Ok(nothing);
+        };
+        Ok(Applied {
+            size: u64::from_be_bytes(*size),
+            root: Hash(root),
+        })
+    }
+
+    /// Brings the state up to `to`, the journal's end. `at_applied` is the journal at the size that
+    /// [`State::applied`] gave. Returns how many records were replayed.
+    pub(crate) fn catch_up(&self, dir: &Path, at_applied: Option<Mark>, to: Mark) -> Result<u64, StoreError> {
+        let applied = self.applied()?;
+        let from = match at_applied {
+            Some(mark) if mark.size == applied.size && mark.root == applied.root => mark,
+            _ => {
+                self.db.clear()?;
+                Mark {
+                    size: 0,
+                    root: EMPTY_HASH,
+                    offset: FIRST_OFFSET,
+                }
+            }
+        };
+        let mut frames = journal::frames_from(dir, from.size, from.offset)?;
+        let mut chunk = Vec::new();
+        while frames.index() < to.size {
+            let (index, offset) = (frames.index(), frames.offset());
+            let damaged = |reason: String| StoreError::Damaged {
+                path: dir.to_path_buf(),
+                index,
+                offset,
+                reason,
+            };
+            match frames.step().map_err(StoreError::io("read", dir))? {
+                Step::Frame(frame) => {
+                    chunk.push(decode_record(&frame.payload).map_err(|e| damaged(e.to_string()))?);
+                }
+                _ => return Err(damaged("it changed while it was read".into())),
+            }
+            if chunk.len() == REPLAY_CHUNK {
+                // Without the position: replaying a record twice changes nothing.
+                self.write(&chunk, None)?;
+                chunk.clear();
+            }
+        }
+        self.write(
+            &chunk,
+            Some(Applied {
+                size: to.size,
+                root: to.root,
+            }),
+        )?;
+        Ok(to.size - from.size)
+    }
+
+    /// Includes records that were just committed. After a failure the state is behind the journal
+    /// and answers no more questions.
+    pub(crate) fn apply(&self, records: &[Record], applied: Applied) -> Result<(), StoreError> {
+        self.write(records, Some(applied)).inspect_err(|_| {
+            self.behind.get_or_init(|| ());
+        })
+    }
+
+    /// The newest record of a grant.
+    pub(crate) fn grant(&self, issuer: &str, grant_id: &str) -> Result<Option<GrantRecord>, StoreError> {
+        self.check()?;
+        self.db
+            .get(grant_key(issuer, grant_id))?
+            .map(|value| parse(&value))
+            .transpose()
+    }
+
+    /// The number under which a key was revoked.
+    pub(crate) fn revoked(&self, issuer: &str, key: &RevocationKey) -> Result<Option<u64>, StoreError> {
+        self.check()?;
+        self.db
+            .get(fingerprint_key(&key.fingerprint(issuer)))?
+            .map(|value| number(&value))
+            .transpose()
+    }
+
+    /// At most `limit` revocations above `seq`.
+    pub(crate) fn revocations_after(&self, seq: u64, limit: usize) -> Result<Vec<Revocation>, StoreError> {
+        self.check()?;
+        let Some(first) = seq.checked_add(1) else {
+            return Ok(Vec::new());
+        };
+        let range = self.db.range(number_key(first)..=number_key(u64::MAX));
+        range.take(limit).map(|entry| parse(&entry?.1)).collect()
+    }
+
+    /// The highest number given to a revocation; 0 if none was.
+    pub(crate) fn head(&self) -> Result<u64, StoreError> {
+        self.check()?;
+        match self.db.range(number_key(0)..=number_key(u64::MAX)).next_back() {
+            None => Ok(0),
+            Some(entry) => number(entry?.0.get(1..).unwrap_or_default()),
+        }
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        match self.behind.get() {
+            None => Ok(()),
+            Some(()) => Err(StoreError::State("it could not follow the journal".into())),
+        }
+    }
+
+    fn write(&self, records: &[Record], applied: Option<Applied>) -> Result<(), StoreError> {
+        let mut batch = Batch::default();
+        for record in records {
+            match &record.kind {
+                RecordKind::Grant(grant) => {
+                    batch.insert(grant_key(&grant.issuer, &grant.grant_id).as_slice(), json(grant)?);
+                }
+                RecordKind::Revoked(revocation) => {
+                    let fingerprint = revocation.what.fingerprint(&revocation.issuer);
+                    batch.insert(number_key(revocation.seq).as_slice(), json(revocation)?);
+                    batch.insert(
+                        fingerprint_key(&fingerprint).as_slice(),
+                        &revocation.seq.to_be_bytes(),
+                    );
+                }
+                RecordKind::Decision(_) | RecordKind::Policy { .. } | RecordKind::Started { .. } => {}
+            }
+        }
+        if let Some(applied) = applied {
+            let mut value = applied.size.to_be_bytes().to_vec();
+            value.extend_from_slice(&applied.root.0);
+            batch.insert(APPLIED, value);
+        }
+        Ok(self.db.apply_batch(batch)?)
+    }
+}
+
+/// Whether the files are at fault, not the access to them: only then may they be thrown away.
+fn is_unreadable(error: &sled::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+    match error {
+        sled::Error::Corruption { .. } | sled::Error::ReportableBug(_) | sled::Error::Unsupported(_) => true,
+        sled::Error::Io(e) => matches!(e.kind(), InvalidData | InvalidInput | UnexpectedEof),
+        sled::Error::CollectionNotFound(_) => false,
+    }
+}
+
+fn grant_key(issuer: &str, grant_id: &str) -> [u8; 33] {
+    let mut hash = Sha256::new();
+    hash.update((issuer.len() as u64).to_be_bytes());
+    hash.update(issuer.as_bytes());
+    hash.update(grant_id.as_bytes());
+    prefixed(b'g', &hash.finalize().into())
+}
+
+fn fingerprint_key(fingerprint: &[u8; 32]) -> [u8; 33] {
+    prefixed(b'k', fingerprint)
+}
+
+fn number_key(seq: u64) -> [u8; 9] {
+    prefixed(b's', &seq.to_be_bytes())
+}
+
+fn prefixed<const N: usize, const M: usize>(prefix: u8, rest: &[u8; N]) -> [u8; M] {
+    let mut key = [prefix; M];
+    for (to, from) in key.iter_mut().skip(1).zip(rest) {
+        *to = *from;
+    }
+    key
+}
+
+fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(value).map_err(|e| StoreError::State(e.to_string()))
+}
+
+fn parse<T: serde::de::DeserializeOwned>(value: &IVec) -> Result<T, StoreError> {
+    serde_json::from_slice(value).map_err(|e| StoreError::State(e.to_string()))
+}
+
+fn number(value: &[u8]) -> Result<u64, StoreError> {
+    let bytes = value
+        .try_into()
+        .map_err(|_| StoreError::State("a number is not 8 bytes".into()))?;
+    Ok(u64::from_be_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::grant;
+
+    fn revoked(seq: u64, id: &str) -> Record {
+        let what = RevocationKey::Grant(id.into());
+        Record {
+            at_ms: 0,
+            kind: RecordKind::Revoked(Revocation {
+                seq,
+                at: 0,
+                issuer: "i".into(),
+                what,
+            }),
+        }
+    }
+
+    #[test]
+    fn applying_twice_is_applying_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, rebuilt) = State::open(dir.path()).unwrap();
+        assert_eq!(rebuilt, None);
+        let records = [
+            Record {
+                at_ms: 0,
+                kind: RecordKind::Grant(grant("g")),
+            },
+            revoked(1, "a"),
+            revoked(2, "b"),
+        ];
+        let applied = Applied {
+            size: 3,
+            root: EMPTY_HASH,
+        };
+        for _ in 0..2 {
+            state.apply(&records, applied).unwrap();
+            assert_eq!(state.applied().unwrap(), applied);
+            assert_eq!(state.head().unwrap(), 2);
+            assert_eq!(state.revocations_after(0, 9).unwrap().len(), 2);
+            assert_eq!(state.revocations_after(1, 9).unwrap()[0].seq, 2);
+            assert_eq!(state.revocations_after(0, 1).unwrap()[0].seq, 1);
+            assert!(state.revocations_after(u64::MAX, 9).unwrap().is_empty());
+            assert_eq!(
+                state.revoked("i", &RevocationKey::Grant("b".into())).unwrap(),
+                Some(2)
+            );
+            assert_eq!(
+                state.revoked("j", &RevocationKey::Grant("b".into())).unwrap(),
+                None
+            );
+            assert_eq!(
+                state.grant("https://issuer.example", "g").unwrap(),
+                Some(grant("g"))
+            );
+            assert_eq!(state.grant("https://issuer.exampleg", "").unwrap(), None);
+        }
+    }
+}

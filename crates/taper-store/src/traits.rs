@@ -1,0 +1,122 @@
+//! What programs ask of a store, whichever it is.
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::error::StoreError;
+use crate::record::{GrantRecord, NewRevocation, Record, Revocation, RevocationKey};
+
+/// Proof that a record is on the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// The record's number in the journal, counted from 0.
+    pub index: u64,
+}
+
+/// What the issuer granted.
+#[async_trait]
+pub trait Grants: Send + Sync {
+    /// Records a grant, or the renewal of one (same id, issuer, subject, client, actor and holder).
+    /// Durable when it returns.
+    ///
+    /// # Errors
+    /// [`StoreError::GrantConflict`] if the id belongs to another; otherwise the grant was not
+    /// acknowledged and must not be handed out.
+    async fn insert_grant(&self, grant: GrantRecord) -> Result<Receipt, StoreError>;
+
+    /// The newest record of a grant.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    async fn grant(&self, issuer: &str, grant_id: &str) -> Result<Option<GrantRecord>, StoreError>;
+}
+
+/// A part of the feed (RULES 29).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevocationPage {
+    /// In order of their sequence numbers, which may have gaps. No entries means that there are none
+    /// up to `head`.
+    pub entries: Vec<Revocation>,
+    /// The highest sequence number given so far; 0 if none was.
+    pub head: u64,
+}
+
+/// What was revoked.
+#[async_trait]
+pub trait Revocations: Send + Sync {
+    /// Records a revocation and returns its sequence number. Durable when it returns. Idempotent:
+    /// a key that is already revoked keeps its first number.
+    ///
+    /// # Errors
+    /// [`StoreError::MalformedKey`], or whatever kept it from the disk; then it is not revoked.
+    async fn revoke(&self, revocation: NewRevocation) -> Result<u64, StoreError>;
+
+    /// At most `limit` revocations with a number above `seq`.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    async fn revocations_after(&self, seq: u64, limit: usize) -> Result<RevocationPage, StoreError>;
+
+    /// Waits until the head is above `seq` and returns it. Cancel-safe; the caller sets the limit of
+    /// time.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] when it can never happen.
+    async fn wait_past(&self, seq: u64) -> Result<u64, StoreError>;
+
+    /// The first of `keys` that is revoked for `issuer`.
+    ///
+    /// # Errors
+    /// When the state cannot be read; the caller denies.
+    async fn is_revoked(
+        &self,
+        issuer: &str,
+        keys: &[RevocationKey],
+    ) -> Result<Option<RevocationKey>, StoreError>;
+}
+
+/// The audit log.
+#[async_trait]
+pub trait Audit: Send + Sync {
+    /// Appends a record. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`StoreError::NotPlain`] for grants and revocations, which have their own methods; otherwise
+    /// the record was not acknowledged and what it describes must not happen (DESIGN G5).
+    async fn append(&self, record: Record) -> Result<Receipt, StoreError>;
+}
+
+/// The answer for one proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seen {
+    /// It was not seen before, and is remembered now.
+    Fresh,
+    /// It was seen before.
+    Replay,
+    /// The grant has as many live proofs as it may (429).
+    Quota,
+}
+
+/// Proofs that were seen (RULES 22).
+pub trait SeenProofs: Send + Sync {
+    /// Remembers the proof (`jkt`, `jti`) until `keep_until`, unless it is known. `issuer_grant`
+    /// names whose quota it counts against. Times are seconds since the Unix epoch.
+    ///
+    /// It is synchronous: a few hashes, two short locks and one `write(2)` into the page cache, some
+    /// microseconds together.
+    ///
+    /// # Errors
+    /// [`StoreError::SeenFull`] or an I/O error: the proof could not be remembered, the caller denies.
+    fn insert_once(
+        &self,
+        issuer_grant: &str,
+        jkt: [u8; 32],
+        jti: &str,
+        keep_until: i64,
+        now: i64,
+    ) -> Result<Seen, StoreError>;
+
+    /// When set, proofs from before may have been forgotten: a caller refuses one whose `iat` is at
+    /// or before this time, with a nonce challenge. Seconds since the Unix epoch.
+    fn complete_since(&self) -> Option<i64>;
+}

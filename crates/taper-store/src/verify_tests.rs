@@ -1,0 +1,199 @@
+use proptest::prelude::*;
+use rand_core::OsRng;
+use tempfile::TempDir;
+
+use super::*;
+use crate::checkpoint::{CHECKPOINT_FILE, HEAD_FILE};
+use crate::disk::FolderLock;
+use crate::frame::{self, MAGIC, encode_record};
+use crate::journal::{Journal, LOCK_FILE};
+use crate::record::tests::decision;
+
+fn open(dir: &Path) -> Journal {
+    let lock = FolderLock::take(dir, LOCK_FILE).unwrap();
+    Journal::open(dir, "test", lock, 0, &mut OsRng).unwrap().0
+}
+
+fn payload(n: usize) -> Vec<u8> {
+    encode_record(&decision(&format!("decision-{n}"))).unwrap()
+}
+
+/// A closed journal of `count` records, one commit each.
+fn folder(count: usize) -> (TempDir, Vec<u8>) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(dir.path());
+    for n in 0..count {
+        journal.commit(&[payload(n)], &mut OsRng).unwrap();
+    }
+    journal.close().unwrap();
+    let bytes = fs::read(dir.path().join(LOG_FILE)).unwrap();
+    (dir, bytes)
+}
+
+fn write_log(dir: &Path, bytes: &[u8]) -> VerifyReport {
+    fs::write(dir.join(LOG_FILE), bytes).unwrap();
+    verify_dir(dir).unwrap()
+}
+
+#[test]
+fn a_good_journal_is_good_while_it_is_written_and_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = open(dir.path());
+    for n in 0..5 {
+        journal.commit(&[payload(n)], &mut OsRng).unwrap();
+        let report = verify_dir(dir.path()).unwrap();
+        assert!(report.is_ok(), "{report:?}");
+        assert_eq!(
+            (report.records, report.tree_size, report.uncheckpointed),
+            (n as u64 + 1, n as u64 + 1, 0)
+        );
+        assert_eq!(report.origin, "taper.invalid/journal/test");
+    }
+    let root = journal.mark().root.to_string();
+    journal.close().unwrap();
+    let report = verify_dir(dir.path()).unwrap();
+    assert!(report.is_ok());
+    assert_eq!(report.root, Some(root.clone()));
+    let published = fs::read_to_string(dir.path().join(CHECKPOINT_FILE)).unwrap();
+    assert!(
+        published.starts_with(&format!("taper.invalid/journal/test\n5\n{root}\n\n")),
+        "{published}"
+    );
+}
+
+#[test]
+fn an_empty_journal_is_good() {
+    let (dir, _) = folder(0);
+    let report = verify_dir(dir.path()).unwrap();
+    assert!(report.is_ok() && report.records == 0);
+    assert_eq!(read_records(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn records_come_back_with_what_proves_them() {
+    let (dir, _) = folder(3);
+    let records: Vec<_> = read_records(dir.path()).unwrap().map(Result::unwrap).collect();
+    let mut tree = Tree::default();
+    for (n, stored) in records.iter().enumerate() {
+        assert_eq!(
+            (stored.index, &stored.record),
+            (n as u64, &decision(&format!("decision-{n}")))
+        );
+        tree.push(&tree::entry(&stored.salt, stored.payload.as_bytes()));
+    }
+    assert_eq!(records.len(), 3);
+    assert_eq!(
+        verify_dir(dir.path()).unwrap().root,
+        Some(tree.root().to_string())
+    );
+    assert_ne!(records[0].salt, records[1].salt);
+}
+
+#[test]
+fn every_lost_byte_is_found() {
+    let (dir, bytes) = folder(2);
+    for length in 0..bytes.len() {
+        let report = write_log(dir.path(), &bytes[..length]);
+        assert!(!report.is_ok() && report.first_bad.is_some(), "length {length}");
+        if length >= MAGIC.len() {
+            let last = read_records(dir.path()).unwrap().last();
+            assert!(
+                matches!(last, Some(Err(StoreError::Damaged { .. }))),
+                "length {length}"
+            );
+        }
+    }
+    fs::remove_file(dir.path().join(LOG_FILE)).unwrap();
+    assert!(!verify_dir(dir.path()).unwrap().is_ok());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_flipped_bit_is_found_where_it_is(at in any::<prop::sample::Index>(), bit in 0..8_u8) {
+        let (dir, mut bytes) = folder(3);
+        let starts: Vec<u64> = read_records(dir.path()).unwrap().map(|r| r.unwrap().offset).collect();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        let report = write_log(dir.path(), &bytes);
+        prop_assert!(!report.is_ok());
+        let bad = report.first_bad.unwrap();
+        let hit = starts.iter().rposition(|start| *start <= at as u64).unwrap_or(0);
+        prop_assert_eq!(bad.index, hit as u64);
+    }
+}
+
+#[test]
+fn a_record_rewritten_with_a_right_checksum_is_found() {
+    let (dir, _) = folder(2);
+    let mut forged = MAGIC.to_vec();
+    frame::encode(0, &[0; 16], &payload(7), &mut forged).unwrap();
+    frame::encode(1, &[0; 16], &payload(8), &mut forged).unwrap();
+    let report = write_log(dir.path(), &forged);
+    assert!(!report.is_ok() && !report.checkpoint_ok, "{report:?}");
+}
+
+#[test]
+fn what_was_never_acknowledged_is_told_apart() {
+    let (dir, bytes) = folder(1);
+    let mut longer = bytes.clone();
+    frame::encode(1, &[0; 16], &payload(1), &mut longer).unwrap();
+    let report = write_log(dir.path(), &longer);
+    assert!(report.is_ok());
+    assert_eq!(
+        (
+            report.records,
+            report.tree_size,
+            report.uncheckpointed,
+            report.tail_bytes
+        ),
+        (2, 1, 1, 0)
+    );
+    let report = write_log(dir.path(), &longer[..longer.len() - 1]);
+    assert!(report.is_ok());
+    let tail = (longer.len() - 1 - bytes.len()) as u64;
+    assert_eq!(
+        (report.records, report.uncheckpointed, report.tail_bytes),
+        (1, 0, tail)
+    );
+    assert_eq!(read_records(dir.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn bad_checkpoints_are_found() {
+    let check = |file: &str, at: usize| {
+        let (dir, _) = folder(1);
+        let path = dir.path().join(file);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[at] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let report = verify_dir(dir.path()).unwrap();
+        assert!(
+            !report.is_ok() && report.checkpoint_problems[0].contains(file),
+            "{report:?}"
+        );
+    };
+    check(HEAD_FILE, 30);
+    check(HEAD_FILE, 4096 + 30);
+    check(CHECKPOINT_FILE, 30);
+
+    let (dir, _) = folder(1);
+    fs::remove_file(dir.path().join(HEAD_FILE)).unwrap();
+    assert!(!verify_dir(dir.path()).unwrap().is_ok());
+    fs::remove_file(dir.path().join(PUB_FILE)).unwrap();
+    assert!(verify_dir(dir.path()).is_err());
+}
+
+#[test]
+fn journals_are_found_at_any_depth_and_never_missed_for_lack_of_a_log() {
+    let root = tempfile::tempdir().unwrap();
+    let (a, b) = (root.path().join("issuer/store"), root.path().join("proxy"));
+    for dir in [&a, &b] {
+        fs::create_dir_all(dir).unwrap();
+        open(dir).close().unwrap();
+    }
+    fs::remove_file(b.join(LOG_FILE)).unwrap();
+    assert_eq!(find_journals(root.path()).unwrap(), [a.clone(), b]);
+    assert_eq!(find_journals(&a).unwrap(), [a]);
+    assert!(find_journals(&root.path().join("none")).is_err());
+}
