@@ -169,6 +169,7 @@ impl EmbeddedStore {
 
     async fn write(&self, record: Record) -> Result<Receipt, StoreError> {
         let payload = encode_record(&record)?;
+        let record = Box::new(record);
         self.ask(|reply| Command::Append {
             record,
             payload,

@@ -200,6 +200,20 @@ async fn a_lost_or_ruined_or_foreign_state_is_rebuilt() {
         true,
     )
     .await;
+    check(
+        |state| std::fs::write(state.join("db"), vec![0x5a; 600_000]).unwrap(),
+        false,
+    )
+    .await;
+    check(
+        |state| {
+            let mut bytes = std::fs::read(state.join("db")).unwrap();
+            bytes.iter_mut().step_by(37).for_each(|byte| *byte ^= 0x55);
+            std::fs::write(state.join("db"), bytes).unwrap();
+        },
+        false,
+    )
+    .await;
     // Another journal's state, of the same size: its root gives it away.
     check(
         |state| {

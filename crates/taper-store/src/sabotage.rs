@@ -29,3 +29,28 @@ impl Sabotage {
         self.decisions.is_multiple_of(3)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::tests::decision;
+
+    #[test]
+    fn every_third_decision_is_lost_and_nothing_else() {
+        let mut sabotage = Sabotage {
+            active: true,
+            decisions: 0,
+        };
+        let kinds = [decision("a").kind, RecordKind::Started { role: "r".into() }];
+        let lost: Vec<_> = (0..12).map(|n| sabotage.drops(&kinds[n % 2])).collect();
+        let expected: Vec<_> = (0..12).map(|n| n == 4 || n == 10).collect();
+        assert_eq!(lost, expected);
+        assert!(!(0..9).any(|_| {
+            Sabotage {
+                active: false,
+                decisions: 2,
+            }
+            .drops(&kinds[0])
+        }));
+    }
+}

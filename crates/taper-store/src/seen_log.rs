@@ -326,7 +326,7 @@ mod tests {
     fn generations_take_turns_and_the_file_stays_small() {
         let dir = tempfile::tempdir().unwrap();
         let (mut log, _) = SeenLog::open(dir.path(), BOOT, true, 0).unwrap();
-        for now in 0..10_000 {
+        for now in 0..10_000_i64 {
             let entry = Entry {
                 key: Sha256::digest(now.to_be_bytes()).into(),
                 tag: [0; 8],

@@ -25,7 +25,7 @@ type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 pub(crate) enum Command {
     /// Append a record, already encoded by the caller.
     Append {
-        record: Record,
+        record: Box<Record>,
         payload: Vec<u8>,
         reply: Reply<Receipt>,
     },
@@ -78,7 +78,7 @@ impl Writer {
                         record,
                         payload,
                         reply,
-                    } => self.append(record, payload, reply, &mut batch),
+                    } => self.append(*record, payload, reply, &mut batch),
                     Command::Revoke {
                         at_ms,
                         revocation,
@@ -97,8 +97,13 @@ impl Writer {
             }
             self.commit(batch);
             if let Some(reply) = close {
-                // The folder is free before the caller is told so.
-                let _ = reply.send(self.journal.close());
+                // Journal, lock and state are let go before the caller is told so.
+                let Self {
+                    journal, state, head, ..
+                } = self;
+                let result = journal.close();
+                drop((state, head));
+                let _ = reply.send(result);
                 return;
             }
         }
@@ -112,11 +117,11 @@ impl Writer {
             batch.answers.push(Answer::Receipt(reply, self.next_index(batch)));
             return;
         }
-        if let RecordKind::Grant(grant) = &record.kind {
-            if let Err(error) = self.check_grant(grant, batch) {
-                let _ = reply.send(Err(error));
-                return;
-            }
+        if let RecordKind::Grant(grant) = &record.kind
+            && let Err(error) = self.check_grant(grant, batch)
+        {
+            let _ = reply.send(Err(error));
+            return;
         }
         let index = self.next_index(batch);
         batch.push(record, payload);

@@ -1,7 +1,8 @@
 //! What was acknowledged survives `kill -9` (DESIGN G6).
 //!
 //! The test binary runs itself as a child that appends and prints each id once it is acknowledged.
-//! The parent kills it at a random point and looks for every id that it was told.
+//! The parent kills it at a random point and looks for every id that it was told. With the feature
+//! `sabotage` and `TAPER_SABOTAGE=journal` this test must fail.
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -12,8 +13,8 @@ use std::sync::Arc;
 
 use rand_core::{OsRng, RngCore as _};
 use taper_store::{
-    Audit as _, EmbeddedStore, NewRevocation, Record, RecordKind, RevocationKey, Revocations as _, Seen,
-    SeenProofs as _, read_records, verify_dir,
+    Audit as _, DecisionRecord, EmbeddedStore, NewRevocation, Outcome, Record, RecordKind, RevocationKey,
+    Revocations as _, Seen, SeenProofs as _, read_records, verify_dir,
 };
 
 const CHILD: &str = "TAPER_STORE_TEST_CHILD";
@@ -29,6 +30,29 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().build().unwrap()
 }
 
+fn decision(id: &str) -> Record {
+    let kind = RecordKind::Decision(DecisionRecord {
+        decision_id: id.into(),
+        outcome: Outcome::Allow,
+        rule: None,
+        reason: None,
+        issuer: "https://issuer.example".into(),
+        grant_id: "g".into(),
+        holder_jkt: "h".into(),
+        depth: 0,
+        links: Vec::new(),
+        server: "git".into(),
+        method: "tools/call".into(),
+        tool: Some("git_log".into()),
+        resources: Vec::new(),
+        body_sha256: None,
+        token_sha256: "t".into(),
+        policy_digest: "p".into(),
+        client_ip: None,
+    });
+    Record { at_ms: 0, kind }
+}
+
 /// The child's half; without the environment variable it does nothing.
 #[test]
 fn child() {
@@ -40,10 +64,7 @@ fn child() {
     let append = async |kind: &str, n: u64| {
         let id = format!("{tag}-{kind}-{n}");
         match kind {
-            "record" => {
-                let kind = RecordKind::Started { role: id.clone() };
-                store.append(Record { at_ms: 0, kind }).await.unwrap();
-            }
+            "record" => drop(store.append(decision(&id)).await.unwrap()),
             "revoked" => {
                 let what = RevocationKey::Grant(id.clone());
                 store
@@ -114,7 +135,7 @@ fn every_acknowledged_id_survives_kill_9() {
         let journal: std::collections::HashSet<String> = read_records(dir.path())
             .unwrap()
             .map(|stored| match stored.unwrap().record.kind {
-                RecordKind::Started { role } => role,
+                RecordKind::Decision(decision) => decision.decision_id,
                 RecordKind::Revoked(revocation) => match revocation.what {
                     RevocationKey::Grant(id) => id,
                     _ => String::new(),
