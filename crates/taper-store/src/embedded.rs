@@ -39,14 +39,13 @@ pub struct OpenReport {
 }
 
 /// Implements every trait of the store on local files. Share it as an `Arc`.
-#[derive(Debug)]
 pub struct EmbeddedStore {
     commands: mpsc::Sender<Command>,
     head: watch::Receiver<u64>,
     failed: Arc<OnceLock<Arc<str>>>,
     state: State,
     seen: SeenStore,
-    now_ms: NowMillisField,
+    now_ms: NowMillis,
 }
 
 impl EmbeddedStore {
@@ -97,7 +96,7 @@ impl EmbeddedStore {
             state_unreadable,
             seen_complete_since: seen.complete_since(),
         };
-        let store = Self::start(journal, state, seen, NowMillisField(now_ms), rng)?;
+        let store = Self::start(journal, state, seen, now_ms, rng)?;
         Ok((store, report))
     }
 
@@ -105,7 +104,7 @@ impl EmbeddedStore {
         journal: Journal,
         state: State,
         seen: SeenStore,
-        now_ms: NowMillisField,
+        now_ms: NowMillis,
         rng: Box<dyn CryptoRngCore + Send>,
     ) -> Result<Self, StoreError> {
         let (head, head_receiver) = watch::channel(state.head()?);
@@ -192,7 +191,7 @@ impl EmbeddedStore {
 impl Grants for EmbeddedStore {
     async fn insert_grant(&self, grant: GrantRecord) -> Result<Receipt, StoreError> {
         self.write(Record {
-            at_ms: (self.now_ms.0)(),
+            at_ms: (self.now_ms)(),
             kind: RecordKind::Grant(grant),
         })
         .await
@@ -208,7 +207,7 @@ impl Grants for EmbeddedStore {
 impl Revocations for EmbeddedStore {
     async fn revoke(&self, revocation: NewRevocation) -> Result<u64, StoreError> {
         revocation.what.check()?;
-        let at_ms = (self.now_ms.0)();
+        let at_ms = (self.now_ms)();
         self.ask(|reply| Command::Revoke {
             at_ms,
             revocation,
@@ -282,12 +281,12 @@ impl SeenProofs for EmbeddedStore {
     }
 }
 
-/// The clock, with the `Debug` that a function does not have.
-struct NowMillisField(NowMillis);
-
-impl std::fmt::Debug for NowMillisField {
+/// Says nothing of the content: sled would print all of it.
+impl std::fmt::Debug for EmbeddedStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("NowMillis")
+        f.debug_struct("EmbeddedStore")
+            .field("failed", &self.failed.get())
+            .finish_non_exhaustive()
     }
 }
 

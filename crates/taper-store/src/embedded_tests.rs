@@ -151,6 +151,7 @@ async fn the_embedded_store_keeps_every_contract_and_all_of_it_survives() {
     check_grants(&store).await;
     check_revocations(&store).await;
     check_audit(&store).await;
+    assert_eq!(format!("{store:?}"), "EmbeddedStore { failed: None, .. }");
     assert_eq!(
         store.insert_once("g", [1; 32], "jti", NOW + 60, NOW).unwrap(),
         Seen::Fresh
@@ -284,14 +285,7 @@ fn wrapped(dir: &Path, wrap: impl Fn(Box<dyn Disk>) -> Box<dyn Disk>) -> Embedde
     journal.wrap(wrap);
     let state = State::open(dir).unwrap().0;
     let seen = SeenStore::open_in(dir, SeenLimits::default(), true, NOW).unwrap();
-    EmbeddedStore::start(
-        journal,
-        state,
-        seen,
-        NowMillisField(Arc::new(|| 0)),
-        Box::new(OsRng),
-    )
-    .unwrap()
+    EmbeddedStore::start(journal, state, seen, Arc::new(|| 0), Box::new(OsRng)).unwrap()
 }
 
 fn poll_once<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> bool {

@@ -34,7 +34,7 @@ pub(crate) struct Applied {
 }
 
 /// The sled database; clones share it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct State {
     db: sled::Db,
     behind: Arc<OnceLock<()>>,

@@ -34,13 +34,12 @@ pub struct RevocationKeys<'a> {
 }
 
 /// The set of revocations of one issuer.
-#[derive(Debug)]
 pub struct RevocationView {
     issuer: String,
     sets: RwLock<Sets>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Sets {
     grants: HashSet<String>,
     branches: HashSet<[u8; 32]>,
@@ -157,6 +156,15 @@ impl RevocationView {
 
     fn read(&self) -> RwLockReadGuard<'_, Sets> {
         self.sets.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for RevocationView {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RevocationView")
+            .field("issuer", &self.issuer)
+            .field("head", &self.head())
+            .finish_non_exhaustive()
     }
 }
 
