@@ -1,0 +1,126 @@
+//! Digests that a proof carries: of the request body (RFC 9530) and of the token (RFC 9449).
+
+use crate::{Error, base64url_encode};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha256};
+use std::fmt;
+use subtle::ConstantTimeEq;
+
+/// The SHA-256 of a body's exact bytes, written `sha-256=:BASE64:` (RFC 9530, one member).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ContentDigest([u8; 32]);
+
+impl ContentDigest {
+    /// The digest of `body` as it is sent or was received.
+    #[must_use]
+    pub fn of(body: &[u8]) -> Self {
+        Self(Sha256::digest(body).into())
+    }
+
+    /// Reads `sha-256=:…:`; several members, other algorithms and loose base64 are refused.
+    ///
+    /// # Errors
+    /// [`Error::Digest`].
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let inner = text
+            .strip_prefix("sha-256=:")
+            .and_then(|rest| rest.strip_suffix(':'))
+            .ok_or(Error::Digest)?;
+        let bytes = STANDARD.decode(inner).map_err(|_| Error::Digest)?;
+        Ok(Self(bytes.try_into().map_err(|_| Error::Digest)?))
+    }
+
+    /// The 32 bytes of the hash.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ContentDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha-256=:{}:", STANDARD.encode(self.0))
+    }
+}
+
+impl fmt::Debug for ContentDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The SHA-256 of the exact token text, the `ath` of RFC 9449 section 4.2.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TokenHash([u8; 32]);
+
+impl TokenHash {
+    /// The hash of the token as it stands in the `Authorization` header.
+    #[must_use]
+    pub fn of(token: &str) -> Self {
+        Self(Sha256::digest(token.as_bytes()).into())
+    }
+
+    /// The 32 bytes of the hash.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Whether `ath` is this hash in base64url, compared in constant time.
+    #[must_use]
+    pub fn matches(&self, ath: &str) -> bool {
+        self.to_string().as_bytes().ct_eq(ath.as_bytes()).into()
+    }
+}
+
+impl fmt::Display for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&base64url_encode(&self.0))
+    }
+}
+
+impl fmt::Debug for TokenHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_of_rfc_9530() {
+        // RFC 9530, appendix B.1: the JSON body {"hello": "world"} with a final newline.
+        let digest = ContentDigest::of(b"{\"hello\": \"world\"}\n");
+        assert_eq!(
+            digest.to_string(),
+            "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:"
+        );
+        assert_eq!(ContentDigest::parse(&digest.to_string()), Ok(digest));
+    }
+
+    #[test]
+    fn only_one_spelling() {
+        let good = ContentDigest::of(b"").to_string();
+        for bad in [
+            good.replace("sha-256", "SHA-256"),
+            good.replace("sha-256", "sha-512"),
+            format!("{good}, {good}"),
+            good.replace("=:", "="),
+            good.trim_end_matches(':').to_owned(),
+            "sha-256=:AAAA:".to_owned(),
+        ] {
+            assert_eq!(ContentDigest::parse(&bad), Err(Error::Digest), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_ath_of_rfc_9449() {
+        // RFC 9449, section 7.1.
+        let token = "Kz~8mXK1EalYznwH-LC-1fBAo.4Ljp~zsPE_NeO.gxU";
+        assert!(TokenHash::of(token).matches("fUHyO2r2Z3DZ53EsNrWBb0xWXoaNy59IiKCAqksmQEo"));
+        assert!(!TokenHash::of(token).matches("fUHyO2r2Z3DZ53EsNrWBb0xWXoaNy59IiKCAqksmQEp"));
+    }
+}
