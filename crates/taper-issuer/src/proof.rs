@@ -1,0 +1,155 @@
+//! The proof of possession that `/token` and `/revoke` demand (RFC 9449): fits, signed, fresh, once.
+
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, HeaderValue};
+use rand_core::CryptoRngCore;
+use taper_dpop::{Error, Expectation, NonceKey, NonceRule, Proof, TokenHash, VerifiedProof, base64url_encode};
+use taper_oauth::ErrorCode;
+use taper_store::{Seen, SeenProofs};
+
+use crate::config::NonceMode;
+use crate::error::Refusal;
+use crate::rules;
+
+/// Checks proofs for the endpoints of this node.
+pub(crate) struct ProofGate<S> {
+    seen: Arc<S>,
+    nonces: NonceKey,
+    mode: NonceMode,
+}
+
+/// A verified proof and the header it came in, to be bound to a token that is known only later.
+pub(crate) struct Proven<'a> {
+    header: &'a str,
+    url: &'a str,
+    pub(crate) proof: VerifiedProof,
+}
+
+impl<S: SeenProofs> ProofGate<S> {
+    pub(crate) fn new(seen: Arc<S>, mode: NonceMode, rng: &mut impl CryptoRngCore) -> Self {
+        Self {
+            seen,
+            nonces: NonceKey::generate(rng),
+            mode,
+        }
+    }
+
+    /// The nonce that an answer hands out, if it does.
+    pub(crate) fn nonce(&self, refusal: Option<&Refusal>, now: i64) -> Option<HeaderValue> {
+        let asked = refusal.is_some_and(|refusal| refusal.answer.code() == ErrorCode::UseDpopNonce);
+        (asked || self.mode == NonceMode::Demand)
+            .then(|| HeaderValue::from_str(&self.nonces.mint(now)).ok())
+            .flatten()
+    }
+
+    /// Verifies the one proof of a POST to `url`; `token` is what it must be bound to.
+    pub(crate) fn verify<'a>(
+        &self,
+        headers: &'a HeaderMap,
+        url: &'a str,
+        token: Option<TokenHash>,
+        now: i64,
+    ) -> Result<Proven<'a>, Refusal> {
+        let header = only_header(headers)?;
+        let expect = |nonce| Expectation {
+            method: "POST",
+            url,
+            token,
+            nonce,
+            now,
+        };
+        let demanded = expect(NonceRule::Demanded(&self.nonces));
+        let checked = Proof::parse(header).and_then(|proof| proof.check(&demanded));
+        let checked = match checked {
+            // A nonce of this process says that the proof was made after its start, whatever `iat` says.
+            Err(Error::Nonce) if self.mode == NonceMode::Off => {
+                let checked = Proof::parse(header)
+                    .and_then(|proof| proof.check(&expect(NonceRule::Unused)))
+                    .map_err(refused)?;
+                let forgotten = self
+                    .seen
+                    .complete_since()
+                    .is_some_and(|since| checked.iat() <= since);
+                if !rules::NONCE.holds(!forgotten) {
+                    return Err(refused(Error::Nonce));
+                }
+                checked
+            }
+            checked => checked.map_err(refused)?,
+        };
+        Ok(Proven {
+            header,
+            url,
+            proof: checked.verify().map_err(refused)?,
+        })
+    }
+
+    /// Takes the proof out of use. `account` bears the quota of live proofs.
+    pub(crate) fn spend(&self, proof: &VerifiedProof, account: &str, now: i64) -> Result<(), Refusal> {
+        let jkt = *proof.thumbprint().as_bytes();
+        let jti = base64url_encode(proof.jti_hash());
+        let busy = |description: &str| {
+            Refusal::new(rules::REPLAY, ErrorCode::TemporarilyUnavailable, description)
+        };
+        match self
+            .seen
+            .insert_once(account, jkt, &jti, proof.replayable_until(), now)
+        {
+            Ok(Seen::Fresh) => Ok(()),
+            Ok(Seen::Replay) if rules::REPLAY.holds(false) => Ok(()),
+            Ok(Seen::Replay) => Err(Refusal::new(
+                rules::REPLAY,
+                ErrorCode::InvalidDpopProof,
+                "the proof was used before",
+            )),
+            Ok(Seen::Quota) => Err(busy("too many requests").with_status(429)),
+            Err(error) => Err(busy("the server cannot remember the proof now").with_detail(error)),
+        }
+    }
+}
+
+impl Proven<'_> {
+    /// Demands that the proof is bound to `token`. Its signature and nonce were checked before.
+    pub(crate) fn demand_token(&self, token: &str, now: i64) -> Result<(), Refusal> {
+        let expected = Expectation {
+            method: "POST",
+            url: self.url,
+            token: Some(TokenHash::of(token)),
+            nonce: NonceRule::Unused,
+            now,
+        };
+        let bound = Proof::parse(self.header).and_then(|proof| proof.check(&expected));
+        match bound {
+            Ok(_) => Ok(()),
+            Err(_) if rules::BOUND_TOKEN.holds(false) => Ok(()),
+            Err(error) => Err(Refusal::new(
+                rules::BOUND_TOKEN,
+                ErrorCode::InvalidDpopProof,
+                "the token is bound to a key: its proof needs the token's `ath`",
+            )
+            .with_detail(error)),
+        }
+    }
+}
+
+fn only_header(headers: &HeaderMap) -> Result<&str, Refusal> {
+    let missing =
+        || Refusal::new(rules::PROOF, ErrorCode::InvalidDpopProof, "exactly one `DPoP` header is wanted");
+    let mut values = headers.get_all("dpop").iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => value.to_str().map_err(|_| missing()),
+        _ => Err(missing()),
+    }
+}
+
+fn refused(error: Error) -> Refusal {
+    match error {
+        Error::Nonce => Refusal::new(
+            rules::NONCE,
+            ErrorCode::UseDpopNonce,
+            "repeat with the nonce of this answer",
+        ),
+        error => Refusal::new(error.rule(), ErrorCode::InvalidDpopProof, error.to_string()),
+    }
+}

@@ -1,0 +1,57 @@
+//! The rules of the exchange and of the endpoints around it: `spec/exchange.md`.
+
+use taper_dpop::RuleId;
+
+/// A request is one form (or one JSON object, for admins) of bounded size and of its declared type.
+pub const FORM: RuleId = RuleId::new("X-01");
+/// A client is configured and authenticates by its own method; secrets compare in constant time.
+pub const CLIENT: RuleId = RuleId::new("X-02");
+/// A request carries exactly one proof, for this endpoint's configured URL.
+pub const PROOF: RuleId = RuleId::new("X-03");
+/// A nonce of this node is demanded where configured, and while earlier proofs may be forgotten.
+pub const NONCE: RuleId = RuleId::new("X-04");
+/// A proof is used once; a subject or a grant has a bounded number of live ones.
+pub const REPLAY: RuleId = RuleId::new("X-05");
+/// A subject or actor token comes from a configured issuer and verifies under a key of its key set.
+pub const TOKEN: RuleId = RuleId::new("X-06");
+/// `act` and `may_act` bind: no actor is dropped, and none acts that was not named.
+pub const PROVENANCE: RuleId = RuleId::new("X-07");
+/// A chain of actors that a capability cannot carry is refused.
+pub const ONE_ACTOR: RuleId = RuleId::new("X-08");
+/// A token that is bound to a key needs a proof by that key with this token's `ath`.
+pub const BOUND_TOKEN: RuleId = RuleId::new("X-09");
+/// A revoked client, subject or key gets nothing.
+pub const REVOKED: RuleId = RuleId::new("X-10");
+/// What comes back is a capability, whatever else is asked for.
+pub const TOKEN_TYPE: RuleId = RuleId::new("X-11");
+/// A capability is not exchanged for another one.
+pub const NO_CAPABILITY: RuleId = RuleId::new("X-12");
+/// Something is asked for.
+pub const ASKED: RuleId = RuleId::new("X-13");
+/// Every server and target that is asked for is configured.
+pub const TARGET: RuleId = RuleId::new("X-14");
+/// Restrictions by resource hold for everything that is asked for in one request.
+pub const RESOURCES: RuleId = RuleId::new("X-15");
+/// A policy grants it, and no policy denies it.
+pub const POLICY: RuleId = RuleId::new("X-16");
+/// Nothing is granted that was not asked for.
+pub const NOT_WIDER: RuleId = RuleId::new("X-17");
+/// A capability ends with its subject token, its `until` and the configured maximum, whichever is first;
+/// only a policy's `renew_until` replaces the subject token's end.
+pub const EXPIRY: RuleId = RuleId::new("X-18");
+/// A grant is on the disk before its capability goes out.
+pub const JOURNALED: RuleId = RuleId::new("X-19");
+/// A revocation is proven with the token's hash by the key of its last holder.
+pub const REVOKE_PROOF: RuleId = RuleId::new("X-20");
+/// A client revokes its own grants only.
+pub const REVOKE_OWN: RuleId = RuleId::new("X-21");
+/// A grant is revoked with a capability that was not handed over.
+pub const REVOKE_UNDELEGATED: RuleId = RuleId::new("X-22");
+/// The feed and introspection answer only confidential clients that may use them.
+pub const PRIVILEGE: RuleId = RuleId::new("X-23");
+/// The admin interface answers only with the admin token.
+pub const ADMIN: RuleId = RuleId::new("X-24");
+/// What is meant for development is refused unless the configuration says `development = true`.
+pub const DEVELOPMENT: RuleId = RuleId::new("X-25");
+/// Work beyond the bounded queue is refused, to be tried again.
+pub const LOAD: RuleId = RuleId::new("X-26");
