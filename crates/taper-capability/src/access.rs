@@ -1,0 +1,72 @@
+//! The question that is put to a capability: may this call pass?
+
+use crate::json::Value;
+use std::net::IpAddr;
+
+/// What kind of access is asked for; `spec/vocabulary.md` says which predicates each supplies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AccessKind {
+    /// `tools/call`.
+    ToolCall,
+    /// `resources/read`, subscriptions and templates.
+    ResourceRead,
+    /// `prompts/get`.
+    PromptGet,
+    /// `completion/complete`.
+    Completion,
+    /// `tasks/…`.
+    Task,
+    /// `logging/setLevel`.
+    LoggingLevel,
+    /// `initialize`, `ping`, `server/discover`, lists and notifications: no right is needed.
+    Plumbing,
+    /// One entry of a list, asked in order to show it or not.
+    ListEntry,
+}
+
+/// One access, as the boundary understood it from the one message and the server's profile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The public resource URI of the server.
+    pub audience: String,
+    /// The server's id.
+    pub server: String,
+    /// The message's method.
+    pub method: String,
+    /// The kind of access.
+    pub kind: AccessKind,
+    /// The tool's name.
+    pub tool: Option<String>,
+    /// The call's arguments, an object.
+    pub arguments: Option<Value>,
+    /// The resources that the call names, as (kind, value), from the server's profile.
+    pub resources: Vec<(String, String)>,
+    /// The URI of a resource read.
+    pub uri: Option<String>,
+    /// The prompt's name.
+    pub prompt: Option<String>,
+    /// Whether the proof covers the body.
+    pub body_bound: bool,
+    /// From where the call came.
+    pub client_ip: Option<IpAddr>,
+}
+
+impl Access {
+    /// An access of `kind` to `server` at its resource URI `audience`, naming nothing yet.
+    #[must_use]
+    pub fn new(kind: AccessKind, server: &str, audience: &str, method: &str) -> Self {
+        Self {
+            audience: audience.to_owned(),
+            server: server.to_owned(),
+            method: method.to_owned(),
+            kind,
+            tool: None,
+            arguments: None,
+            resources: Vec::new(),
+            uri: None,
+            prompt: None,
+            body_bound: false,
+            client_ip: None,
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The rules of `spec/profile.md` (P) and `spec/delegation.md` (D), and those of
+//! `spec/presentation.md` (R) that concern a decision.
+
+use taper_dpop::RuleId;
+
+/// A token is base64url without padding, of bounded size, in one spelling.
+pub const TEXT: RuleId = RuleId::new("P-01");
+/// Its protobuf has no unknown field, no second spelling, and a bounded number of blocks.
+pub const PROTOBUF: RuleId = RuleId::new("P-02");
+/// `rootKeyId` is present and names a configured root key.
+pub const ROOT: RuleId = RuleId::new("P-03");
+/// Every Biscuit signature verifies.
+pub const SIGNATURES: RuleId = RuleId::new("P-04");
+/// Block 0 is the closed list of facts, each with its types and number of times.
+pub const AUTHORITY_FACTS: RuleId = RuleId::new("P-05");
+/// The profile version is `taper(1)`.
+pub const VERSION: RuleId = RuleId::new("P-06");
+/// No block has rules, scopes, a context or public keys.
+pub const NO_RULES: RuleId = RuleId::new("P-07");
+/// Block versions are those that the standard libraries write.
+pub const BLOCK_VERSION: RuleId = RuleId::new("P-08");
+/// `issuer(uri)` is the issuer of the root key that verified.
+pub const ISSUER: RuleId = RuleId::new("P-09");
+/// Each block has exactly one expiry check.
+pub const EXPIRY: RuleId = RuleId::new("P-10");
+/// Server ids, tool names and prompt names are of their alphabets.
+pub const NAMES: RuleId = RuleId::new("P-11");
+/// A holder key is of one of two kinds, in one spelling, and not weak.
+pub const HOLDER_KEY: RuleId = RuleId::new("P-12");
+/// A root key grants rights only for the servers it is trusted for.
+pub const ROOT_SERVERS: RuleId = RuleId::new("P-13");
+/// Every next key is Ed25519.
+pub const NEXT_KEY: RuleId = RuleId::new("P-14");
+/// The capability has not expired.
+pub const NOT_EXPIRED: RuleId = RuleId::new("P-15");
+/// Every other check is within the admitted grammar.
+pub const ADMISSION: RuleId = RuleId::new("P-16");
+
+/// Every later block is a third-party block of the current signature form.
+pub const THIRD_PARTY: RuleId = RuleId::new("D-01");
+/// Every later block is signed by the holder before it.
+pub const SIGNER: RuleId = RuleId::new("D-02");
+/// Every later block names exactly one holder.
+pub const ONE_HOLDER: RuleId = RuleId::new("D-03");
+/// A later block has no facts but `holder`, one `note` and one `max_depth`.
+pub const LATER_FACTS: RuleId = RuleId::new("D-04");
+/// The number of hand-overs is at most the smallest `max_depth` of the chain.
+pub const DEPTH: RuleId = RuleId::new("D-05");
+
+/// The presented audience is one that block 0 names.
+pub const AUDIENCE: RuleId = RuleId::new("R-20");
+/// Block 0 grants the right that the access needs.
+pub const RIGHT: RuleId = RuleId::new("R-21");
+/// Every check of the chain passes.
+pub const CHECKS: RuleId = RuleId::new("R-22");
+/// No `deny` and no failing check of any policy file applies.
+pub const POLICY_DENY: RuleId = RuleId::new("R-23");
+/// An `allow` of a policy file applies.
+pub const POLICY_ALLOW: RuleId = RuleId::new("R-24");
+/// Evaluation ends without an error.
+pub const EVALUATION: RuleId = RuleId::new("R-25");
+/// Evaluation ends within its limits (else the outcome is indeterminate).
+pub const LIMITS: RuleId = RuleId::new("R-26");
+/// The request's JSON is strict, and its arguments fit their bounds.
+pub const JSON: RuleId = RuleId::new("R-27");
