@@ -236,8 +236,22 @@ fn forged_blocks_are_refused_each_for_its_reason() {
         ),
         "P-07",
     );
+    let signer =
+        biscuit_auth::PrivateKey::from_bytes(&w.holder.to_bytes(), biscuit_auth::builder::Algorithm::Ed25519);
+    let holder = Fact::new(
+        "holder".into(),
+        vec![Term::Str("ed25519".into()), Term::Bytes(c.to_bytes())],
+    );
+    let scoped = BlockBuilder::new().code(EXPIRY).unwrap().fact(holder).unwrap();
+    let scoped = scoped.scope(biscuit_auth::builder::Scope::Previous);
+    let request = biscuit(&w.token).third_party_request().unwrap();
+    let signed = request
+        .create_block(&signer.unwrap(), scoped)
+        .unwrap()
+        .serialize()
+        .unwrap();
     w.refused(
-        &forge(&w.token, &w.holder, &[c], &format!("trusting previous; {EXPIRY}")),
+        &text(&biscuit(&w.token).append_third_party(&signed).unwrap()),
         "P-07",
     );
     w.refused(

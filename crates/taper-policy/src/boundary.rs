@@ -1,0 +1,420 @@
+//! The decision at the boundary (`spec/presentation.md`, R-20 to R-26).
+//!
+//! First what block 0 grants, natively; then all checks of the chain, then every `deny` of every
+//! policy file, then `allow`. Files cannot reorder this, and a policy can only subtract.
+
+use crate::denial::{Denial, DenialKind};
+use crate::limits::limits;
+use crate::source::{Dialect, Parsed, digest, load};
+use crate::{PolicyErrors, PolicyFile};
+use biscuit_auth::AuthorizerBuilder;
+use biscuit_auth::builder::PolicyKind;
+use biscuit_auth::error::{FailedCheck, Logic, MatchedPolicy, Token as TokenError};
+use std::fmt;
+use taper_capability::{
+    Access, AccessKind, AdmittedCheck, Right, VerifiedChain, VerifiedPresentation, rules, vocabulary,
+};
+
+/// The policies of a boundary, parsed, linted and ordered once.
+#[derive(Clone)]
+pub struct BoundaryPolicy {
+    prepared: AuthorizerBuilder,
+    /// The positions of the policies' own checks, which come before those of a chain.
+    checks: Vec<String>,
+    /// The positions of the policies, denies first.
+    policies: Vec<String>,
+    digest: String,
+}
+
+impl BoundaryPolicy {
+    /// Loads policy files. No file at all is a policy under which everything is denied.
+    ///
+    /// # Errors
+    /// Every mistake in them, with its place.
+    pub fn load(files: &[PolicyFile]) -> Result<Self, PolicyErrors> {
+        let given = || {
+            vocabulary::WORDS
+                .iter()
+                .map(|word| (word.name, word.arity))
+                .collect()
+        };
+        let Parsed {
+            facts,
+            rules,
+            checks,
+            policies,
+        } = load(
+            files,
+            &Dialect {
+                given: &given,
+                heads: &[],
+                policies: true,
+            },
+        )?;
+        let (denies, allows): (Vec<_>, Vec<_>) = policies
+            .into_iter()
+            .partition(|(_, p)| p.kind == PolicyKind::Deny);
+        let mut prepared = AuthorizerBuilder::new().set_limits(limits());
+        let mut positions = (Vec::new(), Vec::new());
+        let unusable = |error: TokenError| {
+            PolicyErrors(vec![crate::PolicyError {
+                file: String::new(),
+                line: 0,
+                column: 0,
+                message: error.to_string(),
+            }])
+        };
+        for fact in facts {
+            prepared = prepared.fact(fact).map_err(unusable)?;
+        }
+        for rule in rules {
+            prepared = prepared.rule(rule).map_err(unusable)?;
+        }
+        for (position, check) in checks {
+            prepared = prepared.check(check).map_err(unusable)?;
+            positions.0.push(position);
+        }
+        for (position, policy) in denies.into_iter().chain(allows) {
+            prepared = prepared.policy(policy).map_err(unusable)?;
+            positions.1.push(position);
+        }
+        Ok(Self {
+            prepared,
+            checks: positions.0,
+            policies: positions.1,
+            digest: digest(files),
+        })
+    }
+
+    /// SHA-256 over the files' texts, in hexadecimal.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+}
+
+impl fmt::Debug for BoundaryPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "BoundaryPolicy({} checks, {} policies, {})",
+            self.checks.len(),
+            self.policies.len(),
+            self.digest
+        )
+    }
+}
+
+/// What was decided.
+#[derive(Debug)]
+pub enum Decision {
+    /// It may pass.
+    Allow(Permit),
+    /// It may not.
+    Deny(Denial),
+    /// Evaluation reached a limit (R-26): ask again later. The reason is the operator's.
+    Indeterminate(String),
+}
+
+/// The permission for one access. It is made in [`decide`] and nowhere else:
+///
+/// ```compile_fail
+/// fn forge(access: taper_capability::Access) -> taper_policy::boundary::Permit {
+///     taper_policy::boundary::Permit { access, expires_at: i64::MAX }
+/// }
+/// ```
+/// while it can be read:
+/// ```
+/// fn read(permit: &taper_policy::boundary::Permit) -> &taper_capability::Access {
+///     permit.access()
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Permit {
+    access: Access,
+    expires_at: i64,
+}
+
+impl Permit {
+    /// What is permitted.
+    #[must_use]
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// Until when, in seconds since the Unix epoch: a stream is cut then.
+    #[must_use]
+    pub fn expires_at(&self) -> i64 {
+        self.expires_at
+    }
+}
+
+/// That an entry of a list may be shown. It permits no call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visible(());
+
+/// Decides one access of a presentation at `now`.
+#[must_use]
+pub fn decide(
+    policy: &BoundaryPolicy,
+    presentation: &VerifiedPresentation,
+    access: Access,
+    now: i64,
+) -> Decision {
+    match judge(policy, presentation, &access, now) {
+        Outcome::Allow => Decision::Allow(Permit {
+            access,
+            expires_at: presentation.chain().expires_at(),
+        }),
+        Outcome::Deny(denial) => Decision::Deny(*denial),
+        Outcome::Indeterminate(reason) => Decision::Indeterminate(reason),
+    }
+}
+
+/// Whether an entry of a list may be shown: the same decision, for an access of kind
+/// [`AccessKind::ListEntry`].
+#[must_use]
+pub fn visible(
+    policy: &BoundaryPolicy,
+    presentation: &VerifiedPresentation,
+    entry: &Access,
+    now: i64,
+) -> Option<Visible> {
+    let allowed = entry.kind == AccessKind::ListEntry
+        && matches!(judge(policy, presentation, entry, now), Outcome::Allow);
+    allowed.then_some(Visible(()))
+}
+
+enum Outcome {
+    Allow,
+    Deny(Box<Denial>),
+    Indeterminate(String),
+}
+
+fn deny(rule: taper_dpop::RuleId, kind: DenialKind, reason: impl Into<String>) -> Denial {
+    Denial {
+        rule,
+        kind,
+        link: None,
+        caveat: None,
+        obtainable: Vec::new(),
+        reason: reason.into(),
+    }
+}
+
+fn judge(policy: &BoundaryPolicy, presentation: &VerifiedPresentation, access: &Access, now: i64) -> Outcome {
+    let chain = presentation.chain();
+    match granted(chain, access, now) {
+        Ok(()) => evaluate(policy, chain, access, now),
+        Err(denial) => Outcome::Deny(Box::new(denial)),
+    }
+}
+
+/// What block 0 grants, natively: without a match nothing else is asked.
+fn granted(chain: &VerifiedChain, access: &Access, now: i64) -> Result<(), Denial> {
+    if !rules::NOT_EXPIRED.holds(now < chain.expires_at()) {
+        return Err(deny(
+            rules::NOT_EXPIRED,
+            DenialKind::Expired,
+            "the capability has expired",
+        ));
+    }
+    if !rules::AUDIENCE.holds(chain.audiences().contains(&access.audience)) {
+        return Err(deny(
+            rules::AUDIENCE,
+            DenialKind::Audience,
+            "the capability is for another audience",
+        ));
+    }
+    if rules::RIGHT.holds(has_right(chain.rights(), access)) {
+        return Ok(());
+    }
+    let obtainable = access
+        .tool
+        .iter()
+        .map(|tool| format!("{}:{tool}", access.server))
+        .collect();
+    let reason = format!("the grant has no right to `{}`", access.method);
+    Err(Denial {
+        obtainable,
+        ..deny(rules::RIGHT, DenialKind::NoRight, reason)
+    })
+}
+
+fn has_right(rights: &[Right], access: &Access) -> bool {
+    let here = || rights.iter().filter(|right| right.server() == access.server);
+    let tool = |name: &str| {
+        here().any(|right| match right {
+            Right::Tool { tool, .. } => tool == name,
+            Right::AnyTool { .. } => true,
+            _ => false,
+        })
+    };
+    let prompt =
+        |wanted: &str| here().any(|right| matches!(right, Right::Prompt { name, .. } if name == wanted));
+    let resource = |uri: &str| {
+        is_canonical(uri)
+            && here().any(|right| match right {
+                Right::Resource { uri_prefix, .. } => {
+                    uri == uri_prefix || (uri_prefix.ends_with('/') && uri.starts_with(uri_prefix.as_str()))
+                }
+                _ => false,
+            })
+    };
+    let named = || match (&access.tool, &access.prompt, &access.uri) {
+        (Some(name), None, None) => tool(name),
+        (None, Some(name), None) => prompt(name),
+        (None, None, Some(uri)) => resource(uri),
+        _ => false,
+    };
+    match access.kind {
+        AccessKind::ToolCall => access.tool.as_deref().is_some_and(tool),
+        AccessKind::ResourceRead => access.uri.as_deref().is_some_and(resource),
+        AccessKind::PromptGet => access.prompt.as_deref().is_some_and(prompt),
+        AccessKind::Completion | AccessKind::ListEntry => named(),
+        AccessKind::Task | AccessKind::LoggingLevel => here().next().is_some(),
+        AccessKind::Plumbing => true,
+    }
+}
+
+/// Whether a URI has one reading: no empty, `.` or `..` segment, no backslash, no escape.
+fn is_canonical(uri: &str) -> bool {
+    let path = uri.split_once("://").map_or(uri, |(_, rest)| rest);
+    let mut segments = path.split('/').peekable();
+    let mut dotted = false;
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        dotted |= segment == "." || segment == ".." || (segment.is_empty() && !last);
+    }
+    // `file:///path` has an empty authority; anything else that is empty is not canonical.
+    let empty_authority = path.starts_with('/') && uri.contains("://");
+    let dotted = if empty_authority {
+        path.trim_start_matches('/')
+            .split('/')
+            .any(|s| s == "." || s == "..")
+            || path.contains("//")
+    } else {
+        dotted
+    };
+    !dotted && !uri.contains(['\\', '%', '\0'])
+}
+
+/// The checks of the chain and the policies, in one evaluation.
+fn evaluate(policy: &BoundaryPolicy, chain: &VerifiedChain, access: &Access, now: i64) -> Outcome {
+    let checks: Vec<(usize, &AdmittedCheck)> = chain
+        .links()
+        .iter()
+        .flat_map(|link| link.caveats.iter().map(|check| (link.index, check)))
+        .filter(|(_, check)| applies(check, access.kind))
+        .collect();
+    match run(policy.prepared.clone(), chain, access, now, &checks) {
+        Ok(_) => Outcome::Allow,
+        Err(TokenError::RunLimit(limit)) => Outcome::Indeterminate(limit.to_string()),
+        Err(TokenError::FailedLogic(Logic::Unauthorized {
+            policy: matched,
+            checks: failed,
+        })) => refused(policy, &checks, Some(matched), &failed),
+        Err(TokenError::FailedLogic(Logic::NoMatchingPolicy { checks: failed })) => {
+            refused(policy, &checks, None, &failed)
+        }
+        Err(error) => {
+            // Which check it was is found out by asking each alone: one time more, in the worst case.
+            let at_fault = checks.iter().find(|one| {
+                let alone = AuthorizerBuilder::new().set_limits(limits());
+                matches!(
+                    run(alone, chain, access, now, &[**one]),
+                    Err(TokenError::Execution(_))
+                )
+            });
+            let denial = deny(rules::EVALUATION, DenialKind::Error, error.to_string());
+            Outcome::Deny(Box::new(match at_fault {
+                Some((link, check)) => Denial {
+                    link: Some(*link),
+                    caveat: check.caveat().cloned(),
+                    kind: DenialKind::Caveat,
+                    reason: format!("{error}: {}", check.datalog()),
+                    ..denial
+                },
+                None => denial,
+            }))
+        }
+    }
+}
+
+/// For plumbing and list entries a check about something that they do not have is skipped (R-22).
+fn applies(check: &AdmittedCheck, kind: AccessKind) -> bool {
+    !vocabulary::skips_unsupplied(kind) || check.words().all(|word| vocabulary::supplies(kind, word))
+}
+
+fn run(
+    mut builder: AuthorizerBuilder,
+    chain: &VerifiedChain,
+    access: &Access,
+    now: i64,
+    checks: &[(usize, &AdmittedCheck)],
+) -> Result<usize, TokenError> {
+    for fact in vocabulary::facts(chain, access, now) {
+        builder = builder.fact(fact)?;
+    }
+    for (_, check) in checks {
+        builder = builder.check(check.check().clone())?;
+    }
+    builder.build_unauthenticated()?.authorize()
+}
+
+fn refused(
+    policy: &BoundaryPolicy,
+    checks: &[(usize, &AdmittedCheck)],
+    matched: Option<MatchedPolicy>,
+    failed: &[FailedCheck],
+) -> Outcome {
+    let failed: Vec<usize> = failed
+        .iter()
+        .map(|check| match check {
+            FailedCheck::Authorizer(check) => usize::try_from(check.check_id).unwrap_or(usize::MAX),
+            FailedCheck::Block(_) => usize::MAX,
+        })
+        .collect();
+    let own = policy.checks.len();
+    if let Some(first) = failed.iter().find(|i| **i >= own)
+        && !rules::CHECKS.holds(false)
+    {
+        let mut denial = deny(rules::CHECKS, DenialKind::Caveat, "a check of the chain failed");
+        if let Some((link, check)) = first.checked_sub(own).and_then(|i| checks.get(i)) {
+            denial.link = Some(*link);
+            denial.caveat = check.caveat().cloned();
+            denial.reason = check.datalog();
+        }
+        return Outcome::Deny(Box::new(denial));
+    }
+    if let Some(position) = failed.iter().find_map(|i| policy.checks.get(*i))
+        && !rules::POLICY_DENY.holds(false)
+    {
+        return Outcome::Deny(Box::new(deny(
+            rules::POLICY_DENY,
+            DenialKind::Policy,
+            format!("check at {position}"),
+        )));
+    }
+    match matched {
+        Some(MatchedPolicy::Deny(i)) if !rules::POLICY_DENY.holds(false) => {
+            let position = policy.policies.get(i).map_or("?", String::as_str);
+            Outcome::Deny(Box::new(deny(
+                rules::POLICY_DENY,
+                DenialKind::Policy,
+                format!("deny at {position}"),
+            )))
+        }
+        None if !rules::POLICY_ALLOW.holds(false) => Outcome::Deny(Box::new(deny(
+            rules::POLICY_ALLOW,
+            DenialKind::Policy,
+            "no `allow` applies",
+        ))),
+        // Reached in sabotage builds only: every refusal above returned.
+        _ => Outcome::Allow,
+    }
+}
+
+#[cfg(test)]
+#[path = "boundary_tests.rs"]
+mod tests;

@@ -1,0 +1,380 @@
+use super::*;
+use proptest::prelude::*;
+use rand_core::OsRng;
+use std::sync::Arc;
+use taper_capability::{
+    ArgumentMatch, ArgumentValue, Caveat, Delegation, Grant, Party, ResourceMatch, RootKey, Roots, Token,
+    UnverifiedToken, Verifier, issue, json,
+};
+use taper_dpop::{Algorithm, Expectation, NonceRule, PrivateKey, Proof, ProofClaims};
+
+const NOW: i64 = 1_800_000_000;
+const AUDIENCE: &str = "https://proxy.example/git/mcp";
+
+fn key() -> PrivateKey {
+    PrivateKey::generate(Algorithm::EdDsa, &mut OsRng)
+}
+
+struct World {
+    root: RootKey,
+    holder: PrivateKey,
+    token: Token,
+}
+
+fn world(rights: Vec<Right>) -> World {
+    let (root, holder) = (RootKey::generate(1, &mut OsRng), key());
+    let grant = Grant {
+        issuer: "https://issuer.example".into(),
+        id: Grant::new_id(&mut OsRng),
+        subject: Party {
+            iss: "https://idp.example".into(),
+            sub: "alice".into(),
+        },
+        client: "dev".into(),
+        actor: None,
+        holder: holder.public(),
+        audiences: vec![AUDIENCE.into()],
+        rights,
+        claims: vec![("groups".into(), "eng".into())],
+        issued_at: NOW,
+        expires_at: NOW + 3600,
+        max_depth: 3,
+        caveats: vec![],
+    };
+    let token = issue(&grant, &root, &mut OsRng).unwrap();
+    World { root, holder, token }
+}
+
+impl World {
+    fn present(&self, token: &Token, key: &PrivateKey) -> VerifiedPresentation {
+        let roots = Roots::new()
+            .trust("https://issuer.example", 1, self.root.public(), None)
+            .unwrap();
+        let chain = Verifier::new(roots)
+            .verify(UnverifiedToken::decode(token.as_str()).unwrap(), NOW)
+            .unwrap();
+        let header = ProofClaims::new("POST", AUDIENCE, NOW, &mut OsRng)
+            .token(token.as_str())
+            .sign(key)
+            .unwrap();
+        let expected = Expectation {
+            method: "POST",
+            url: AUDIENCE,
+            token: Some(token.hash()),
+            nonce: NonceRule::Unused,
+            now: NOW,
+        };
+        let proof = Proof::parse(&header)
+            .unwrap()
+            .check(&expected)
+            .unwrap()
+            .verify()
+            .unwrap();
+        VerifiedPresentation::new(Arc::new(chain), proof).unwrap()
+    }
+
+    fn with(&self, caveats: &[Caveat]) -> VerifiedPresentation {
+        let child = key();
+        let start = Delegation::to(child.public()).until(NOW + 600);
+        let dated = caveats.iter().fold(start, |d, caveat| d.only(caveat.clone()));
+        self.present(
+            &dated.sign(&self.token, &self.holder, &mut OsRng).unwrap(),
+            &child,
+        )
+    }
+}
+
+fn policy(sources: &[&str]) -> BoundaryPolicy {
+    let files: Vec<_> = sources
+        .iter()
+        .enumerate()
+        .map(|(i, s)| PolicyFile {
+            name: format!("{i}.dl"),
+            source: (*s).into(),
+        })
+        .collect();
+    BoundaryPolicy::load(&files).unwrap()
+}
+
+fn call(tool: &str, arguments: &str, repos: &[&str]) -> Access {
+    let mut access = Access::new(AccessKind::ToolCall, "git", AUDIENCE, "tools/call");
+    access.tool = Some(tool.into());
+    access.arguments = Some(json::parse(arguments.as_bytes(), &json::JsonLimits::default()).unwrap());
+    access.resources = repos.iter().map(|repo| ("repo".into(), (*repo).into())).collect();
+    access
+}
+
+fn rule(
+    policy: &BoundaryPolicy,
+    presentation: &VerifiedPresentation,
+    access: Access,
+) -> Option<&'static str> {
+    match decide(policy, presentation, access, NOW) {
+        Decision::Allow(_) => None,
+        Decision::Deny(denial) => Some(denial.rule.as_str()),
+        Decision::Indeterminate(_) => Some("indeterminate"),
+    }
+}
+
+fn any_tool() -> World {
+    world(vec![Right::AnyTool { server: "git".into() }])
+}
+
+#[test]
+fn rights_come_first_whatever_a_policy_says() {
+    let w = world(vec![Right::Tool {
+        server: "git".into(),
+        tool: "git_log".into(),
+    }]);
+    let p = w.present(&w.token, &w.holder);
+    let allow = policy(&["allow if true;"]);
+    assert_eq!(rule(&allow, &p, call("git_log", "{}", &[])), None);
+    assert_eq!(rule(&allow, &p, call("git_show", "{}", &[])), Some("R-21"));
+    assert_eq!(
+        rule(
+            &allow,
+            &p,
+            Access {
+                server: "mail".into(),
+                ..call("git_log", "{}", &[])
+            }
+        ),
+        Some("R-21")
+    );
+    assert_eq!(
+        rule(
+            &allow,
+            &p,
+            Access {
+                audience: "https://else".into(),
+                ..call("git_log", "{}", &[])
+            }
+        ),
+        Some("R-20")
+    );
+    assert_eq!(rule(&policy(&[]), &p, call("git_log", "{}", &[])), Some("R-24"));
+    assert!(
+        matches!(decide(&allow, &p, call("git_log", "{}", &[]), NOW + 3600), Decision::Deny(d) if d.kind == DenialKind::Expired)
+    );
+    match decide(&allow, &p, call("git_show", "{}", &[]), NOW) {
+        Decision::Deny(denial) => assert_eq!(denial.obtainable, ["git:git_show"]),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn files_cannot_reorder_denies_and_allows() {
+    let w = any_tool();
+    let p = w.present(&w.token, &w.holder);
+    let check = |sources: &[&str], wanted: Option<&str>| {
+        assert_eq!(
+            rule(&policy(sources), &p, call("git_show", "{}", &["acme/payroll"])),
+            wanted,
+            "{sources:?}"
+        );
+    };
+    check(&["allow if true;"], None);
+    check(&["allow if true; deny if tool(\"git_show\");"], Some("R-23"));
+    check(
+        &["allow if true;", "deny if resource(\"repo\", \"acme/payroll\");"],
+        Some("R-23"),
+    );
+    check(&["deny if tool(\"git_log\"); allow if true;"], None);
+    check(&["allow if claim(\"groups\", \"eng\");"], None);
+    check(&["allow if claim(\"groups\", \"ops\");"], Some("R-24"));
+    check(&["allow if true; check if hour($h), $h > 24;"], Some("R-23"));
+    check(
+        &["allow if true; deny if args($a), $a.get(\"x\") > 1;"],
+        Some("R-25"),
+    );
+    check(
+        &[
+            "secret($r) <- resource(\"repo\", $r), $r.ends_with(\"payroll\"); deny if secret($r); allow if true;",
+        ],
+        Some("R-23"),
+    );
+}
+
+#[test]
+fn a_refused_caveat_is_named_with_its_link() {
+    let w = any_tool();
+    let only = Caveat::Tool {
+        server: "git".into(),
+        tools: vec!["git_log".into()],
+    };
+    let p = w.with(&[only.clone()]);
+    match decide(&policy(&["allow if true;"]), &p, call("git_show", "{}", &[]), NOW) {
+        Decision::Deny(denial) => {
+            assert_eq!(
+                (denial.link, denial.caveat, denial.rule.as_str()),
+                (Some(1), Some(only), "R-22")
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn caveats_mean_what_they_say() {
+    let w = any_tool();
+    let allow = policy(&["allow if true;"]);
+    let check = |caveat: Caveat, access: Access, wanted: Option<&str>| {
+        assert_eq!(
+            rule(&allow, &w.with(std::slice::from_ref(&caveat)), access.clone()),
+            wanted,
+            "{caveat:?} {access:?}"
+        );
+    };
+    let repo = |matches| Caveat::Resource {
+        kind: "repo".into(),
+        matches,
+    };
+    let web = || repo(ResourceMatch::OneOf(vec!["acme/web".into()]));
+    check(web(), call("git_log", "{}", &["acme/web"]), None);
+    check(
+        web(),
+        call("git_log", "{}", &["acme/web", "acme/payroll"]),
+        Some("R-22"),
+    );
+    check(web(), call("git_log", "{}", &[]), Some("R-22"));
+    let below = || repo(ResourceMatch::Prefix("acme/".into()));
+    check(below(), call("git_log", "{}", &["acme/web"]), None);
+    check(below(), call("git_log", "{}", &["acme-evil/web"]), Some("R-22"));
+    let argument = |matches| Caveat::Argument {
+        pointer: "/n".into(),
+        matches,
+    };
+    let five = || argument(ArgumentMatch::Equals(ArgumentValue::Integer(5)));
+    check(five(), call("git_log", r#"{"n":5}"#, &[]), None);
+    check(five(), call("git_log", r#"{"n":5.0}"#, &[]), Some("R-25"));
+    check(five(), call("git_log", r#"{"n":"5"}"#, &[]), Some("R-25"));
+    check(five(), call("git_log", "{}", &[]), Some("R-25"));
+    let one_of = || {
+        argument(ArgumentMatch::OneOf(vec![
+            ArgumentValue::String("a".into()),
+            ArgumentValue::String("b".into()),
+        ]))
+    };
+    check(one_of(), call("git_log", r#"{"n":"b"}"#, &[]), None);
+    check(one_of(), call("git_log", r#"{"n":"c"}"#, &[]), Some("R-22"));
+    check(one_of(), call("git_log", "{}", &[]), Some("R-25"));
+    let prefix = || argument(ArgumentMatch::Prefix("feat-".into()));
+    check(prefix(), call("git_log", r#"{"n":"feat-1"}"#, &[]), None);
+    check(prefix(), call("git_log", r#"{"n":"fix-1"}"#, &[]), Some("R-22"));
+    check(prefix(), call("git_log", r#"{"n":1}"#, &[]), Some("R-25"));
+    check(Caveat::NotBefore(NOW), call("git_log", "{}", &[]), None);
+    check(
+        Caveat::NotBefore(NOW + 1),
+        call("git_log", "{}", &[]),
+        Some("R-22"),
+    );
+    check(
+        Caveat::Server {
+            servers: vec!["mail".into()],
+        },
+        call("git_log", "{}", &[]),
+        Some("R-22"),
+    );
+}
+
+#[test]
+fn lists_show_what_could_be_called() {
+    let w = any_tool();
+    let p = w.with(&[
+        Caveat::Tool {
+            server: "git".into(),
+            tools: vec!["git_log".into()],
+        },
+        Caveat::Resource {
+            kind: "repo".into(),
+            matches: ResourceMatch::OneOf(vec!["acme/web".into()]),
+        },
+    ]);
+    let allow = policy(&["allow if true;"]);
+    let entry = |tool: &str| {
+        let mut access = Access::new(AccessKind::ListEntry, "git", AUDIENCE, "tools/list");
+        access.tool = Some(tool.into());
+        visible(&allow, &p, &access, NOW).is_some()
+    };
+    assert!(entry("git_log"));
+    assert!(!entry("git_show"));
+    assert!(
+        visible(&allow, &p, &call("git_log", "{}", &["acme/web"]), NOW).is_none(),
+        "a call is no list entry"
+    );
+    let plumbing = Access::new(AccessKind::Plumbing, "git", AUDIENCE, "tools/list");
+    assert_eq!(rule(&allow, &p, plumbing), None);
+}
+
+#[test]
+fn uris_have_one_reading() {
+    for (uri, ok) in [
+        ("file:///a/b", true),
+        ("https://h/a/", true),
+        ("https://h/a/../b", false),
+        ("https://h/a/./b", false),
+        ("https://h//a", false),
+        ("https://h/%2e%2e/a", false),
+        ("file:///a\\b", false),
+        ("file:///a//b", false),
+        ("repo/a", true),
+        ("../a", false),
+    ] {
+        assert_eq!(is_canonical(uri), ok, "{uri}");
+    }
+}
+
+fn any_caveat() -> impl Strategy<Value = Caveat> {
+    let tools = || {
+        prop::sample::subsequence(
+            vec!["git_log".to_owned(), "git_show".into(), "git_diff".into()],
+            1..3,
+        )
+    };
+    let repos = || prop::sample::subsequence(vec!["acme/web".to_owned(), "acme/payroll".into()], 1..2);
+    prop_oneof![
+        tools().prop_map(|tools| Caveat::Tool {
+            server: "git".into(),
+            tools
+        }),
+        repos().prop_map(|r| Caveat::Resource {
+            kind: "repo".into(),
+            matches: ResourceMatch::OneOf(r)
+        }),
+        Just(Caveat::Resource {
+            kind: "repo".into(),
+            matches: ResourceMatch::Prefix("acme/".into())
+        }),
+        (1i64..4).prop_map(|n| Caveat::Argument {
+            pointer: "/n".into(),
+            matches: ArgumentMatch::Equals(ArgumentValue::Integer(n)),
+        }),
+        (-2i64..2).prop_map(|d| Caveat::NotBefore(NOW + d)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+    #[test]
+    fn what_a_child_may_its_parent_may(
+        first in prop::collection::vec(any_caveat(), 0..2),
+        second in prop::collection::vec(any_caveat(), 0..2),
+        tool in prop::sample::select(vec!["git_log", "git_show"]),
+        repo in prop::sample::select(vec!["acme/web", "acme/payroll"]),
+        n in 1i64..4,
+    ) {
+        let w = any_tool();
+        let allow = policy(&["allow if true; deny if tool(\"git_show\"), resource(\"repo\", \"acme/payroll\");"]);
+        let access = || call(tool, &format!("{{\"n\":{n}}}"), &[repo]);
+        let (a, b) = (key(), key());
+        let hand = |to: &PrivateKey, caveats: &[Caveat], token: &Token, by: &PrivateKey| {
+            caveats.iter().fold(Delegation::to(to.public()).until(NOW + 600), |d, c| d.only(c.clone()))
+                .sign(token, by, &mut OsRng).unwrap()
+        };
+        let parent = hand(&a, &first, &w.token, &w.holder);
+        let child = hand(&b, &second, &parent, &a);
+        let parent_may = rule(&allow, &w.present(&parent, &a), access()).is_none();
+        let child_may = rule(&allow, &w.present(&child, &b), access()).is_none();
+        prop_assert!(!child_may || parent_may);
+    }
+}
