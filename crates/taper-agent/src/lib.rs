@@ -1,1 +1,34 @@
 //! Hold a key, obtain, narrow, delegate, sign and call.
+//!
+//! | module | purpose |
+//! |---|---|
+//! | [`keyfile`] | the file that holds a private key |
+//! | [`issuer`] | the issuer's metadata and keys, and the client that asks |
+//! | [`exchange`](mod@exchange) | a subject token in, a capability out (RFC 8693) |
+//! | [`mcp`] | a client of one MCP server behind the proxy |
+//! | [`revoke`](mod@revoke) | taking a capability back |
+//! | [`inspect`] | showing a chain to people |
+//! | [`escape`] | showing text of other parties |
+//!
+//! Narrowing and delegating need no network and are `taper_capability`'s own.
+
+mod credential;
+mod error;
+pub mod escape;
+pub mod exchange;
+pub mod inspect;
+pub mod issuer;
+pub mod keyfile;
+pub mod mcp;
+mod proven;
+pub mod revoke;
+
+#[cfg(test)]
+mod testing;
+
+pub use credential::Credential;
+pub use error::Error;
+pub use exchange::{Exchanged, exchange};
+pub use issuer::{Client, Issuer};
+pub use mcp::{Era, McpClient, Refusal};
+pub use proven::fetcher_for;

@@ -1,0 +1,64 @@
+//! A capability together with the key that it is bound to: what a request is signed with.
+
+use std::fmt;
+
+use taper_capability::{Token, UnverifiedToken};
+use taper_dpop::{PrivateKey, Thumbprint};
+use taper_oauth::Secret;
+
+use crate::Error;
+
+/// A capability and its last holder's key, ready to present. What is presented is a sealed copy:
+/// the secret with which blocks are appended stays with the holder (RULES 7).
+pub struct Credential {
+    sealed: Secret,
+    key: PrivateKey,
+    expires_at: i64,
+}
+
+impl Credential {
+    /// Pairs a capability with its key.
+    ///
+    /// # Errors
+    /// [`Error::Capability`] when the token is malformed, [`Error::Request`] when its last holder is
+    /// another key: no proof of this one would be accepted.
+    pub fn new(token: &Token, key: PrivateKey) -> Result<Self, Error> {
+        let sealed = token.sealed()?;
+        let chain = UnverifiedToken::decode(sealed.as_str())?;
+        let (holder, own) = (chain.last_holder().thumbprint(), key.public().thumbprint());
+        if holder != own {
+            return Err(Error::Request(format!(
+                "the capability is held by the key {holder}, not by {own}"
+            )));
+        }
+        Ok(Self {
+            expires_at: chain.expires_at(),
+            sealed: Secret::new(sealed.as_str()),
+            key,
+        })
+    }
+
+    /// When the capability ends, in seconds since the Unix epoch, as it says itself.
+    pub fn expires_at(&self) -> i64 {
+        self.expires_at
+    }
+
+    /// The thumbprint of the holder's key.
+    pub fn thumbprint(&self) -> Thumbprint {
+        self.key.public().thumbprint()
+    }
+
+    pub(crate) fn token(&self) -> &str {
+        self.sealed.expose()
+    }
+
+    pub(crate) fn key(&self) -> &PrivateKey {
+        &self.key
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credential(… {})", self.thumbprint())
+    }
+}

@@ -1,0 +1,99 @@
+//! The client of the token exchange (RFC 8693): a subject token goes in, a capability bound to our
+//! key comes out.
+
+use http::StatusCode;
+use serde::Deserialize;
+use taper_capability::{Token, UnverifiedToken};
+use taper_dpop::{PrivateKey, base64url_decode};
+use taper_oauth::{ExchangeRequest, TokenResponse, TokenType, response};
+use taper_service::clock::Clock;
+
+use crate::Error;
+use crate::issuer::{self, Client, Issuer};
+use crate::proven::{self, Outgoing, Prover};
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// What an exchange gave.
+#[derive(Debug)]
+pub struct Exchanged {
+    /// The capability, held by the key of the exchange.
+    pub token: Token,
+    /// The whole answer.
+    pub response: TokenResponse,
+}
+
+/// Exchanges the subject token of `request` at `issuer` for a capability bound to `key`. Client and
+/// requested token type are filled in.
+///
+/// A subject token that is itself bound to a key must be bound to this one; the proof then names it
+/// in `ath`, so that one proof covers both.
+///
+/// # Errors
+/// [`Error::Issuer`] when the issuer refuses; [`Error::Answer`] when the answer is not a capability
+/// of this issuer for this key; [`Error::Fetch`] when there is none.
+pub async fn exchange(
+    issuer: &Issuer,
+    client: &Client,
+    mut request: ExchangeRequest,
+    key: &PrivateKey,
+    clock: &dyn Clock,
+) -> Result<Exchanged, Error> {
+    let url = issuer.endpoint("token_endpoint", &issuer.metadata().token_endpoint)?;
+    request.requested_token_type = Some(TokenType::Capability);
+    request.client_id = Some(client.id.clone());
+    request.client_secret = None;
+    let form = request.to_form().map_err(|e| Error::Request(e.to_string()))?;
+    let subject = request.subject_token.expose();
+    let prover = Prover {
+        key,
+        token: is_bound(subject).then_some(subject),
+        presents: false,
+    };
+    let mut outgoing = Outgoing::post(url, FORM, form.expose().to_owned());
+    outgoing.headers = client.headers()?;
+    outgoing.max_bytes = response::MAX_ANSWER;
+    let answer = proven::send(issuer.fetcher(), clock, prover, outgoing, &mut None).await?;
+    if answer.status != StatusCode::OK {
+        return Err(issuer::refusal(url, &answer));
+    }
+    let unusable = |reason: String| issuer::unusable(url, reason);
+    let response = TokenResponse::parse(&answer.body).map_err(|e| unusable(e.to_string()))?;
+    let token = Token::parse(response.access_token.expose()).map_err(|e| unusable(e.to_string()))?;
+    check(&token, issuer.id(), key).map_err(unusable)?;
+    Ok(Exchanged { token, response })
+}
+
+/// A capability that we cannot prove possession of, or of another issuer, is not what was asked for.
+fn check(token: &Token, issuer: &str, key: &PrivateKey) -> Result<(), String> {
+    let chain = UnverifiedToken::decode(token.as_str()).map_err(|e| e.to_string())?;
+    if chain.last_holder() != &key.public() {
+        return Err("the capability is held by another key".to_owned());
+    }
+    if chain.issuer() != issuer {
+        return Err("the capability names another issuer".to_owned());
+    }
+    Ok(())
+}
+
+/// Whether a JWT says that it is bound to a key (RFC 9449 section 6.1). Nothing is believed: a wrong
+/// guess only makes the issuer refuse.
+fn is_bound(jwt: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Claims {
+        cnf: Option<Confirmation>,
+    }
+    #[derive(Deserialize)]
+    struct Confirmation {
+        jkt: Option<String>,
+    }
+    jwt.split('.')
+        .nth(1)
+        .and_then(|payload| base64url_decode(payload).ok())
+        .and_then(|payload| serde_json::from_slice::<Claims>(&payload).ok())
+        .and_then(|claims| claims.cnf)
+        .is_some_and(|cnf| cnf.jkt.is_some())
+}
+
+#[cfg(test)]
+mod tests;
