@@ -1,0 +1,394 @@
+//! The configuration file of the proxy. Unknown keys are refused; secrets are named, never written.
+//!
+//! This module is the file as it is written. [`crate::profile`] checks each server's part and makes it
+//! ready for use; [`crate::Proxy::check`] does so for all of it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use taper_service::config::{SecretSource, duration};
+use taper_service::edge::EdgeLimits;
+use taper_service::telemetry::Telemetry;
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where requests are answered.
+    pub listen: SocketAddr,
+    /// Where operators look (`/healthz`, `/readyz`). Default none.
+    #[serde(default)]
+    pub admin_listen: Option<SocketAddr>,
+    /// The URL under which callers know the proxy, without a path: `https`, or `http` on loopback.
+    /// Resource URIs and `htu` come from it, never from a request (RULES 19).
+    pub public_url: String,
+    /// The folder of the journal, the seen proofs and the feed heads.
+    pub state: PathBuf,
+    /// The boundary policy's files. With none, every call is denied.
+    #[serde(default)]
+    pub policies: Vec<PathBuf>,
+    /// Whether every proof must carry a nonce of ours.
+    #[serde(default)]
+    pub nonce: NonceMode,
+    /// How many proxies stand before this one and append to `X-Forwarded-For` (RULES 18). With 0 the
+    /// socket's peer is the client.
+    #[serde(default)]
+    pub trusted_hops: usize,
+    /// `Host` values that are answered beside the public URL's own.
+    #[serde(default)]
+    pub hosts: Vec<String>,
+    /// `Origin` values that are answered beside the public URL's own.
+    #[serde(default)]
+    pub origins: Vec<String>,
+    /// How many signature checks and policy evaluations may wait for a worker; beyond that 503.
+    #[serde(default = "default_queue")]
+    pub queue: usize,
+    /// Limits of the listener.
+    #[serde(default)]
+    pub edge: EdgeLimits,
+    /// Logs.
+    #[serde(default)]
+    pub telemetry: Telemetry,
+    /// Calls to issuers.
+    #[serde(default)]
+    pub outbound: Outbound,
+    /// Whose capabilities count.
+    pub issuers: Vec<Issuer>,
+    /// The servers, by id.
+    pub servers: BTreeMap<String, Server>,
+}
+
+const fn default_queue() -> usize {
+    256
+}
+
+/// Whether a proof needs a nonce.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NonceMode {
+    /// Only when the seen proofs cannot be complete (RULES 22).
+    #[default]
+    Off,
+    /// Always.
+    Demand,
+}
+
+/// What may be called beside the upstreams.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outbound {
+    /// Permits issuers on loopback, also without TLS. For development.
+    pub allow_loopback_http: bool,
+    /// Issuer hosts that may have private addresses.
+    pub trusted_hosts: Vec<String>,
+}
+
+/// An issuer whose capabilities count.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Issuer {
+    /// Its identifier, exactly as its capabilities name it.
+    pub issuer: String,
+    /// Where its root keys are fetched.
+    #[serde(default)]
+    pub jwks_uri: Option<String>,
+    /// A file with its root keys, instead.
+    #[serde(default)]
+    pub jwks_file: Option<PathBuf>,
+    /// The servers for which its capabilities may hold rights (RULES 8). Default: all.
+    #[serde(default)]
+    pub servers: Option<Vec<String>>,
+    /// Its revocation feed.
+    #[serde(default)]
+    pub feed: Option<Feed>,
+    /// Says that there is no feed on purpose: capabilities then last until they expire.
+    #[serde(default)]
+    pub without_feed: bool,
+}
+
+/// How an issuer's revocations are followed.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Feed {
+    /// Default: the issuer's URL and `/revocations`.
+    #[serde(default)]
+    pub uri: Option<String>,
+    /// The proxy's client id at the issuer.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: SecretSource,
+    /// How old the newest complete answer may be before every call is refused with 503.
+    #[serde(default = "default_staleness", with = "duration")]
+    pub max_staleness: Duration,
+}
+
+const fn default_staleness() -> Duration {
+    Duration::from_secs(30)
+}
+
+/// One MCP server behind the proxy.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Server {
+    /// Where it is.
+    pub upstream: Upstream,
+    /// A name for people, in the resource metadata.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Scopes that challenges and metadata name. Default `<id>:*`.
+    #[serde(default)]
+    pub scopes: Vec<String>,
+    /// Tools that only read: their proofs need no body digest (RULES 15).
+    #[serde(default)]
+    pub read_only: Vec<String>,
+    /// What is known about its tools' arguments.
+    #[serde(default)]
+    pub tools: BTreeMap<String, Tool>,
+    /// What is known about its kinds of resource.
+    #[serde(default)]
+    pub kinds: BTreeMap<String, Kind>,
+    /// Whether proofs must carry the body's digest.
+    #[serde(default)]
+    pub body_binding: BodyBinding,
+    /// How a denial is told.
+    #[serde(default)]
+    pub deny_style: DenyStyle,
+    /// Sizes and times.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Methods outside the protocol that pass as plumbing; all others are refused.
+    #[serde(default)]
+    pub extra_methods: Vec<String>,
+}
+
+/// Where a server is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, deny_unknown_fields)]
+pub enum Upstream {
+    /// Streamable HTTP.
+    Http {
+        /// Its one URL.
+        http: String,
+        /// Headers that it needs: its own credentials.
+        #[serde(default)]
+        headers: BTreeMap<String, SecretSource>,
+        /// Further request headers of the caller that it gets (RULES 20).
+        #[serde(default)]
+        forward_headers: Vec<String>,
+    },
+    /// A program that speaks over its standard input and output, one per session.
+    Stdio {
+        /// The command and its arguments.
+        stdio: Vec<String>,
+        /// Its environment; of our own it gets `PATH` only.
+        #[serde(default)]
+        env: BTreeMap<String, EnvValue>,
+        /// Which era the program speaks.
+        #[serde(default)]
+        era: StdioEra,
+        /// Programs at once, over all sessions.
+        #[serde(default = "default_children")]
+        max_children: usize,
+        /// How long a program without a request keeps running.
+        #[serde(default = "default_child_idle", with = "duration")]
+        idle: Duration,
+    },
+}
+
+const fn default_children() -> usize {
+    32
+}
+
+const fn default_child_idle() -> Duration {
+    Duration::from_secs(600)
+}
+
+/// A variable's value: text, or the place of a secret.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum EnvValue {
+    /// Not a secret.
+    Plain(String),
+    /// A secret.
+    Secret(SecretSource),
+}
+
+/// The era of the protocol that a program speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StdioEra {
+    /// Up to 2025-11-25: one program per session.
+    #[default]
+    Legacy,
+    /// 2026-07-28: one program per grant and last holder.
+    Modern,
+}
+
+/// What is known about a tool's arguments.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Tool {
+    /// The resources that a call touches: kind to template, or templates, such as `"{owner}/{repo}"`.
+    pub resources: BTreeMap<String, OneOrMany>,
+    /// Arguments beside those of the templates. A tool with templates gets no others (RULES 14).
+    pub arguments: Vec<String>,
+}
+
+/// One text or several.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum OneOrMany {
+    /// One.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl OneOrMany {
+    /// All of them.
+    pub fn as_slice(&self) -> &[String] {
+        match self {
+            Self::One(text) => std::slice::from_ref(text),
+            Self::Many(texts) => texts,
+        }
+    }
+}
+
+/// What is known about a kind of resource.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Kind {
+    /// Which values are canonical; others are denied.
+    pub form: KindForm,
+    /// Folds `A`–`Z` to lower case before the decision, for servers that do not tell them apart.
+    pub ascii_lower: bool,
+}
+
+/// How canonical values of a kind look (RULES 14).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KindForm {
+    /// Segments between `/`: none of them empty, `.` or `..`; no `\`, no `%`, no leading `~`.
+    #[default]
+    Path,
+    /// A path that starts with `/`.
+    AbsolutePath,
+    /// A URL that reads back as itself, with a path as above.
+    Url,
+    /// Any text without control characters.
+    Text,
+}
+
+/// Whether proofs must carry the body's digest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BodyBinding {
+    /// Yes, the tools in `read_only` apart.
+    #[default]
+    Required,
+    /// Only where the proof has it.
+    Optional,
+}
+
+/// How a denial by a caveat or a policy is told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DenyStyle {
+    /// Status 403 with a JSON-RPC error.
+    #[default]
+    Http,
+    /// Status 200 with a JSON-RPC error.
+    Jsonrpc,
+    /// Status 200 with a tool result that is an error, so that a model reads it.
+    ToolResult,
+}
+
+/// Sizes and times of one server.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// The largest request body, in bytes.
+    pub max_body: usize,
+    /// How long a request body may take to arrive.
+    #[serde(with = "duration")]
+    pub body_timeout: Duration,
+    /// The largest list or event that is held to be filtered, and a program's longest line, in bytes.
+    pub max_list: usize,
+    /// How long the upstream may take to begin its answer.
+    #[serde(with = "duration")]
+    pub answer_timeout: Duration,
+    /// Sessions that are remembered.
+    pub max_sessions: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_body: 1024 * 1024,
+            body_timeout: Duration::from_secs(30),
+            max_list: 4 * 1024 * 1024,
+            answer_timeout: Duration::from_secs(300),
+            max_sessions: 10_000,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        listen = "127.0.0.1:0"
+        public_url = "https://proxy.example"
+        state = "state"
+        [[issuers]]
+        issuer = "https://issuer.example"
+        jwks_file = "jwks.json"
+        feed = { client_id = "proxy", client_secret = { env = "X" } }
+        [servers.git]
+        upstream = { http = "http://127.0.0.1:1/mcp", headers = { authorization = { env = "Y" } } }
+        read_only = ["git_log"]
+        tools.git_log = { resources = { repo = "{repo_path}" }, arguments = ["max_count"] }
+        [servers.files]
+        upstream = { stdio = ["server", "/data"], env = { A = "b", T = { env = "Z" } } }
+        limits = { max_body = 1000 }
+    "#;
+
+    #[test]
+    fn a_good_file() {
+        let config: Config = taper_service::config::parse(GOOD, "proxy.toml").unwrap();
+        assert_eq!(config.nonce, NonceMode::Off);
+        assert!(matches!(config.servers["git"].upstream, Upstream::Http { .. }));
+        let Upstream::Stdio { era, env, .. } = &config.servers["files"].upstream else {
+            panic!("stdio");
+        };
+        assert_eq!(*era, StdioEra::Legacy);
+        assert!(matches!(env["T"], EnvValue::Secret(_)));
+        assert_eq!(config.servers["files"].limits.max_body, 1000);
+        assert_eq!(config.servers["files"].limits.max_sessions, 10_000);
+        let feed = config.issuers[0].feed.as_ref().unwrap();
+        assert_eq!(feed.max_staleness, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn misspelt_keys_are_errors() {
+        let check = |from: &str, to: &str| {
+            let text = GOOD.replace(from, to);
+            assert_ne!(text, GOOD);
+            assert!(
+                taper_service::config::parse::<Config>(&text, "x").is_err(),
+                "{to}"
+            );
+        };
+        check("read_only =", "readonly =");
+        check("http = \"http", "https = \"http");
+        check("client_id", "clientid");
+        check("resources =", "resource =");
+        check("{ env = \"Y\" }", "\"hunter2\"");
+        check("max_body", "maxbody");
+        check("[servers.git]", "[servers.git]\nbody_binding = \"off\"");
+    }
+}

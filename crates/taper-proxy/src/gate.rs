@@ -1,0 +1,455 @@
+//! The gate: from credentials and bytes to a permitted request, in the order of RULES 9.
+//!
+//! ```text
+//! sizes → proof claims → unverified decode → holder, expiry, revocation → proof signature
+//!       → chain signatures, walk, admission → (body arrives) digest → strict JSON → headers
+//!       → session → replay insert → resources → decide
+//! ```
+//!
+//! No IO but the one `write(2)` of the replay insert; `now` is an argument. It runs on the CPU pool.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use taper_capability::json::Value;
+use taper_capability::{Access, AccessKind, UnverifiedToken, VerifiedPresentation};
+use taper_dpop::rule::r;
+use taper_dpop::{
+    CheckedProof, ContentDigest, Expectation, NonceKey, NonceRule, Proof, TokenHash, base64url_encode,
+};
+use taper_policy::boundary::{self, BoundaryPolicy, Decision, Permit};
+use taper_store::{DecisionRecord, LinkRecord, Outcome, Seen, SeenProofs};
+
+use crate::config::NonceMode;
+use crate::error::{Denied, LIMITS, Refusal};
+use crate::headers::{self, Credentials, SESSION};
+use crate::issuers::Issuers;
+use crate::message::{self, Class, Era, Message, MessageError, Subject};
+use crate::permitted::{Call, Outbound, Permitted};
+use crate::profile::Profile;
+use crate::rules;
+use crate::session::{Owner, Owners};
+
+/// Resources that one `subscriptions/listen` may name.
+const MAX_SUBSCRIPTIONS: usize = 64;
+
+/// Everything that a judgement needs beside the request.
+pub(crate) struct Gate {
+    pub(crate) issuers: Arc<Issuers>,
+    pub(crate) policy: BoundaryPolicy,
+    pub(crate) seen: Arc<dyn SeenProofs>,
+    pub(crate) nonces: NonceKey,
+    pub(crate) nonce_mode: NonceMode,
+}
+
+/// A request whose presentation is verified.
+pub(crate) struct Asked {
+    pub(crate) presentation: Arc<VerifiedPresentation>,
+    pub(crate) profile: Arc<Profile>,
+    pub(crate) sessions: Arc<Owners>,
+    pub(crate) method: Method,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) client_ip: Option<IpAddr>,
+    pub(crate) decision_id: String,
+}
+
+/// What came of a request.
+pub(crate) struct Judgement {
+    /// The message, as soon as it could be read.
+    pub(crate) message: Option<Message>,
+    /// For the journal, when there was a decision.
+    pub(crate) record: Option<DecisionRecord>,
+    /// The permitted request, to be forwarded only after `record` is in the journal.
+    pub(crate) verdict: Result<Permitted<Outbound>, Refusal>,
+}
+
+impl Gate {
+    /// Verifies a presentation for one request to `url`, without its body.
+    ///
+    /// # Errors
+    /// The first rule that is broken; one signature check for a bad proof.
+    pub(crate) fn authenticate(
+        &self,
+        credentials: &Credentials,
+        method: &str,
+        url: &str,
+        now: i64,
+    ) -> Result<VerifiedPresentation, Refusal> {
+        let proof = self.check_proof(credentials, method, url, now)?;
+        let token = UnverifiedToken::decode(credentials.token())?;
+        if !r::HOLDER.holds(token.last_holder() == proof.key()) {
+            return Err(taper_capability::Error::ProofKey.into());
+        }
+        token.check_expiry(now)?;
+        self.issuers.precheck(&token)?;
+        let proof = proof.verify()?;
+        let chain = self.issuers.verify(token, now)?;
+        self.issuers.check_revocation(&chain, now)?;
+        Ok(VerifiedPresentation::new(Arc::new(chain), proof)?)
+    }
+
+    fn check_proof<'a>(
+        &self,
+        credentials: &'a Credentials,
+        method: &str,
+        url: &str,
+        now: i64,
+    ) -> Result<CheckedProof<'a>, Refusal> {
+        let check = |nonce: NonceRule<'_>| {
+            let expected = Expectation {
+                method,
+                url,
+                token: Some(TokenHash::of(credentials.token())),
+                nonce,
+                now,
+            };
+            Proof::parse(credentials.proof())?.check(&expected)
+        };
+        if self.nonce_mode == NonceMode::Demand {
+            return Ok(check(NonceRule::Demanded(&self.nonces))?);
+        }
+        let Some(since) = self.seen.complete_since() else {
+            return Ok(check(NonceRule::Unused)?);
+        };
+        let proof = check(NonceRule::Optional(&self.nonces))?;
+        if proof.iat() > since {
+            return Ok(proof);
+        }
+        // It may have been used before this process began; a nonce of ours shows that it was not.
+        match check(NonceRule::Demanded(&self.nonces)) {
+            Err(taper_dpop::Error::Nonce) if rules::RESTART.holds(false) => Ok(proof),
+            Err(taper_dpop::Error::Nonce) => Err(Refusal::Restart),
+            other => Ok(other?),
+        }
+    }
+
+    /// Judges a request over a verified presentation.
+    pub(crate) fn judge(&self, asked: Asked, now: i64) -> Judgement {
+        let read = match self.read(&asked) {
+            Ok(read) => read,
+            Err((message, refusal)) => {
+                return Judgement {
+                    message,
+                    record: None,
+                    verdict: Err(refusal),
+                };
+            }
+        };
+        if let Err(refusal) = self.admit_once(&asked, now) {
+            return Judgement {
+                message: read.message,
+                record: None,
+                verdict: Err(refusal),
+            };
+        }
+        let (access, decided) = self.decide(&asked, &read, now);
+        let record = self.record(&asked, &access, &decided);
+        let verdict = decided.map(|permit| Permitted::new(permit, outbound(asked, &read)));
+        Judgement {
+            message: read.message,
+            record: Some(record),
+            verdict,
+        }
+    }
+
+    /// Body, message and headers, as far as they speak for themselves.
+    fn read(&self, asked: &Asked) -> Result<Read, (Option<Message>, Refusal)> {
+        let bare = |refusal: Refusal| (None, refusal);
+        let bound = asked
+            .presentation
+            .proof()
+            .binds(&asked.body)
+            .map_err(|e| bare(e.into()))?;
+        let session = headers::single(&asked.headers, &SESSION).map_err(|_| bare(Refusal::Session))?;
+        if asked.method != Method::POST {
+            let class = Class {
+                kind: AccessKind::Plumbing,
+                subject: Subject::Nothing,
+                list: None,
+            };
+            let owned = self.owned_session(asked, session, Era::Legacy).map_err(bare)?;
+            return Ok(Read {
+                message: None,
+                class: Some(class),
+                bound,
+                era: Era::Legacy,
+                session: owned,
+            });
+        }
+        let message =
+            Message::parse(&asked.body, asked.profile.limits.max_body).map_err(|e| bare(e.into()))?;
+        match self.classified(asked, &message, bound, session) {
+            Ok((class, era, session)) => Ok(Read {
+                message: Some(message),
+                class,
+                bound,
+                era,
+                session,
+            }),
+            Err(refusal) => Err((Some(message), refusal)),
+        }
+    }
+
+    fn classified(
+        &self,
+        asked: &Asked,
+        message: &Message,
+        bound: bool,
+        session: Option<&str>,
+    ) -> Result<(Option<Class>, Era, Option<String>), Refusal> {
+        let known = message::classify(&message.method, &asked.profile.extra_methods);
+        let kind = known.map_or(AccessKind::Plumbing, |class| class.kind);
+        let demanded = asked.profile.demands_binding(kind, message);
+        if !rules::BINDING.holds(bound || !demanded) {
+            return Err(Refusal::Unbound);
+        }
+        let era = match message.check_headers(&asked.headers) {
+            Ok(era) => era,
+            Err(_) if rules::HEADERS.holds(false) => Era::Legacy,
+            Err(header) => return Err(Refusal::HeaderMismatch(header)),
+        };
+        let session = self.owned_session(asked, session, era)?;
+        Ok((known, era, session))
+    }
+
+    /// A session is its owner's; modern messages have none (RULES 21).
+    fn owned_session(&self, asked: &Asked, given: Option<&str>, era: Era) -> Result<Option<String>, Refusal> {
+        let Some(session) = given.filter(|_| era == Era::Legacy) else {
+            return Ok(None);
+        };
+        let owner = Owner::of(asked.presentation.chain());
+        if rules::SESSION.holds(asked.sessions.is_owned(session, &owner)) {
+            Ok(Some(session.to_owned()))
+        } else {
+            Err(Refusal::Session)
+        }
+    }
+
+    /// Takes the proof once (R-13), and checks again what may have changed while the body arrived.
+    fn admit_once(&self, asked: &Asked, now: i64) -> Result<(), Refusal> {
+        let (chain, proof) = (asked.presentation.chain(), asked.presentation.proof());
+        self.issuers.check_revocation(chain, now)?;
+        let seen = self.seen.insert_once(
+            &format!("{} {}", chain.issuer(), chain.grant_id()),
+            *proof.thumbprint().as_bytes(),
+            &base64url_encode(proof.jti_hash()),
+            proof.replayable_until(),
+            now,
+        );
+        match seen {
+            Ok(Seen::Fresh) => Ok(()),
+            Ok(Seen::Replay) if r::REPLAY.holds(false) => Ok(()),
+            Ok(Seen::Replay) => Err(Refusal::Replay),
+            Ok(Seen::Quota) => Err(Refusal::Quota),
+            Err(error) => {
+                tracing::error!(%error, "a proof cannot be remembered");
+                Err(Refusal::SeenFailed)
+            }
+        }
+    }
+
+    fn decide(&self, asked: &Asked, read: &Read, now: i64) -> (Access, Result<Permit, Refusal>) {
+        let profile = &asked.profile;
+        let method = read.message.as_ref().map_or(asked.method.as_str(), |m| &m.method);
+        let kind = read.class.map_or(AccessKind::Plumbing, |class| class.kind);
+        let mut access = Access::new(kind, &profile.id, &profile.resource, method);
+        access.body_bound = read.bound;
+        access.client_ip = asked.client_ip;
+        let Some(class) = read.class else {
+            let reason = "the method is neither the protocol's nor configured".to_owned();
+            let denied = Denied::by_profile(rules::UNKNOWN_METHOD, reason);
+            return (access, Err(Refusal::Denied(denied)));
+        };
+        if let Some(message) = &read.message {
+            let filled = fill(&mut access, message, class.subject, asked)
+                .and_then(|()| self.subscriptions(&access, message, class.subject, asked, now));
+            if let Err(refusal) = filled {
+                return (access, Err(refusal));
+            }
+        }
+        let decided = self.ask(asked, access.clone(), now);
+        (access, decided)
+    }
+
+    fn ask(&self, asked: &Asked, access: Access, now: i64) -> Result<Permit, Refusal> {
+        match boundary::decide(&self.policy, &asked.presentation, access, now) {
+            Decision::Allow(permit) => Ok(permit),
+            Decision::Deny(denial) => Err(Refusal::Denied(Denied {
+                rule: denial.rule,
+                kind: denial.kind,
+                link: denial.link,
+                caveat: denial.caveat,
+                obtainable: asked.profile.obtainable(denial.obtainable),
+                reason: denial.reason,
+            })),
+            Decision::Indeterminate(_) => Err(Refusal::Indeterminate(LIMITS)),
+        }
+    }
+
+    /// Every resource that a subscription names is asked for like a read.
+    fn subscriptions(
+        &self,
+        access: &Access,
+        message: &Message,
+        subject: Subject,
+        asked: &Asked,
+        now: i64,
+    ) -> Result<(), Refusal> {
+        let named = message.params.pointer("/notifications/resourceSubscriptions");
+        let Some(named) = named.filter(|_| subject == Subject::Subscriptions) else {
+            return Ok(());
+        };
+        let named = named.as_array().filter(|uris| uris.len() <= MAX_SUBSCRIPTIONS);
+        let named = named.ok_or(Refusal::Message("`resourceSubscriptions` is not a short array"))?;
+        for uri in named {
+            let uri = uri
+                .as_str()
+                .ok_or(Refusal::Message("a subscription is not a uri"))?;
+            asked.profile.check_uri(uri).map_err(Refusal::Denied)?;
+            let one = Access {
+                kind: AccessKind::ResourceRead,
+                uri: Some(uri.to_owned()),
+                ..access.clone()
+            };
+            self.ask(asked, one, now)?;
+        }
+        Ok(())
+    }
+
+    fn record(&self, asked: &Asked, access: &Access, decided: &Result<Permit, Refusal>) -> DecisionRecord {
+        let chain = asked.presentation.chain();
+        let refusal = decided.as_ref().err();
+        let outcome = match refusal {
+            None => Outcome::Allow,
+            Some(Refusal::Indeterminate(_)) => Outcome::Indeterminate,
+            Some(_) => Outcome::Deny,
+        };
+        let link = |link: &taper_capability::Link| LinkRecord {
+            holder_jkt: link.holder.thumbprint().to_string(),
+            depth: link.depth,
+        };
+        DecisionRecord {
+            decision_id: asked.decision_id.clone(),
+            outcome,
+            rule: refusal.map(|refusal| refusal.rule().to_string()),
+            reason: refusal.map(Refusal::to_string),
+            issuer: chain.issuer().to_owned(),
+            grant_id: chain.grant_id().to_owned(),
+            holder_jkt: chain.last_holder().thumbprint().to_string(),
+            depth: chain.depth(),
+            links: chain.links().iter().map(link).collect(),
+            server: access.server.clone(),
+            method: access.method.clone(),
+            tool: access.tool.clone(),
+            resources: access.resources.clone(),
+            body_sha256: (!asked.body.is_empty()).then(|| hex(ContentDigest::of(&asked.body).as_bytes())),
+            token_sha256: hex(chain.token_hash().as_bytes()),
+            policy_digest: self.policy.digest().to_owned(),
+            client_ip: asked.client_ip,
+        }
+    }
+}
+
+/// A request of which body, message and headers are in order.
+struct Read {
+    message: Option<Message>,
+    /// `None` for a method that nobody knows.
+    class: Option<Class>,
+    bound: bool,
+    era: Era,
+    session: Option<String>,
+}
+
+/// Puts into `access` what the message names, by the profile (M-21 to M-23).
+fn fill(access: &mut Access, message: &Message, subject: Subject, asked: &Asked) -> Result<(), Refusal> {
+    let profile = &asked.profile;
+    let text = |name: &str, missing: &'static str| {
+        let value = message.text(name).filter(|value| !value.is_empty());
+        value.map(str::to_owned).ok_or(Refusal::Message(missing))
+    };
+    match subject {
+        Subject::Nothing | Subject::Subscriptions => {}
+        Subject::Tool => {
+            let tool = text("name", "`params.name` is not a text")?;
+            let empty = Value::Object(Vec::new());
+            let arguments = message.params.get("arguments").unwrap_or(&empty);
+            profile
+                .check_arguments(&tool, arguments, asked.presentation.chain())
+                .map_err(Refusal::Denied)?;
+            access.resources = profile.resources(&tool, arguments).map_err(Refusal::Denied)?;
+            access.arguments = Some(arguments.clone());
+            access.tool = Some(tool);
+        }
+        Subject::Uri => {
+            let uri = text("uri", "`params.uri` is not a text")?;
+            profile.check_uri(&uri).map_err(Refusal::Denied)?;
+            access.uri = Some(uri);
+        }
+        Subject::Prompt => access.prompt = Some(text("name", "`params.name` is not a text")?),
+        Subject::Reference => {
+            let member = |name: &str| {
+                let value = message.params.pointer(&format!("/ref/{name}"))?.as_str();
+                value.map(str::to_owned)
+            };
+            match member("type").as_deref() {
+                Some("ref/prompt") => access.prompt = member("name"),
+                Some("ref/resource") => access.uri = member("uri"),
+                _ => {
+                    return Err(Refusal::Message(
+                        "`params.ref` is neither a prompt nor a resource",
+                    ));
+                }
+            }
+            if access.prompt.is_none() && access.uri.is_none() {
+                return Err(Refusal::Message("`params.ref` names nothing"));
+            }
+        }
+        Subject::Task => {
+            // No handle of a task is given out yet, so none is anybody's.
+            let reason = "the task is not one that this holder created".to_owned();
+            return Err(Refusal::Denied(Denied::by_profile(rules::TASK, reason)));
+        }
+    }
+    Ok(())
+}
+
+fn outbound(asked: Asked, read: &Read) -> Outbound {
+    let headers = headers::to_upstream(
+        &asked.headers,
+        &asked.profile.forward_headers,
+        read.session.is_some(),
+    );
+    let call = read.message.as_ref().map(|message| Call {
+        method: message.method.clone(),
+        id: message.id.clone(),
+        list: read.class.and_then(|class| class.list),
+        revision: message.claimed_revision().map(str::to_owned),
+    });
+    Outbound {
+        method: asked.method,
+        headers,
+        body: asked.body,
+        era: read.era,
+        owner: Owner::of(asked.presentation.chain()),
+        session: read.session.clone(),
+        call,
+    }
+}
+
+impl From<MessageError> for Refusal {
+    fn from(error: MessageError) -> Self {
+        match error {
+            MessageError::Json(error) => Self::Json(error.to_string()),
+            MessageError::Shape(reason) => Self::Message(reason),
+            MessageError::FoldedKeys => Self::FoldedKeys,
+            MessageError::ClientAnswer => Self::ClientAnswer,
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

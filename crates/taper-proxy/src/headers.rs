@@ -1,0 +1,353 @@
+//! Request and response headers: what is refused, what identifies the caller, what may pass (RULES 20).
+
+use std::net::{IpAddr, SocketAddr};
+
+use http::{HeaderMap, HeaderName, Method, Request, header};
+use taper_service::secret::Secret;
+
+use crate::error::Refusal;
+
+/// Names of a caller that an upstream gets, beside `mcp-*` and the profile's.
+const TO_UPSTREAM: [&str; 5] = [
+    "accept",
+    "content-type",
+    "last-event-id",
+    "traceparent",
+    "tracestate",
+];
+/// Names of an upstream that a caller gets, beside `mcp-*`.
+const TO_CALLER: [&str; 4] = [
+    "content-type",
+    "cache-control",
+    "retry-after",
+    "x-accel-buffering",
+];
+/// `Mcp-Param-*` repeats arguments; what cannot be proved equal to the body stays here.
+const PARAM_PREFIX: &str = "mcp-param-";
+/// Ways to say another method than the request line does.
+const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+
+/// The session's id.
+pub(crate) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
+/// RFC 9449.
+pub(crate) const DPOP: HeaderName = HeaderName::from_static("dpop");
+/// RFC 9449 §8.2.
+pub(crate) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
+
+/// A header that is there twice, or is not text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotSingle;
+
+/// The value of a header that is there at most once and is text.
+pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, NotSingle> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| NotSingle),
+        (Some(_), Some(_)) => Err(NotSingle),
+    }
+}
+
+/// Which `Host` and `Origin` values are answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Names {
+    /// Authorities in lower case.
+    pub(crate) hosts: Vec<String>,
+    /// Origins in lower case.
+    pub(crate) origins: Vec<String>,
+}
+
+/// Checks the request head that needs neither credentials nor body (M-02 to M-07).
+pub(crate) fn check_head<B>(request: &Request<B>, names: &Names) -> Result<(), Refusal> {
+    let headers = request.headers();
+    if request.uri().query().is_some() {
+        return Err(Refusal::Query);
+    }
+    let host = match request.uri().authority() {
+        Some(authority) => Some(authority.as_str()),
+        None => single(headers, &header::HOST).map_err(|_| Refusal::Host)?,
+    };
+    let known = |list: &[String], value: &str| list.iter().any(|one| value.eq_ignore_ascii_case(one));
+    if !host.is_some_and(|host| known(&names.hosts, host)) {
+        return Err(Refusal::Host);
+    }
+    match single(headers, &header::ORIGIN) {
+        Ok(None) => {}
+        Ok(Some(origin)) if known(&names.origins, origin) => {}
+        _ => return Err(Refusal::Origin),
+    }
+    if OVERRIDES.iter().any(|name| headers.contains_key(*name)) {
+        return Err(Refusal::MethodOverride);
+    }
+    if request.method() == Method::CONNECT || is_websocket(headers) {
+        return Err(Refusal::Upgrade);
+    }
+    if headers.contains_key(header::CONTENT_ENCODING) {
+        return Err(Refusal::ContentEncoding);
+    }
+    Ok(())
+}
+
+fn is_websocket(headers: &HeaderMap) -> bool {
+    let upgrade = headers.get_all(header::UPGRADE).iter().any(|value| {
+        value
+            .to_str()
+            .map_or(true, |value| value.to_ascii_lowercase().contains("websocket"))
+    });
+    upgrade || headers.contains_key(header::SEC_WEBSOCKET_KEY)
+}
+
+/// Whether a body says that it is JSON (M-09).
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    single(headers, &header::CONTENT_TYPE)
+        .ok()
+        .flatten()
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+}
+
+/// A capability and its proof, as they were sent. Debug shows neither.
+pub(crate) struct Credentials {
+    token: Secret,
+    proof: String,
+}
+
+impl Credentials {
+    /// Takes them from `Authorization: DPoP` and `DPoP`, each exactly once.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Refusal> {
+        let authorization = single(headers, &header::AUTHORIZATION).map_err(|_| Refusal::Credentials)?;
+        let Some(authorization) = authorization else {
+            return Err(Refusal::NoCredentials);
+        };
+        let (scheme, token) = authorization.split_once(' ').ok_or(Refusal::Credentials)?;
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return Err(Refusal::Bearer);
+        }
+        if !scheme.eq_ignore_ascii_case("dpop") {
+            return Err(Refusal::Credentials);
+        }
+        let proof = single(headers, &DPOP).map_err(|_| Refusal::Credentials)?;
+        let proof = proof.ok_or(Refusal::Credentials)?;
+        Ok(Self {
+            token: Secret::new(token),
+            proof: proof.to_owned(),
+        })
+    }
+
+    /// The capability's text.
+    pub(crate) fn token(&self) -> &str {
+        // It came out of a header value that is text.
+        self.token.expose_str().unwrap_or_default()
+    }
+
+    /// The proof.
+    pub(crate) fn proof(&self) -> &str {
+        &self.proof
+    }
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials(…)")
+    }
+}
+
+/// From where the request came (RULES 18): the socket's peer, or with `hops` trusted proxies in
+/// front the address that the outermost of them saw. `None` when they did not say.
+pub(crate) fn client_ip(peer: Option<SocketAddr>, headers: &HeaderMap, hops: usize) -> Option<IpAddr> {
+    let Some(before_last) = hops.checked_sub(1) else {
+        return peer.map(|peer| peer.ip().to_canonical());
+    };
+    let mut seen: Vec<&str> = Vec::new();
+    for value in headers.get_all("x-forwarded-for") {
+        seen.extend(value.to_str().ok()?.split(','));
+    }
+    let seen = seen.iter().rev().nth(before_last)?;
+    seen.trim().parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
+}
+
+/// What an upstream gets of the caller's headers. Hop-by-hop names and credentials are in no list.
+pub(crate) fn to_upstream(headers: &HeaderMap, extra: &[HeaderName], session: bool) -> HeaderMap {
+    pass(headers, |name| {
+        let text = name.as_str();
+        if text.starts_with(PARAM_PREFIX) || (name == SESSION && !session) {
+            return false;
+        }
+        TO_UPSTREAM.contains(&text) || text.starts_with("mcp-") || extra.contains(name)
+    })
+}
+
+/// What a caller gets of the upstream's headers.
+pub(crate) fn to_caller(headers: &HeaderMap, session: bool) -> HeaderMap {
+    pass(headers, |name| {
+        let text = name.as_str();
+        TO_CALLER.contains(&text) || (text.starts_with("mcp-") && (name != SESSION || session))
+    })
+}
+
+/// Whether a configured header may be forwarded: never one that carries credentials or framing.
+pub(crate) fn may_forward(name: &HeaderName) -> bool {
+    const NEVER: [&str; 14] = [
+        "authorization",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "cookie",
+        "dpop",
+        "expect",
+        "host",
+        "keep-alive",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    !NEVER.contains(&name.as_str()) && !OVERRIDES.contains(&name.as_str())
+}
+
+fn pass(headers: &HeaderMap, allowed: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+    let mut passed = HeaderMap::new();
+    for (name, value) in headers {
+        if allowed(name) {
+            passed.append(name.clone(), value.clone());
+        }
+    }
+    passed
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn headers(given: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in given {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    #[test]
+    fn credentials_come_once_and_by_dpop() {
+        let check = |given: &[(&'static str, &'static str)], expected: Option<&str>| {
+            let got = Credentials::of(&headers(given));
+            let rule = got.as_ref().err().map(|refusal| refusal.rule().as_str());
+            assert_eq!(rule, expected, "{given:?}");
+        };
+        check(&[("authorization", "DPoP abc"), ("dpop", "p")], None);
+        check(&[("authorization", "dpop abc"), ("dpop", "p")], None);
+        check(&[], Some("R-15"));
+        check(&[("dpop", "p")], Some("R-15"));
+        check(&[("authorization", "DPoP abc")], Some("R-15"));
+        check(&[("authorization", "DPoP")], Some("R-15"));
+        check(&[("authorization", "Basic abc"), ("dpop", "p")], Some("R-15"));
+        check(&[("authorization", "Bearer abc"), ("dpop", "p")], Some("M-10"));
+        let twice = [("authorization", "DPoP a"), ("dpop", "p"), ("dpop", "q")];
+        check(&twice, Some("R-15"));
+        let twice = [
+            ("authorization", "DPoP a"),
+            ("authorization", "DPoP a"),
+            ("dpop", "p"),
+        ];
+        check(&twice, Some("R-15"));
+        let one = Credentials::of(&headers(&[("authorization", "DPoP abc"), ("dpop", "p")])).unwrap();
+        assert_eq!(format!("{one:?}"), "Credentials(…)");
+        assert_eq!((one.token(), one.proof()), ("abc", "p"));
+    }
+
+    #[test]
+    fn heads() {
+        let names = Names {
+            hosts: vec!["proxy.example".into()],
+            origins: vec!["https://proxy.example".into()],
+        };
+        let check = |uri: &str, given: &[(&'static str, &'static str)], expected: Option<&str>| {
+            let mut request = Request::post(uri).body(()).unwrap();
+            *request.headers_mut() = headers(given);
+            let got = check_head(&request, &names);
+            assert_eq!(got.err().map(|r| r.rule().as_str()), expected, "{uri} {given:?}");
+        };
+        let host = ("host", "Proxy.example");
+        check("/git/mcp", &[host], None);
+        check("https://proxy.example/git/mcp", &[], None);
+        check("/git/mcp?", &[host], Some("M-03"));
+        check("/git/mcp?token=x", &[host], Some("M-03"));
+        check("/git/mcp", &[], Some("M-06"));
+        check("/git/mcp", &[("host", "evil.example")], Some("M-06"));
+        check("/git/mcp", &[host, host], Some("M-06"));
+        check("/git/mcp", &[host, ("origin", "https://proxy.example")], None);
+        check(
+            "/git/mcp",
+            &[host, ("origin", "https://evil.example")],
+            Some("M-05"),
+        );
+        check("/git/mcp", &[host, ("origin", "null")], Some("M-05"));
+        check(
+            "/git/mcp",
+            &[host, ("x-http-method-override", "GET")],
+            Some("M-02"),
+        );
+        check("/git/mcp", &[host, ("upgrade", "WebSocket")], Some("M-07"));
+        check("/git/mcp", &[host, ("upgrade", "h2c")], None);
+        check("/git/mcp", &[host, ("content-encoding", "gzip")], Some("M-04"));
+    }
+
+    #[test]
+    fn headers_pass_by_name() {
+        let sent = headers(&[
+            ("authorization", "DPoP secret"),
+            ("dpop", "proof"),
+            ("cookie", "a=b"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("accept", "application/json"),
+            ("mcp-protocol-version", "2025-11-25"),
+            ("mcp-session-id", "s"),
+            ("mcp-param-repo", "x"),
+            ("x-own", "1"),
+            ("transfer-encoding", "chunked"),
+        ]);
+        let names = |map: &HeaderMap| {
+            let mut names: Vec<String> = map.keys().map(|name| name.to_string()).collect();
+            names.sort_unstable();
+            names.join(" ")
+        };
+        let own = [HeaderName::from_static("x-own")];
+        assert_eq!(
+            names(&to_upstream(&sent, &own, true)),
+            "accept mcp-protocol-version mcp-session-id x-own"
+        );
+        assert_eq!(
+            names(&to_upstream(&sent, &[], false)),
+            "accept mcp-protocol-version"
+        );
+        let answered = headers(&[
+            ("content-type", "application/json"),
+            ("set-cookie", "a=b"),
+            ("www-authenticate", "Bearer"),
+            ("access-control-allow-origin", "*"),
+            ("mcp-session-id", "s"),
+        ]);
+        assert_eq!(names(&to_caller(&answered, true)), "content-type mcp-session-id");
+        assert_eq!(names(&to_caller(&answered, false)), "content-type");
+        assert!(!may_forward(&header::AUTHORIZATION) && !may_forward(&DPOP) && may_forward(&own[0]));
+    }
+
+    #[test]
+    fn the_client_is_the_peer_or_a_declared_hop() {
+        let peer: SocketAddr = "10.0.0.9:1".parse().unwrap();
+        let check = |given: &[(&'static str, &'static str)], hops: usize, expected: Option<&str>| {
+            let got = client_ip(Some(peer), &headers(given), hops).map(|ip| ip.to_string());
+            assert_eq!(got.as_deref(), expected, "{given:?} {hops}");
+        };
+        let forwarded = ("x-forwarded-for", "6.6.6.6, 1.1.1.1, 2.2.2.2");
+        check(&[forwarded], 0, Some("10.0.0.9"));
+        check(&[forwarded], 1, Some("2.2.2.2"));
+        check(&[forwarded], 2, Some("1.1.1.1"));
+        check(&[forwarded], 4, None);
+        check(&[], 1, None);
+        check(&[("x-forwarded-for", "nonsense")], 1, None);
+    }
+}

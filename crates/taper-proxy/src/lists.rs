@@ -1,0 +1,184 @@
+//! Lists show only what the caller could use (RULES 12, M-32), in JSON answers and in event streams.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use taper_capability::json::{self, JsonLimits, Value};
+use taper_capability::{Access, AccessKind, VerifiedPresentation};
+use taper_policy::boundary;
+use taper_service::clock::SharedClock;
+use taper_service::edge::BoxError;
+use taper_service::pool::CpuPool;
+
+use crate::body::Body;
+use crate::gate::Gate;
+use crate::message::{Era, List};
+use crate::profile::Profile;
+use crate::rules;
+use crate::sse::Events;
+
+/// Filters the messages of one answer.
+#[derive(Clone)]
+pub(crate) struct ListFilter {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) pool: CpuPool,
+    pub(crate) clock: SharedClock,
+    pub(crate) presentation: Arc<VerifiedPresentation>,
+    pub(crate) profile: Arc<Profile>,
+    pub(crate) era: Era,
+    /// The lists that the answer may hold: one for its request, all for a resumed stream.
+    pub(crate) lists: &'static [List],
+}
+
+/// Why a list cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ListError {
+    #[error("the list is not strict JSON: {0}")]
+    Json(#[from] json::JsonError),
+    #[error("the list is not an array")]
+    NotAnArray,
+    #[error("an event is too large")]
+    TooLarge,
+    #[error("no worker was free")]
+    Busy,
+    #[error("the upstream broke off")]
+    Broken,
+}
+
+impl ListFilter {
+    /// A message with its entries filtered; messages without a list come back as they are.
+    pub(crate) async fn message(&self, message: Bytes) -> Result<Bytes, ListError> {
+        let this = self.clone();
+        let filtered = self.pool.run(move || this.filter(message)).await;
+        filtered.map_err(|_| ListError::Busy)?
+    }
+
+    /// An event stream, filtered event by event.
+    pub(crate) fn stream(self, body: Body) -> Body {
+        let state = Some((self, body, Events::default()));
+        let frames = stream::unfold(state, |state| async move {
+            let (filter, mut body, mut events) = state?;
+            loop {
+                let item: Result<Option<Bytes>, ListError> = match body.frame().await {
+                    None => return None,
+                    Some(Err(_)) => Err(ListError::Broken),
+                    Some(Ok(frame)) => match frame.into_data() {
+                        Ok(data) => filter.events(&mut events, &data).await,
+                        Err(_) => continue,
+                    },
+                };
+                match item {
+                    Ok(None) => {}
+                    Ok(Some(bytes)) => return Some((Ok(Frame::data(bytes)), Some((filter, body, events)))),
+                    Err(error) => {
+                        tracing::warn!(%error, mcp.server = filter.profile.id, "a stream was cut");
+                        return Some((Err(BoxError::from(error)), None));
+                    }
+                }
+            }
+        });
+        StreamBody::new(frames).boxed_unsync()
+    }
+
+    async fn events(&self, events: &mut Events, data: &[u8]) -> Result<Option<Bytes>, ListError> {
+        let mut out = Vec::new();
+        for event in events.push(data) {
+            match event.data() {
+                None => out.extend(event.into_bytes()),
+                Some(message) => {
+                    let message = Bytes::from(message);
+                    let filtered = self.message(message.clone()).await?;
+                    if filtered == message {
+                        out.extend(event.into_bytes());
+                    } else {
+                        out.extend(event.with_data(&filtered));
+                    }
+                }
+            }
+        }
+        if events.buffered() > self.profile.limits.max_list {
+            return Err(ListError::TooLarge);
+        }
+        Ok((!out.is_empty()).then(|| Bytes::from(out)))
+    }
+
+    fn filter(&self, message: Bytes) -> Result<Bytes, ListError> {
+        let limits = JsonLimits {
+            bytes: self.profile.limits.max_list,
+            depth: 64,
+            nodes: 1 << 20,
+            elements: 1 << 16,
+        };
+        let mut parsed = json::parse(&message, &limits)?;
+        let Some(Value::Object(result)) = member(&mut parsed, "result") else {
+            return Ok(message);
+        };
+        let now = self.clock.unix();
+        let mut filtered = false;
+        for list in self.lists {
+            match result.iter_mut().find(|(name, _)| name == list.member()) {
+                None => {}
+                Some((_, Value::Array(entries))) => {
+                    entries.retain(|entry| rules::LIST.holds(self.shows(*list, entry, now)));
+                    filtered = true;
+                }
+                Some(_) => return Err(ListError::NotAnArray),
+            }
+        }
+        if !filtered {
+            return Ok(message);
+        }
+        let private = Value::String("private".to_owned());
+        match result.iter_mut().find(|(name, _)| name == "cacheScope") {
+            Some((_, scope)) => *scope = private,
+            None if self.era == Era::Modern => result.push(("cacheScope".to_owned(), private)),
+            None => {}
+        }
+        Ok(Bytes::from(parsed.to_string()))
+    }
+
+    fn shows(&self, list: List, entry: &Value, now: i64) -> bool {
+        let text = |name: &str| entry.get(name).and_then(Value::as_str).map(str::to_owned);
+        let entry_of = |method: &str| {
+            Access::new(
+                AccessKind::ListEntry,
+                &self.profile.id,
+                &self.profile.resource,
+                method,
+            )
+        };
+        let access = match list {
+            List::Tools => Access {
+                tool: text("name"),
+                ..entry_of("tools/call")
+            },
+            List::Prompts => Access {
+                prompt: text("name"),
+                ..entry_of("prompts/get")
+            },
+            List::Resources => Access {
+                uri: text("uri"),
+                ..entry_of("resources/read")
+            },
+            // What a template can yield begins with what stands before its first variable.
+            List::Templates => Access {
+                uri: text("uriTemplate").and_then(|uri| uri.split('{').next().map(str::to_owned)),
+                ..entry_of("resources/read")
+            },
+        };
+        boundary::visible(&self.gate.policy, &self.presentation, &access, now).is_some()
+    }
+}
+
+fn member<'a>(object: &'a mut Value, name: &str) -> Option<&'a mut Value> {
+    match object {
+        Value::Object(members) => members
+            .iter_mut()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value),
+        _ => None,
+    }
+}

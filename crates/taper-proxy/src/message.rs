@@ -1,0 +1,459 @@
+//! The one message of a body: read strictly, classified by a table (RULES 12), compared with the
+//! headers that repeat it.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderName};
+use taper_capability::AccessKind;
+use taper_capability::json::{self, JsonError, JsonLimits, Value};
+
+use crate::headers;
+
+/// The revision of the modern era.
+pub(crate) const MODERN: &str = "2026-07-28";
+/// The revisions of the legacy era.
+pub(crate) const LEGACY: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
+
+const META_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
+const METHOD: HeaderName = HeaderName::from_static("mcp-method");
+const NAME: HeaderName = HeaderName::from_static("mcp-name");
+
+/// Which half of the protocol's history a message belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Era {
+    /// Up to 2025-11-25.
+    Legacy,
+    /// 2026-07-28 and later.
+    Modern,
+}
+
+/// What a method is, and where its subject stands in `params`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Class {
+    pub(crate) kind: AccessKind,
+    pub(crate) subject: Subject,
+    pub(crate) list: Option<List>,
+}
+
+/// What a message is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// Nothing that has a name.
+    Nothing,
+    /// `params.name` is a tool.
+    Tool,
+    /// `params.uri` is a resource.
+    Uri,
+    /// `params.name` is a prompt.
+    Prompt,
+    /// `params.ref` is a prompt or a resource template.
+    Reference,
+    /// `params.taskId` is a task.
+    Task,
+    /// `params.notifications` may name resources.
+    Subscriptions,
+}
+
+/// A list whose entries are shown one by one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum List {
+    /// `result.tools`
+    Tools,
+    /// `result.resources`
+    Resources,
+    /// `result.resourceTemplates`
+    Templates,
+    /// `result.prompts`
+    Prompts,
+}
+
+impl List {
+    /// All of them.
+    pub(crate) const ALL: [Self; 4] = [Self::Tools, Self::Resources, Self::Templates, Self::Prompts];
+
+    /// The member of the result that holds the entries.
+    pub(crate) const fn member(self) -> &'static str {
+        match self {
+            Self::Tools => "tools",
+            Self::Resources => "resources",
+            Self::Templates => "resourceTemplates",
+            Self::Prompts => "prompts",
+        }
+    }
+}
+
+const fn class(kind: AccessKind, subject: Subject) -> Class {
+    Class {
+        kind,
+        subject,
+        list: None,
+    }
+}
+
+const fn list(list: List) -> Class {
+    Class {
+        kind: AccessKind::Plumbing,
+        subject: Subject::Nothing,
+        list: Some(list),
+    }
+}
+
+const PLUMBING: Class = class(AccessKind::Plumbing, Subject::Nothing);
+
+/// Every method that a client sends. What is not here is refused unless it is configured.
+const METHODS: [(&str, Class); 25] = [
+    ("tools/call", class(AccessKind::ToolCall, Subject::Tool)),
+    ("resources/read", class(AccessKind::ResourceRead, Subject::Uri)),
+    (
+        "resources/subscribe",
+        class(AccessKind::ResourceRead, Subject::Uri),
+    ),
+    (
+        "resources/unsubscribe",
+        class(AccessKind::ResourceRead, Subject::Uri),
+    ),
+    ("prompts/get", class(AccessKind::PromptGet, Subject::Prompt)),
+    (
+        "completion/complete",
+        class(AccessKind::Completion, Subject::Reference),
+    ),
+    (
+        "logging/setLevel",
+        class(AccessKind::LoggingLevel, Subject::Nothing),
+    ),
+    ("tasks/get", class(AccessKind::Task, Subject::Task)),
+    ("tasks/result", class(AccessKind::Task, Subject::Task)),
+    ("tasks/cancel", class(AccessKind::Task, Subject::Task)),
+    ("tasks/update", class(AccessKind::Task, Subject::Task)),
+    ("tools/list", list(List::Tools)),
+    ("resources/list", list(List::Resources)),
+    ("resources/templates/list", list(List::Templates)),
+    ("prompts/list", list(List::Prompts)),
+    ("initialize", PLUMBING),
+    ("ping", PLUMBING),
+    ("server/discover", PLUMBING),
+    (
+        "subscriptions/listen",
+        class(AccessKind::Plumbing, Subject::Subscriptions),
+    ),
+    ("notifications/initialized", PLUMBING),
+    ("notifications/cancelled", PLUMBING),
+    ("notifications/progress", PLUMBING),
+    ("notifications/message", PLUMBING),
+    ("notifications/roots/list_changed", PLUMBING),
+    ("notifications/tasks/status", PLUMBING),
+];
+
+/// The class of a method; `None` for one that is neither the protocol's nor in `extra`.
+pub(crate) fn classify(method: &str, extra: &[String]) -> Option<Class> {
+    METHODS
+        .iter()
+        .find(|(name, _)| *name == method)
+        .map(|(_, class)| *class)
+        .or_else(|| extra.iter().any(|name| name == method).then_some(PLUMBING))
+}
+
+/// One request or notification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Message {
+    /// As it was sent; `None` for a notification.
+    pub(crate) id: Option<Value>,
+    pub(crate) method: String,
+    pub(crate) params: Value,
+}
+
+/// Why a body is not a message.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum MessageError {
+    #[error("not strict JSON: {0}")]
+    Json(JsonError),
+    #[error("{0}")]
+    Shape(&'static str),
+    #[error("two keys differ in letter case only")]
+    FoldedKeys,
+    #[error("the message answers a request that is not outstanding")]
+    ClientAnswer,
+}
+
+impl Message {
+    /// Reads one message of at most `max` bytes.
+    pub(crate) fn parse(body: &[u8], max: usize) -> Result<Self, MessageError> {
+        let limits = JsonLimits {
+            bytes: max,
+            ..JsonLimits::default()
+        };
+        let message = json::parse(body, &limits).map_err(MessageError::Json)?;
+        let shape = MessageError::Shape;
+        if message.as_object().is_none() {
+            return Err(shape("a message is one object, batches are not accepted"));
+        }
+        if folded_twins(&message) {
+            return Err(MessageError::FoldedKeys);
+        }
+        if message.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
+            return Err(shape("`jsonrpc` is not \"2.0\""));
+        }
+        let answers = message.get("result").is_some() || message.get("error").is_some();
+        let method = match message.get("method") {
+            Some(Value::String(_)) if answers => {
+                return Err(shape("a message is a request or an answer, not both"));
+            }
+            Some(Value::String(method)) => method.clone(),
+            None if answers => return Err(MessageError::ClientAnswer),
+            _ => return Err(shape("`method` is not a text")),
+        };
+        let id = match message.get("id") {
+            None => None,
+            Some(id @ Value::String(_)) => Some(id.clone()),
+            Some(id @ Value::Number(text)) if is_integer(text) => Some(id.clone()),
+            Some(_) => return Err(shape("`id` is neither a text nor an integer")),
+        };
+        let params = match message.get("params") {
+            None => Value::Object(Vec::new()),
+            Some(params @ Value::Object(_)) => params.clone(),
+            Some(_) => return Err(shape("`params` is not an object")),
+        };
+        let arguments = params.get("arguments");
+        if arguments.is_some_and(|arguments| arguments.as_object().is_none()) {
+            return Err(shape("`arguments` is not an object"));
+        }
+        if folded_twins(&params) || arguments.is_some_and(folded_twins) {
+            return Err(MessageError::FoldedKeys);
+        }
+        Ok(Self { id, method, params })
+    }
+
+    /// A text member of `params`.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.params.get(name)?.as_str()
+    }
+
+    /// The revision that the message itself claims.
+    pub(crate) fn claimed_revision(&self) -> Option<&str> {
+        self.params.get("_meta")?.get(META_VERSION)?.as_str()
+    }
+
+    fn header_name(&self) -> Option<&str> {
+        match self.method.as_str() {
+            "tools/call" | "prompts/get" => self.text("name"),
+            "resources/read" | "resources/subscribe" | "resources/unsubscribe" => self.text("uri"),
+            "tasks/get" | "tasks/result" | "tasks/cancel" | "tasks/update" => self.text("taskId"),
+            _ => None,
+        }
+    }
+
+    /// Compares the headers that repeat parts of the message with it, and says which era it is of.
+    /// A modern request has all of them; whatever is given equals the body in both eras.
+    ///
+    /// # Errors
+    /// The header that differs.
+    pub(crate) fn check_headers(&self, headers: &HeaderMap) -> Result<Era, &'static str> {
+        let given = |name: &HeaderName, says: &'static str| headers::single(headers, name).map_err(|_| says);
+        let revision = given(&VERSION, "MCP-Protocol-Version")?;
+        let method = given(&METHOD, "Mcp-Method")?;
+        let name = given(&NAME, "Mcp-Name")?;
+
+        let claimed = self.claimed_revision();
+        let is_modern = |revision: &str| !LEGACY.contains(&revision);
+        let era = match (claimed, revision) {
+            (Some(claimed), _) if is_modern(claimed) => Era::Modern,
+            (_, Some(revision)) if is_modern(revision) => Era::Modern,
+            _ => Era::Legacy,
+        };
+        let modern_request = era == Era::Modern && self.id.is_some();
+        match (claimed, revision) {
+            (Some(claimed), Some(revision)) if claimed == revision => {}
+            (None, None) => {}
+            (None, Some(_)) | (Some(_), None) if !modern_request => {}
+            _ => return Err("MCP-Protocol-Version"),
+        }
+        let fits = |given: Option<String>, body: Option<&str>| match (&given, body) {
+            (Some(given), Some(body)) => given == body,
+            (Some(_), None) => false,
+            (None, Some(_)) => !modern_request,
+            (None, None) => true,
+        };
+        if !fits(method.map(str::to_owned), Some(&self.method)) {
+            return Err("Mcp-Method");
+        }
+        let name = name.map(decoded).transpose().map_err(|()| "Mcp-Name")?;
+        let body_name = self.header_name();
+        // Older drafts send the name for a few methods only; one that is absent is no contradiction there.
+        let optional = !matches!(
+            self.method.as_str(),
+            "tools/call" | "prompts/get" | "resources/read"
+        );
+        if !(fits(name.clone(), body_name) || optional && name.is_none()) {
+            return Err("Mcp-Name");
+        }
+        Ok(era)
+    }
+}
+
+/// A header value as text: as it is, or `=?base64?…?=` for what a header cannot hold.
+fn decoded(value: &str) -> Result<String, ()> {
+    let inner = value
+        .strip_prefix("=?base64?")
+        .and_then(|rest| rest.strip_suffix("?="));
+    match inner {
+        None => Ok(value.to_owned()),
+        Some(encoded) => {
+            let bytes = STANDARD.decode(encoded).map_err(|_| ())?;
+            String::from_utf8(bytes).map_err(|_| ())
+        }
+    }
+}
+
+fn is_integer(text: &str) -> bool {
+    text.strip_prefix('-')
+        .unwrap_or(text)
+        .bytes()
+        .all(|b| b.is_ascii_digit())
+}
+
+/// Whether two member names would be one to a reader that ignores case. Two letters outside ASCII
+/// fold into it (long s, Kelvin sign), and such readers know that.
+fn folded_twins(object: &Value) -> bool {
+    let fold = |name: &str| -> String {
+        name.chars()
+            .map(|c| match c {
+                '\u{17f}' => 's',
+                '\u{212a}' => 'k',
+                c => c.to_ascii_lowercase(),
+            })
+            .collect()
+    };
+    let mut names: Vec<String> = object
+        .as_object()
+        .unwrap_or_default()
+        .iter()
+        .map(|(name, _)| fold(name))
+        .collect();
+    names.sort_unstable();
+    names.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(body: &str, expected: Result<(&str, &str), &str>) {
+        let got = Message::parse(body.as_bytes(), 1000);
+        let id = |m: &Message| m.id.as_ref().map_or_else(|| "null".to_owned(), Value::to_string);
+        let told = got.as_ref().map(|m| (m.method.clone(), id(m)));
+        match (&told, expected) {
+            (Ok((method, id)), Ok(wanted)) => assert_eq!((method.as_str(), id.as_str()), wanted, "{body}"),
+            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{body}: {error}"),
+            _ => panic!("{body}: {told:?}"),
+        }
+    }
+
+    #[test]
+    fn one_message() {
+        check(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#, Ok(("ping", "1")));
+        check(r#"{"jsonrpc":"2.0","id":"a","method":"x"}"#, Ok(("x", "\"a\"")));
+        check(r#"{"jsonrpc":"2.0","method":"x"}"#, Ok(("x", "null")));
+        check(r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#, Err("batches"));
+        check(r#"{"id":1,"method":"ping"}"#, Err("2.0"));
+        check(r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#, Err("`id`"));
+        check(r#"{"jsonrpc":"2.0","id":1.5,"method":"x"}"#, Err("`id`"));
+        check(r#"{"jsonrpc":"2.0","id":1,"method":7}"#, Err("`method`"));
+        check(
+            r#"{"jsonrpc":"2.0","id":1,"method":"x","params":[]}"#,
+            Err("`params`"),
+        );
+        check(
+            r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"arguments":[]}}"#,
+            Err("`arguments`"),
+        );
+        check(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, Err("outstanding"));
+        check(
+            r#"{"jsonrpc":"2.0","id":1,"method":"x","result":{}}"#,
+            Err("not both"),
+        );
+        check(r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"x"}"#, Err("strict"));
+        check(
+            r#"{"jsonrpc":"2.0","id":1,"method":"x","Method":"y"}"#,
+            Err("letter case"),
+        );
+        check(
+            r#"{"jsonrpc":"2.0","method":"x","params":{"a":1,"A":2}}"#,
+            Err("letter case"),
+        );
+        check(
+            r#"{"jsonrpc":"2.0","method":"x","params":{"arguments":{"k":1,"K":2}}}"#,
+            Err("letter case"),
+        );
+        check("\u{feff}{}", Err("strict"));
+        check("", Err("strict"));
+        check(&" ".repeat(1001), Err("strict"));
+    }
+
+    #[test]
+    fn methods() {
+        let check = |method: &str, kind: Option<AccessKind>| {
+            let extra = ["x/own".to_owned()];
+            assert_eq!(classify(method, &extra).map(|class| class.kind), kind, "{method}");
+        };
+        check("tools/call", Some(AccessKind::ToolCall));
+        check("tools/list", Some(AccessKind::Plumbing));
+        check("resources/subscribe", Some(AccessKind::ResourceRead));
+        check("x/own", Some(AccessKind::Plumbing));
+        check("Tools/Call", None);
+        check("tools/call ", None);
+        check("notifications/anything", None);
+        check("", None);
+    }
+
+    #[test]
+    fn headers_equal_the_body() {
+        let call = |meta: &str| {
+            let body =
+                format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"t"{meta}}}}}"#);
+            Message::parse(body.as_bytes(), 1000).unwrap()
+        };
+        let modern = r#","_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
+        let check = |meta: &str, given: &[(&'static str, &'static str)], expected: Result<Era, &str>| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in given {
+                headers.append(*name, HeaderValue::from_static(value));
+            }
+            assert_eq!(call(meta).check_headers(&headers), expected, "{meta} {given:?}");
+        };
+        let all = [
+            ("mcp-protocol-version", MODERN),
+            ("mcp-method", "tools/call"),
+            ("mcp-name", "t"),
+        ];
+        check(modern, &all, Ok(Era::Modern));
+        check(
+            modern,
+            &[all[0], all[1], ("mcp-name", "=?base64?dA==?=")],
+            Ok(Era::Modern),
+        );
+        check(modern, &all[1..], Err("MCP-Protocol-Version"));
+        check(modern, &[all[0], all[2]], Err("Mcp-Method"));
+        check(modern, &all[..2], Err("Mcp-Name"));
+        check(modern, &[all[0], all[1], ("mcp-name", "u")], Err("Mcp-Name"));
+        check(
+            modern,
+            &[all[0], ("mcp-method", "ping"), all[2]],
+            Err("Mcp-Method"),
+        );
+        check(
+            modern,
+            &[("mcp-protocol-version", "2025-11-25"), all[1], all[2]],
+            Err("MCP-Protocol-Version"),
+        );
+        check(modern, &[all[0], all[1], all[2], all[2]], Err("Mcp-Name"));
+        check("", &all, Err("MCP-Protocol-Version"));
+        check("", &[], Ok(Era::Legacy));
+        check("", &[("mcp-protocol-version", "2025-11-25")], Ok(Era::Legacy));
+        check("", &[("mcp-method", "ping")], Err("Mcp-Method"));
+        check("", &[("mcp-name", "u")], Err("Mcp-Name"));
+    }
+}

@@ -1,0 +1,101 @@
+//! The proxy's own rules, M-nn, as `spec/proxy.md` lists them. What a proof, a chain or a policy
+//! breaks has the number of its own crate.
+
+use taper_dpop::RuleId;
+
+macro_rules! rules {
+    ($($(#[doc = $doc:literal])+ $name:ident = $number:literal;)+) => {
+        $($(#[doc = $doc])+ pub const $name: RuleId = RuleId::new($number);)+
+
+        /// Every rule with its sentence, in the order of their numbers.
+        pub const ALL: &[(RuleId, &str)] = &[$(($name, concat!($($doc),+)),)+];
+    };
+}
+
+rules! {
+    /// Only the paths of configured servers, their metadata and the health pages exist.
+    PATH = "M-01";
+    /// A server is reached by POST, GET and DELETE, and no header may change the method.
+    METHOD = "M-02";
+    /// A request has no query string.
+    QUERY = "M-03";
+    /// A body is sent as it is, without a content encoding.
+    ENCODING = "M-04";
+    /// A page of a foreign origin is refused.
+    ORIGIN = "M-05";
+    /// The request names the host of the public URL or a configured one.
+    HOST = "M-06";
+    /// A request is not the start of another protocol.
+    UPGRADE = "M-07";
+    /// A body has at most the configured size and arrives in time.
+    BODY = "M-08";
+    /// A message is sent as `application/json`.
+    MEDIA_TYPE = "M-09";
+    /// A bearer token is never accepted.
+    BEARER = "M-10";
+    /// The capability's issuer is a configured one whose keys are known.
+    ISSUER = "M-11";
+    /// Nothing of the presentation is revoked.
+    REVOKED = "M-12";
+    /// The revocation feed is fresh.
+    STALE = "M-13";
+    /// The body's digest is in the proof, the tools listed as read-only apart.
+    BINDING = "M-14";
+    /// A body is one strict JSON text.
+    JSON = "M-15";
+    /// A body is one JSON-RPC 2.0 request or notification, never a batch.
+    MESSAGE = "M-16";
+    /// The keys of the envelope, of `params` and of the arguments differ beyond letter case.
+    FOLDED_KEYS = "M-17";
+    /// A header that repeats a part of the message equals it.
+    HEADERS = "M-18";
+    /// A method is one of the protocol's, or configured.
+    UNKNOWN_METHOD = "M-19";
+    /// An answer of the client belongs to an outstanding request of its session.
+    CLIENT_ANSWER = "M-20";
+    /// Every template of a tool yields its resource from the arguments.
+    TEMPLATE = "M-21";
+    /// A resource value and a URI are canonical.
+    CANONICAL = "M-22";
+    /// A tool with templates or argument caveats gets only arguments that its profile lists.
+    ARGUMENTS = "M-23";
+    /// A session belongs to the issuer, grant and last holder that opened it.
+    SESSION = "M-24";
+    /// An upstream is spoken to in a revision that it has.
+    REVISION = "M-25";
+    /// A grant has at most so many live proofs.
+    QUOTA = "M-26";
+    /// A decision is in the journal before its request is forwarded.
+    AUDIT = "M-27";
+    /// A proof from before the seen proofs are complete carries a nonce.
+    RESTART = "M-28";
+    /// CPU work waits in a bounded queue.
+    BUSY = "M-29";
+    /// The upstream answers in time, with an answer that may be passed on.
+    UPSTREAM = "M-30";
+    /// The programs of a stdio upstream are bounded in number.
+    CHILDREN = "M-31";
+    /// A list shows only entries that the caller could use.
+    LIST = "M-32";
+    /// A stream ends when its capability expires, is revoked or is denied.
+    STREAM = "M-33";
+    /// A handle of a task belongs to the issuer, grant and last holder that created it.
+    TASK = "M-34";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_in_order_and_the_page_lists_them() {
+        let page = include_str!("../../../spec/proxy.md");
+        for (n, (rule, sentence)) in ALL.iter().enumerate() {
+            assert_eq!(rule.as_str(), format!("M-{:02}", n + 1));
+            let row = format!("| {rule} | {} |", sentence.trim());
+            assert!(page.contains(&row), "{row}");
+        }
+        let rows = page.lines().filter(|line| line.starts_with("| M-")).count();
+        assert_eq!(rows, ALL.len());
+    }
+}

@@ -1,0 +1,402 @@
+//! The HTTP service: routes, and one request from its head to its answer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use taper_oauth::ProtectedResourceMetadata;
+use taper_service::clock::SharedClock;
+use taper_service::edge::{BodyError, PeerAddr, read_body};
+use taper_service::pool::{CpuPool, PoolError};
+use taper_service::rng;
+use taper_service::shutdown::Shutdown;
+use taper_store::{Audit, EmbeddedStore, Outcome, Record, RecordKind};
+
+use crate::body::{Body, empty, full};
+use crate::error::{AnswerContext, Refusal, respond};
+use crate::gate::{Asked, Gate, Judgement};
+use crate::headers::{self, Credentials, Names, SESSION};
+use crate::lists::ListFilter;
+use crate::message::{Era, List};
+use crate::permitted::{Call, Outbound, Permitted};
+use crate::profile::Profile;
+use crate::session::{Owner, Owners};
+use crate::stream::{Lease, leased};
+use crate::upstream::Upstream;
+
+const METADATA_PREFIX: &str = "/.well-known/oauth-protected-resource";
+const ALLOW: &str = "POST, GET, DELETE";
+
+/// Everything that requests share.
+pub(crate) struct Shared {
+    pub(crate) servers: BTreeMap<String, Arc<Server>>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) names: Names,
+    pub(crate) trusted_hops: usize,
+    pub(crate) store: Arc<EmbeddedStore>,
+    pub(crate) pool: CpuPool,
+    pub(crate) clock: SharedClock,
+}
+
+/// One server.
+pub(crate) struct Server {
+    pub(crate) profile: Arc<Profile>,
+    pub(crate) upstream: Upstream,
+    pub(crate) sessions: Arc<Owners>,
+}
+
+/// Answers one request.
+pub(crate) async fn answer(
+    shared: Arc<Shared>,
+    shutdown: Shutdown,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    let path = request.uri().path();
+    if let Some(response) = shared.health(request.method(), path) {
+        return response;
+    }
+    if let Some(id) = path.strip_prefix(METADATA_PREFIX).and_then(server_id)
+        && let Some(server) = shared.servers.get(id)
+    {
+        return shared.metadata(&request, &server.profile);
+    }
+    let server = server_id(path).and_then(|id| shared.servers.get(id)).cloned();
+    let mut context = AnswerContext {
+        decision_id: rng::random_id_128(&mut rng::os()),
+        ..AnswerContext::default()
+    };
+    let Some(server) = server else {
+        return respond(&Refusal::Path, &context);
+    };
+    context.metadata_url = Some(server.profile.metadata_url.clone());
+    context.scopes.clone_from(&server.profile.scopes);
+    context.deny_style = server.profile.deny_style;
+    match shared.pass(&server, request, &mut context, &shutdown).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            log(&refusal, &server.profile, &context);
+            context.nonce = Some(shared.gate.nonces.mint(shared.clock.unix()));
+            respond(&refusal, &context)
+        }
+    }
+}
+
+/// Answers one request of an operator.
+pub(crate) fn answer_admin<B>(shared: &Shared, request: &Request<B>) -> Response<Body> {
+    shared
+        .health(request.method(), request.uri().path())
+        .unwrap_or_else(|| respond(&Refusal::Path, &AnswerContext::default()))
+}
+
+/// The id in `/{id}/mcp`.
+fn server_id(path: &str) -> Option<&str> {
+    let id = path.strip_prefix('/')?.strip_suffix("/mcp")?;
+    (!id.contains('/')).then_some(id)
+}
+
+/// What is refused before there is a presentation is an event of the debug level: a flood of it must
+/// not fill a disk (RULES 30).
+fn log(refusal: &Refusal, profile: &Profile, context: &AnswerContext) {
+    let (rule, server) = (refusal.rule(), profile.id.as_str());
+    match refusal {
+        Refusal::Denied(_) => {
+            tracing::info!(%rule, mcp.server = server, decision.id = context.decision_id, reason = %refusal, "denied");
+        }
+        Refusal::Upstream(_) | Refusal::Audit => {
+            tracing::warn!(%rule, mcp.server = server, decision.id = context.decision_id, reason = %refusal, "not answered");
+        }
+        _ => tracing::debug!(%rule, mcp.server = server, reason = %refusal, "refused"),
+    }
+}
+
+impl Shared {
+    /// `/healthz` and `/readyz`.
+    pub(crate) fn health(&self, method: &Method, path: &str) -> Option<Response<Body>> {
+        let status = match path {
+            "/healthz" => StatusCode::OK,
+            "/readyz" if self.is_ready() => StatusCode::OK,
+            "/readyz" => StatusCode::SERVICE_UNAVAILABLE,
+            _ => return None,
+        };
+        if method != Method::GET && method != Method::HEAD {
+            return Some(respond(
+                &Refusal::Method { allow: "GET" },
+                &AnswerContext::default(),
+            ));
+        }
+        let mut response = Response::new(full(if status == StatusCode::OK {
+            "ok\n"
+        } else {
+            "not ready\n"
+        }));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Some(response)
+    }
+
+    fn is_ready(&self) -> bool {
+        let unready = self.gate.issuers.unready(self.clock.unix());
+        for (issuer, reason) in &unready {
+            tracing::debug!(issuer, reason, "not ready");
+        }
+        unready.is_empty() && self.store.check().is_ok()
+    }
+
+    /// RFC 9728.
+    fn metadata<B>(&self, request: &Request<B>, profile: &Profile) -> Response<Body> {
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return respond(&Refusal::Method { allow: "GET" }, &AnswerContext::default());
+        }
+        let scopes: Vec<&str> = profile.scopes.iter().map(String::as_str).collect();
+        let document = ProtectedResourceMetadata::for_resource(
+            &profile.resource,
+            &self.gate.issuers.names(),
+            &scopes,
+            profile.name.as_deref(),
+        );
+        let mut response = Response::new(full(serde_json::to_vec(&document).unwrap_or_default()));
+        let json = HeaderValue::from_static("application/json");
+        response.headers_mut().insert(header::CONTENT_TYPE, json);
+        response
+    }
+
+    async fn pass(
+        &self,
+        server: &Server,
+        request: Request<Incoming>,
+        context: &mut AnswerContext,
+        shutdown: &Shutdown,
+    ) -> Result<Response<Body>, Refusal> {
+        let profile = &server.profile;
+        if ![Method::POST, Method::GET, Method::DELETE].contains(request.method()) {
+            return Err(Refusal::Method { allow: ALLOW });
+        }
+        headers::check_head(&request, &self.names)?;
+        let credentials = Credentials::of(request.headers())?;
+        if request.body().size_hint().lower() > profile.limits.max_body as u64 {
+            return Err(Refusal::BodyTooLarge);
+        }
+        let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.0);
+        let client_ip = headers::client_ip(peer, request.headers(), self.trusted_hops);
+
+        let presentation = {
+            let (gate, clock) = (Arc::clone(&self.gate), Arc::clone(&self.clock));
+            let (method, url) = (request.method().clone(), profile.resource.clone());
+            self.pool
+                .run(move || gate.authenticate(&credentials, method.as_str(), &url, clock.unix()))
+                .await
+                .map_err(busy)??
+        };
+        let presentation = Arc::new(presentation);
+
+        let (parts, body) = request.into_parts();
+        let body = body_of(&parts, body, profile).await?;
+        let asked = Asked {
+            presentation: Arc::clone(&presentation),
+            profile: Arc::clone(profile),
+            sessions: Arc::clone(&server.sessions),
+            method: parts.method,
+            headers: parts.headers,
+            body,
+            client_ip,
+            decision_id: context.decision_id.clone(),
+        };
+        let judgement = {
+            let (gate, clock) = (Arc::clone(&self.gate), Arc::clone(&self.clock));
+            self.pool
+                .run(move || gate.judge(asked, clock.unix()))
+                .await
+                .map_err(busy)?
+        };
+        let permitted = self.settle(judgement, context).await?;
+        self.forward(server, presentation, permitted, shutdown).await
+    }
+
+    /// Journals the decision, then gives out what it permits (M-27).
+    async fn settle(
+        &self,
+        judgement: Judgement,
+        context: &mut AnswerContext,
+    ) -> Result<Permitted<Outbound>, Refusal> {
+        if let Some(message) = &judgement.message {
+            context.is_tool_call = message.method == "tools/call";
+            context.message_id = message
+                .id
+                .as_ref()
+                .and_then(|id| serde_json::from_str(&id.to_string()).ok());
+        }
+        let Some(decision) = judgement.record else {
+            return judgement.verdict;
+        };
+        let allowed = decision.outcome == Outcome::Allow;
+        let record = Record {
+            at_ms: self.clock.unix_millis(),
+            kind: RecordKind::Decision(decision),
+        };
+        match self.store.append(record).await {
+            Ok(_) => judgement.verdict,
+            Err(error) => {
+                tracing::error!(%error, allowed, "a decision could not be recorded");
+                Err(Refusal::Audit)
+            }
+        }
+    }
+
+    async fn forward(
+        &self,
+        server: &Server,
+        presentation: Arc<taper_capability::VerifiedPresentation>,
+        permitted: Permitted<Outbound>,
+        shutdown: &Shutdown,
+    ) -> Result<Response<Body>, Refusal> {
+        let permit = permitted.permit();
+        let lease = Lease {
+            gate: Arc::clone(&self.gate),
+            pool: self.pool.clone(),
+            clock: Arc::clone(&self.clock),
+            presentation: Arc::clone(&presentation),
+            access: permit.access().clone(),
+            expires_at: permit.expires_at(),
+            shutdown: shutdown.clone(),
+        };
+        let sent = Sent::of(&permitted);
+        let mut response = server.upstream.forward(permitted, shutdown).await?;
+        bind_session(&server.sessions, &sent, &mut response)?;
+        let response = self.filter(server, presentation, &sent, response).await?;
+        Ok(response.map(|body| leased(body, lease)))
+    }
+
+    /// Shows of a list what may be shown.
+    async fn filter(
+        &self,
+        server: &Server,
+        presentation: Arc<taper_capability::VerifiedPresentation>,
+        sent: &Sent,
+        response: Response<Body>,
+    ) -> Result<Response<Body>, Refusal> {
+        let Some(lists) = sent.lists() else {
+            return Ok(response);
+        };
+        let filter = ListFilter {
+            gate: Arc::clone(&self.gate),
+            pool: self.pool.clone(),
+            clock: Arc::clone(&self.clock),
+            presentation,
+            profile: Arc::clone(&server.profile),
+            era: sent.era,
+            lists,
+        };
+        let (mut parts, body) = response.into_parts();
+        let kind = parts
+            .headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
+        let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
+        if kind.trim().eq_ignore_ascii_case("text/event-stream") {
+            return Ok(Response::from_parts(parts, filter.stream(body)));
+        }
+        let limits = &server.profile.limits;
+        let whole = read_body(body, limits.max_list, limits.answer_timeout)
+            .await
+            .map_err(|_| Refusal::Upstream("its list is too large or broke off"))?;
+        if whole.is_empty() {
+            return Ok(Response::from_parts(parts, empty()));
+        }
+        let filtered = filter.message(whole).await.map_err(|error| {
+            tracing::warn!(%error, mcp.server = server.profile.id, "a list cannot be shown");
+            Refusal::Upstream("its list cannot be filtered")
+        })?;
+        parts.headers.insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("private, no-store"),
+        );
+        Ok(Response::from_parts(parts, full(filtered)))
+    }
+}
+
+fn busy(error: PoolError) -> Refusal {
+    if error == PoolError::Failed {
+        tracing::error!("a judgement ended without an answer");
+    }
+    Refusal::Busy
+}
+
+/// The body of a POST; a GET or DELETE has none.
+async fn body_of(parts: &http::request::Parts, body: Incoming, profile: &Profile) -> Result<Bytes, Refusal> {
+    if parts.method != Method::POST {
+        return if body.is_end_stream() {
+            Ok(Bytes::new())
+        } else {
+            Err(Refusal::BodyUnwanted)
+        };
+    }
+    if !headers::is_json(&parts.headers) {
+        return Err(Refusal::MediaType);
+    }
+    let limits = &profile.limits;
+    read_body(body, limits.max_body, limits.body_timeout)
+        .await
+        .map_err(|error| match error {
+            BodyError::TooLarge { .. } => Refusal::BodyTooLarge,
+            BodyError::TimedOut => Refusal::BodyTimedOut,
+            BodyError::Broken => Refusal::BodyBroken,
+        })
+}
+
+/// What has to be known of a request when its answer comes.
+struct Sent {
+    method: Method,
+    era: Era,
+    owner: Owner,
+    session: Option<String>,
+    call: Option<Call>,
+}
+
+impl Sent {
+    fn of(permitted: &Permitted<Outbound>) -> Self {
+        let outbound = permitted.inner();
+        Self {
+            method: outbound.method.clone(),
+            era: outbound.era,
+            owner: outbound.owner.clone(),
+            session: outbound.session.clone(),
+            call: outbound.call.clone(),
+        }
+    }
+
+    /// The lists that the answer may hold. A stream that is resumed may repeat any answer.
+    fn lists(&self) -> Option<&'static [List]> {
+        match &self.call {
+            Some(call) => match call.list? {
+                List::Tools => Some(&[List::Tools]),
+                List::Resources => Some(&[List::Resources]),
+                List::Templates => Some(&[List::Templates]),
+                List::Prompts => Some(&[List::Prompts]),
+            },
+            None => (self.method == Method::GET).then_some(&List::ALL),
+        }
+    }
+}
+
+/// Gives a new session to the one who opened it, and forgets one that ended (M-24).
+fn bind_session(sessions: &Owners, sent: &Sent, response: &mut Response<Body>) -> Result<(), Refusal> {
+    let ended = response.status() == StatusCode::NOT_FOUND
+        || (sent.method == Method::DELETE && response.status().is_success());
+    if let Some(session) = sent.session.as_ref().filter(|_| ended) {
+        sessions.release(session);
+    }
+    if sent.era == Era::Modern {
+        response.headers_mut().remove(SESSION);
+        return Ok(());
+    }
+    match headers::single(response.headers(), &SESSION) {
+        Ok(None) => Ok(()),
+        Ok(Some(session)) if sessions.claim(session, &sent.owner) => Ok(()),
+        _ => Err(Refusal::Upstream("its session belongs to another holder")),
+    }
+}

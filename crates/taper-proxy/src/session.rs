@@ -1,0 +1,148 @@
+//! Who owns a handle: sessions, by (issuer, grant, last holder), insert-if-absent (RULES 21).
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use taper_capability::VerifiedChain;
+use taper_dpop::Thumbprint;
+
+/// The longest handle that is remembered, in bytes.
+const MAX_HANDLE: usize = 512;
+
+/// The owner of a handle. A renewed capability keeps all three, so it keeps its handles.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Owner {
+    issuer: String,
+    grant: String,
+    holder: Thumbprint,
+}
+
+impl Owner {
+    /// The one who presents this chain.
+    pub(crate) fn of(chain: &VerifiedChain) -> Self {
+        Self {
+            issuer: chain.issuer().to_owned(),
+            grant: chain.grant_id().to_owned(),
+            holder: chain.last_holder().thumbprint(),
+        }
+    }
+}
+
+/// Handles of one server and their owners; the oldest leave when it is full.
+#[derive(Debug)]
+pub(crate) struct Owners {
+    max: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    owners: HashMap<String, (Owner, u64)>,
+    order: VecDeque<(String, u64)>,
+    next: u64,
+}
+
+impl Owners {
+    /// No handles yet; at most `max` are kept.
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            max: max.max(1),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Gives `handle` to `owner` unless another has it. Whether it is the owner's now.
+    pub(crate) fn claim(&self, handle: &str, owner: &Owner) -> bool {
+        if handle.is_empty() || handle.len() > MAX_HANDLE {
+            return false;
+        }
+        let mut state = self.lock();
+        if let Some((known, _)) = state.owners.get(handle) {
+            return known == owner;
+        }
+        state.next = state.next.wrapping_add(1);
+        let number = state.next;
+        state.owners.insert(handle.to_owned(), (owner.clone(), number));
+        state.order.push_back((handle.to_owned(), number));
+        while state.owners.len() > self.max || state.order.len() > self.max.saturating_mul(2) {
+            let Some((oldest, number)) = state.order.pop_front() else {
+                break;
+            };
+            // It may have been released and claimed again since.
+            if state
+                .owners
+                .get(&oldest)
+                .is_some_and(|(_, current)| *current == number)
+            {
+                if state.owners.len() > self.max {
+                    state.owners.remove(&oldest);
+                } else {
+                    state.order.push_back((oldest, number));
+                }
+            }
+        }
+        true
+    }
+
+    /// Whether `handle` is known and `owner`'s.
+    pub(crate) fn is_owned(&self, handle: &str, owner: &Owner) -> bool {
+        self.lock()
+            .owners
+            .get(handle)
+            .is_some_and(|(known, _)| known == owner)
+    }
+
+    /// Forgets a handle.
+    pub(crate) fn release(&self, handle: &str) {
+        self.lock().owners.remove(handle);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use taper_dpop::{Algorithm, PrivateKey};
+    use taper_service::rng;
+
+    fn owner(grant: &str) -> Owner {
+        Owner {
+            issuer: "i".into(),
+            grant: grant.into(),
+            holder: PrivateKey::generate(Algorithm::EdDsa, &mut rng::os())
+                .public()
+                .thumbprint(),
+        }
+    }
+
+    #[test]
+    fn a_handle_has_one_owner() {
+        let (owners, a, b) = (Owners::new(10), owner("g"), owner("g"));
+        assert!(owners.claim("s", &a) && owners.claim("s", &a.clone()));
+        assert!(!owners.claim("s", &b), "another holder of the same grant");
+        assert!(owners.is_owned("s", &a) && !owners.is_owned("s", &b) && !owners.is_owned("t", &a));
+        owners.release("s");
+        assert!(!owners.is_owned("s", &a) && owners.claim("s", &b));
+        assert!(!owners.claim("", &a) && !owners.claim(&"x".repeat(MAX_HANDLE + 1), &a));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_oldest_leave() {
+        let (owners, a) = (Owners::new(2), owner("g"));
+        for handle in ["1", "2", "3"] {
+            assert!(owners.claim(handle, &a));
+        }
+        let owned: Vec<bool> = ["1", "2", "3"].iter().map(|h| owners.is_owned(h, &a)).collect();
+        assert_eq!(owned, [false, true, true]);
+        for n in 0..100 {
+            let handle = format!("x{n}");
+            owners.claim(&handle, &a);
+            owners.release(&handle);
+        }
+        assert!(owners.is_owned("3", &a));
+        assert!(owners.lock().order.len() <= 4);
+    }
+}

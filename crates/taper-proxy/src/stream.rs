@@ -1,0 +1,119 @@
+//! An answer lasts no longer than its permit (RULES 18, M-33): it is cut when the capability expires,
+//! when something of it is revoked, and when the decision, asked again every 10 s, is no longer yes.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream;
+use http_body_util::{BodyExt as _, StreamBody};
+use taper_capability::{Access, VerifiedPresentation};
+use taper_policy::boundary::{self, Decision};
+use taper_service::clock::SharedClock;
+use taper_service::edge::BoxError;
+use taper_service::pool::{CpuPool, PoolError};
+use taper_service::shutdown::Shutdown;
+use tokio::sync::watch;
+use tokio::time::{Interval, MissedTickBehavior, Sleep};
+
+use crate::body::Body;
+use crate::gate::Gate;
+use crate::rules;
+
+const AGAIN: Duration = Duration::from_secs(10);
+
+/// What a stream depends on.
+pub(crate) struct Lease {
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) pool: CpuPool,
+    pub(crate) clock: SharedClock,
+    pub(crate) presentation: Arc<VerifiedPresentation>,
+    pub(crate) access: Access,
+    pub(crate) expires_at: i64,
+    pub(crate) shutdown: Shutdown,
+}
+
+/// Why a stream was cut.
+#[derive(Debug, thiserror::Error)]
+#[error("the stream ended: {0}")]
+pub(crate) struct Cut(&'static str);
+
+struct State {
+    lease: Lease,
+    body: Body,
+    expiry: Pin<Box<Sleep>>,
+    again: Interval,
+    changes: watch::Receiver<u64>,
+}
+
+/// The body, as long as its lease holds.
+pub(crate) fn leased(body: Body, lease: Lease) -> Body {
+    let left = lease.expires_at.saturating_sub(lease.clock.unix());
+    let left = Duration::from_secs(u64::try_from(left).unwrap_or(0));
+    let mut again = tokio::time::interval(AGAIN);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    again.reset();
+    let changes = lease.gate.issuers.changes();
+    let state = State {
+        expiry: Box::pin(tokio::time::sleep(left)),
+        lease,
+        body,
+        again,
+        changes,
+    };
+    let frames = stream::unfold(Some(state), |state| async move {
+        let mut state = state?;
+        loop {
+            let again = tokio::select! {
+                biased;
+                () = state.expiry.as_mut() => {
+                    // The wall clock decides; the timer only wakes.
+                    state.expiry.as_mut().reset(tokio::time::Instant::now() + AGAIN);
+                    true
+                }
+                _ = state.again.tick() => true,
+                Ok(()) = state.changes.changed() => true,
+                () = state.lease.shutdown.cancelled() => {
+                    return Some((Err(BoxError::from(Cut("the proxy is shutting down"))), None));
+                }
+                frame = state.body.frame() => match frame {
+                    None => return None,
+                    Some(Ok(frame)) => return Some((Ok(frame), Some(state))),
+                    Some(Err(error)) => return Some((Err(error), None)),
+                },
+            };
+            if again && let Err(cut) = state.lease.check().await {
+                let chain = state.lease.presentation.chain();
+                tracing::info!(rule = %rules::STREAM, grant.id = chain.grant_id(), reason = cut.0, "a stream was cut");
+                return Some((Err(BoxError::from(cut)), None));
+            }
+        }
+    });
+    StreamBody::new(frames).boxed_unsync()
+}
+
+impl Lease {
+    async fn check(&self) -> Result<(), Cut> {
+        let now = self.clock.unix();
+        if !rules::STREAM.holds(now < self.expires_at) {
+            return Err(Cut("the capability has expired"));
+        }
+        let chain = self.presentation.chain();
+        if self.gate.issuers.check_revocation(chain, now).is_err() {
+            return Err(Cut("the capability is revoked, or that cannot be known"));
+        }
+        let (gate, presentation) = (Arc::clone(&self.gate), Arc::clone(&self.presentation));
+        let access = self.access.clone();
+        let decided = self
+            .pool
+            .run(move || boundary::decide(&gate.policy, &presentation, access, now))
+            .await;
+        match decided {
+            Ok(Decision::Allow(_)) => Ok(()),
+            Ok(Decision::Deny(_)) => Err(Cut("it is no longer allowed")),
+            // A limit is not a denial; the next time is 10 s away.
+            Ok(Decision::Indeterminate(_)) | Err(PoolError::Busy) => Ok(()),
+            Err(PoolError::Failed) => Err(Cut("it could not be decided")),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The way out: an upstream takes permitted requests and nothing else.
+
+mod http;
+mod stdio;
+
+use ::http::Response;
+use taper_service::shutdown::Shutdown;
+
+pub(crate) use self::http::HttpUpstream;
+pub(crate) use self::stdio::{StdioSettings, StdioUpstream};
+use crate::body::Body;
+use crate::error::Refusal;
+use crate::permitted::{Outbound, Permitted};
+
+/// One server behind the proxy.
+#[derive(Debug)]
+pub(crate) enum Upstream {
+    /// Streamable HTTP.
+    Http(HttpUpstream),
+    /// Programs that speak over standard input and output.
+    Stdio(StdioUpstream),
+}
+
+impl Upstream {
+    /// Sends a permitted request and returns the answer's head; its body is streamed.
+    ///
+    /// # Errors
+    /// [`Refusal::Upstream`] for an answer that may not be passed on, and what a program cannot do.
+    pub(crate) async fn forward(
+        &self,
+        request: Permitted<Outbound>,
+        shutdown: &Shutdown,
+    ) -> Result<Response<Body>, Refusal> {
+        match self {
+            Self::Http(upstream) => upstream.send(request.into_inner()).await,
+            Self::Stdio(upstream) => upstream.send(request.into_inner(), shutdown).await,
+        }
+    }
+}
