@@ -45,7 +45,11 @@ async fn revoke(Extract(state): Extract<State>, headers: HeaderMap, body: Body) 
             .await
             .map_err(|error| Refusal::store(&error))?;
         state.metrics.revoked();
-        tracing::info!(revocation.kind = kind, revocation.seq = seq, "revoked by an admin");
+        tracing::info!(
+            revocation.kind = kind,
+            revocation.seq = seq,
+            "revoked by an admin"
+        );
         Ok(http::json(StatusCode::OK, &json!({ "seq": seq })))
     };
     answer(&state, outcome.await)

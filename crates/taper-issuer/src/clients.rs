@@ -99,7 +99,11 @@ fn authorization(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
         return Err(failed("there are two `Authorization` headers"));
     }
     first
-        .map(|value| value.to_str().map_err(|_| failed("malformed `Authorization` header")))
+        .map(|value| {
+            value
+                .to_str()
+                .map_err(|_| failed("malformed `Authorization` header"))
+        })
         .transpose()
 }
 

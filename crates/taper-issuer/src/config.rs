@@ -50,7 +50,8 @@ pub struct Config {
     /// The longest lifetime of a capability, whatever a policy states. Default 24 h.
     #[serde(default = "max_ttl", with = "taper_service::config::duration")]
     pub max_ttl: Duration,
-    /// The most hand-overs that a capability may allow, whatever a policy states. Default 8.
+    /// The most hand-overs that a capability may allow, whatever a policy states; also what holds when a policy
+    /// states none. Default 8.
     #[serde(default = "default_max_depth")]
     pub max_depth: u32,
     /// The claims of the subject token that go into the capability, for the policies of the boundary. Every
@@ -172,9 +173,21 @@ impl Config {
         non_empty("root_keys", &self.root_keys)?;
         non_empty("policies", &self.policies)?;
         non_empty("servers", &self.servers)?;
-        unique("root_keys", "id", self.root_keys.iter().map(|key| key.id.to_string()))?;
-        unique("clients", "id", self.clients.iter().map(|client| client.id.clone()))?;
-        unique("servers", "id", self.servers.iter().map(|server| server.id.clone()))?;
+        unique(
+            "root_keys",
+            "id",
+            self.root_keys.iter().map(|key| key.id.to_string()),
+        )?;
+        unique(
+            "clients",
+            "id",
+            self.clients.iter().map(|client| client.id.clone()),
+        )?;
+        unique(
+            "servers",
+            "id",
+            self.servers.iter().map(|server| server.id.clone()),
+        )?;
         unique(
             "servers",
             "resource",
@@ -294,9 +307,13 @@ impl Config {
         for server in &self.servers {
             let key = format!("servers.{}", server.id);
             if !scope::is_server(&server.id) {
-                return Err(OpenError::config(key, "a server id has 1 to 64 of a-z, 0-9 and `-`"));
+                return Err(OpenError::config(
+                    key,
+                    "a server id has 1 to 64 of a-z, 0-9 and `-`",
+                ));
             }
-            let url = uri::absolute(&server.resource).map_err(|error| OpenError::config(key.as_str(), error))?;
+            let url =
+                uri::absolute(&server.resource).map_err(|error| OpenError::config(key.as_str(), error))?;
             if !matches!(url.scheme(), "https" | "http") {
                 return Err(OpenError::config(key, "`resource` is an http(s) URL"));
             }
@@ -316,7 +333,10 @@ fn unique(key: &str, member: &str, values: impl Iterator<Item = String>) -> Resu
     let mut seen = BTreeSet::new();
     for value in values {
         if seen.contains(&value) {
-            return Err(OpenError::config(key, format!("`{member}` `{value}` is there twice")));
+            return Err(OpenError::config(
+                key,
+                format!("`{member}` `{value}` is there twice"),
+            ));
         }
         seen.insert(value);
     }

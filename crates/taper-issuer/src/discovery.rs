@@ -38,7 +38,10 @@ pub(crate) async fn readyz(Extract(state): Extract<State>) -> Response {
         Ok(()) => http::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "stopping" })),
         Err(error) => {
             tracing::error!(%error, "not ready");
-            http::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "the store has failed" }))
+            http::json(
+                StatusCode::SERVICE_UNAVAILABLE,
+                &json!({ "status": "the store has failed" }),
+            )
         }
     }
 }

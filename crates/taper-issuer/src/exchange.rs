@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use taper_capability::{Caveat, Party, ResourceMatch, Right, is_server};
 use taper_oauth::{ErrorCode, ExchangeRequest, McpDetail, Scope, ScopeTool, ToolSelection};
-use taper_policy::grant::{self, GrantPolicy, GrantRefusal, GrantRequest, GrantTerms, RefusalCode};
+use taper_policy::grant::{self, GrantPolicy, GrantRefusal, GrantRequest, GrantTerms};
 
 use crate::error::Refusal;
 use crate::rules;
@@ -43,6 +43,9 @@ pub(crate) struct Asker {
 /// The configured bounds of every grant.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
+    /// Seconds; for a policy that states no lifetime.
+    pub(crate) default_ttl: i64,
+    /// Seconds.
     pub(crate) max_ttl: i64,
     pub(crate) max_depth: u32,
 }
@@ -143,7 +146,7 @@ pub(crate) fn decide(
         rights: terms.rights,
         audiences: audiences.into_iter().collect(),
         expires_at,
-        max_depth: terms.max_depth.min(bounds.max_depth),
+        max_depth: terms.max_depth.unwrap_or(bounds.max_depth).min(bounds.max_depth),
         caveats,
     })
 }
@@ -185,18 +188,17 @@ pub(crate) fn granted_details(terms: &Terms, wish: &Wish) -> Vec<McpDetail> {
         .collect()
 }
 
-fn expiry(
-    terms: &GrantTerms,
-    asker: &Asker,
-    wish: &Wish,
-    bounds: Bounds,
-    now: i64,
-) -> Result<i64, Refusal> {
-    let ttl = i64::try_from(terms.ttl).unwrap_or(i64::MAX).min(bounds.max_ttl);
+fn expiry(terms: &GrantTerms, asker: &Asker, wish: &Wish, bounds: Bounds, now: i64) -> Result<i64, Refusal> {
+    let stated = |ttl: u64| i64::try_from(ttl).unwrap_or(i64::MAX);
+    let ttl = terms.ttl.map_or(bounds.default_ttl, stated).min(bounds.max_ttl);
     let own = now.saturating_add(ttl);
     let end = terms.renew_until.unwrap_or(asker.subject_ends);
     let latest = end.min(wish.until.unwrap_or(i64::MAX));
-    let bounded = if rules::EXPIRY.holds(own <= latest) { own } else { latest };
+    let bounded = if rules::EXPIRY.holds(own <= latest) {
+        own
+    } else {
+        latest
+    };
     if bounded <= now {
         return Err(Refusal::new(
             rules::EXPIRY,
@@ -208,19 +210,21 @@ fn expiry(
 }
 
 fn refused_by_policy(refusal: GrantRefusal) -> Refusal {
-    match refusal.code {
-        RefusalCode::NothingGranted => nothing_granted(),
+    match refusal {
+        GrantRefusal::NothingGranted => nothing_granted(),
         // The reason of a `deny` is written for the operator; callers never read policy text (RULES 24).
-        RefusalCode::Denied(reason) => Refusal::new(
+        GrantRefusal::Denied(reason) => Refusal::new(
             rules::POLICY,
             ErrorCode::InvalidScope,
             "the policy of this server denies it",
         )
         .with_detail(reason),
-        RefusalCode::Error(reason) => {
-            Refusal::new(rules::POLICY, ErrorCode::ServerError, "the policy could not be evaluated")
-                .with_detail(reason)
-        }
+        GrantRefusal::Error(reason) => Refusal::new(
+            rules::POLICY,
+            ErrorCode::ServerError,
+            "the policy could not be evaluated",
+        )
+        .with_detail(reason),
     }
 }
 

@@ -74,9 +74,10 @@ pub(crate) fn refusal(refusal: &Refusal) -> Response {
     let mut response = json(status, &refusal.answer.body());
     if refusal.answer.code() == ErrorCode::InvalidClient {
         // RFC 9110 §15.5.2: a 401 names a way to authenticate.
-        response
-            .headers_mut()
-            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"taper\""));
+        response.headers_mut().insert(
+            WWW_AUTHENTICATE,
+            HeaderValue::from_static("Basic realm=\"taper\""),
+        );
     }
     response
 }

@@ -179,7 +179,10 @@ fn public_router(state: State) -> Router {
         .route("/readyz", get(discovery::readyz));
     if !base.is_empty() {
         // Many clients append the segment instead of inserting it.
-        router = router.route(&at("/.well-known/oauth-authorization-server"), get(discovery::metadata));
+        router = router.route(
+            &at("/.well-known/oauth-authorization-server"),
+            get(discovery::metadata),
+        );
     }
     router.with_state(state)
 }

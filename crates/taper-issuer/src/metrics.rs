@@ -76,9 +76,16 @@ impl Metrics {
             &self.revocations,
         );
         let name = "taper_issuer_refusals_total";
-        let _ = writeln!(text, "# HELP {name} Requests refused, by error code.\n# TYPE {name} counter");
+        let _ = writeln!(
+            text,
+            "# HELP {name} Requests refused, by error code.\n# TYPE {name} counter"
+        );
         for (code, counter) in ErrorCode::ALL.iter().zip(&self.refusals) {
-            let _ = writeln!(text, "{name}{{code=\"{code}\"}} {}", counter.load(Ordering::Relaxed));
+            let _ = writeln!(
+                text,
+                "{name}{{code=\"{code}\"}} {}",
+                counter.load(Ordering::Relaxed)
+            );
         }
         text
     }
@@ -107,8 +114,14 @@ mod tests {
         metrics.granted();
         let text = metrics.render();
         assert!(text.contains("taper_issuer_grants_total 1\n"), "{text}");
-        assert!(text.contains("taper_issuer_refusals_total{code=\"invalid_target\"} 3\n"), "{text}");
-        assert!(text.contains("taper_issuer_refusals_total{code=\"invalid_scope\"} 0\n"), "{text}");
+        assert!(
+            text.contains("taper_issuer_refusals_total{code=\"invalid_target\"} 3\n"),
+            "{text}"
+        );
+        assert!(
+            text.contains("taper_issuer_refusals_total{code=\"invalid_scope\"} 0\n"),
+            "{text}"
+        );
         let logged = (0..100).filter(|_| metrics.may_log(8)).count();
         assert_eq!(logged as u64, LOGGED_PER_SECOND);
         assert!(metrics.may_log(9));

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderValue};
 use rand_core::CryptoRngCore;
-use taper_dpop::{Error, Expectation, NonceKey, NonceRule, Proof, TokenHash, VerifiedProof, base64url_encode};
+use taper_dpop::{
+    Error, Expectation, NonceKey, NonceRule, Proof, TokenHash, VerifiedProof, base64url_encode,
+};
 use taper_oauth::ErrorCode;
 use taper_store::{Seen, SeenProofs};
 
@@ -89,9 +91,8 @@ impl<S: SeenProofs> ProofGate<S> {
     pub(crate) fn spend(&self, proof: &VerifiedProof, account: &str, now: i64) -> Result<(), Refusal> {
         let jkt = *proof.thumbprint().as_bytes();
         let jti = base64url_encode(proof.jti_hash());
-        let busy = |description: &str| {
-            Refusal::new(rules::REPLAY, ErrorCode::TemporarilyUnavailable, description)
-        };
+        let busy =
+            |description: &str| Refusal::new(rules::REPLAY, ErrorCode::TemporarilyUnavailable, description);
         match self
             .seen
             .insert_once(account, jkt, &jti, proof.replayable_until(), now)
@@ -134,8 +135,13 @@ impl Proven<'_> {
 }
 
 fn only_header(headers: &HeaderMap) -> Result<&str, Refusal> {
-    let missing =
-        || Refusal::new(rules::PROOF, ErrorCode::InvalidDpopProof, "exactly one `DPoP` header is wanted");
+    let missing = || {
+        Refusal::new(
+            rules::PROOF,
+            ErrorCode::InvalidDpopProof,
+            "exactly one `DPoP` header is wanted",
+        )
+    };
     let mut values = headers.get_all("dpop").iter();
     match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().map_err(|_| missing()),

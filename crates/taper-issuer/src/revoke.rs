@@ -6,7 +6,7 @@ use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
-use taper_capability::VerifiedChain;
+use taper_capability::{Link, VerifiedChain};
 use taper_dpop::TokenHash;
 use taper_oauth::{ErrorCode, scope};
 use taper_store::{NewRevocation, RevocationKey, Revocations as _};
@@ -37,9 +37,7 @@ async fn revoked(state: &State, headers: &HeaderMap, body: Body) -> Result<Respo
         .map_err(|answer| Refusal::answered(rules::FORM, answer))?;
     let now = state.clock.unix();
     let url = state.parts.url("/revoke");
-    let proven = state
-        .gate
-        .verify(headers, &url, Some(TokenHash::of(text)), now)?;
+    let proven = state.gate.verify(headers, &url, Some(TokenHash::of(text)), now)?;
     proven
         .proof
         .binds(&bytes)
@@ -82,7 +80,11 @@ async fn revoked(state: &State, headers: &HeaderMap, body: Body) -> Result<Respo
         .await
         .map_err(|error| Refusal::store(&error))?;
     state.metrics.revoked();
-    tracing::info!(grant.id = chain.grant_id(), grant.client = client.id(), "grant revoked by its client");
+    tracing::info!(
+        grant.id = chain.grant_id(),
+        grant.client = client.id(),
+        "grant revoked by its client"
+    );
     Ok(done())
 }
 
@@ -121,7 +123,8 @@ fn revocation_keys(chain: &VerifiedChain) -> Vec<RevocationKey> {
             sub: subject.sub.clone(),
         },
     ];
-    keys.extend(chain.holders().map(|jkt| RevocationKey::Holder(jkt.to_string())));
+    let holder = |link: &Link| RevocationKey::Holder(link.holder.thumbprint().to_string());
+    keys.extend(chain.links().iter().map(holder));
     keys.extend(chain.branch_ids().iter().map(|id| RevocationKey::Branch(hex(id))));
     keys
 }
@@ -146,5 +149,9 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn done() -> Response {
-    (StatusCode::OK, [(CACHE_CONTROL, HeaderValue::from_static("no-store"))]).into_response()
+    (
+        StatusCode::OK,
+        [(CACHE_CONTROL, HeaderValue::from_static("no-store"))],
+    )
+        .into_response()
 }

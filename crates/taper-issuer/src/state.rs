@@ -71,7 +71,9 @@ impl Parts {
         let policy = GrantPolicy::load(&files).map_err(|error| OpenError::Policy(error.to_string()))?;
         let mut roots = Roots::new();
         for key in &keys {
-            roots = roots.trust(&config.issuer, key.id(), key.public(), Vec::new());
+            roots = roots
+                .trust(&config.issuer, key.id(), key.public(), None)
+                .map_err(|error| OpenError::config("root_keys", error))?;
         }
         let secret = |source| OpenError::Secret {
             key: "admin_token".to_owned(),

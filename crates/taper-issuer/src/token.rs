@@ -80,7 +80,10 @@ async fn identify(
         .await?;
     let actor = match &request.actor_token {
         None => None,
-        Some((token, kind)) => Some((token, trust.verify(Role::Actor, token.expose(), *kind, client).await?)),
+        Some((token, kind)) => Some((
+            token,
+            trust.verify(Role::Actor, token.expose(), *kind, client).await?,
+        )),
     };
     let now = state.clock.unix();
     // One proof has one `ath`; where both tokens are bound, the actor's key is compared below.
@@ -204,7 +207,10 @@ impl Shared {
             )
             .with_detail(detail)
         };
-        let root = parts.keys.first().ok_or_else(|| failed("no root key".to_owned()))?;
+        let root = parts
+            .keys
+            .first()
+            .ok_or_else(|| failed("no root key".to_owned()))?;
         let grant = Grant {
             issuer: parts.issuer.clone(),
             id: Grant::new_id(&mut rng::os()),
@@ -263,7 +269,12 @@ impl Granted {
             details,
         );
         let bytes = answer.to_json().map_err(|error| {
-            Refusal::new(rules::FORM, ErrorCode::ServerError, "the answer could not be written").with_detail(error)
+            Refusal::new(
+                rules::FORM,
+                ErrorCode::ServerError,
+                "the answer could not be written",
+            )
+            .with_detail(error)
         })?;
         Ok(http::json_bytes(StatusCode::OK, bytes.to_vec()))
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use taper_oauth::jwk::MAX_SET;
 use taper_oauth::metadata::MAX_DOCUMENT;
 use taper_oauth::{
-    ErrorCode, Expected, FetchPlan, JwksCache, JwksLimits, Jwk, KeyRefusal, KeySource, Lookup,
+    ErrorCode, Expected, FetchPlan, Jwk, JwksCache, JwksLimits, KeyRefusal, KeySource, Lookup,
     SigningAlgorithm, SubjectClaims, TokenType, TrustedIssuer, UnverifiedJwt,
 };
 use taper_service::clock::SharedClock;
@@ -71,8 +71,9 @@ impl Trust {
         let mut roots = Vec::new();
         for file in &config.outbound.ca_files {
             let path = resolve(folder, file);
-            let bundle = std::fs::read(&path)
-                .map_err(|error| OpenError::config("outbound.ca_files", format!("{}: {error}", path.display())))?;
+            let bundle = std::fs::read(&path).map_err(|error| {
+                OpenError::config("outbound.ca_files", format!("{}: {error}", path.display()))
+            })?;
             roots.push(bundle);
         }
         let fetcher = |allow_loopback_http| {
@@ -103,7 +104,11 @@ impl Trust {
             };
             issuers.insert(trusted.issuer.clone(), Arc::new(source));
         }
-        Ok(Self { issuers, clock, tasks })
+        Ok(Self {
+            issuers,
+            clock,
+            tasks,
+        })
     }
 
     /// Verifies the token that came as `role` and was declared as `declared`.
@@ -140,7 +145,9 @@ impl Trust {
             .ok_or_else(|| refused(&KeyRefusal::UnknownIssuer))?;
         // Before any key is fetched for it.
         if !source.rules.algorithms.contains(&jwt.algorithm()) {
-            return Err(refused(&taper_oauth::JwtError::AlgorithmNotAccepted(jwt.algorithm())));
+            return Err(refused(&taper_oauth::JwtError::AlgorithmNotAccepted(
+                jwt.algorithm(),
+            )));
         }
         let key = self
             .key(source, jwt.kid(), jwt.algorithm())
@@ -200,16 +207,22 @@ impl Source {
         let issuer = self.rules.issuer.as_str();
         let done = match plan {
             FetchPlan::Jwks { url } => match self.document(&url, MAX_SET).await {
-                Some(bytes) => self.with_cache(|cache| match cache.apply_jwks(issuer, &bytes, clock.unix()) {
-                    Ok(skipped) => {
-                        tracing::info!(trusted.issuer = issuer, keys.skipped = skipped.len(), "keys fetched");
-                        true
-                    }
-                    Err(error) => {
-                        tracing::warn!(trusted.issuer = issuer, %error, "key set refused");
-                        false
-                    }
-                }),
+                Some(bytes) => {
+                    self.with_cache(|cache| match cache.apply_jwks(issuer, &bytes, clock.unix()) {
+                        Ok(skipped) => {
+                            tracing::info!(
+                                trusted.issuer = issuer,
+                                keys.skipped = skipped.len(),
+                                "keys fetched"
+                            );
+                            true
+                        }
+                        Err(error) => {
+                            tracing::warn!(trusted.issuer = issuer, %error, "key set refused");
+                            false
+                        }
+                    })
+                }
                 None => false,
             },
             FetchPlan::Discovery { urls } => self.discover(&urls, clock).await,

@@ -1,0 +1,9 @@
+//! The endpoints, from the request to the answer, against a provider on loopback.
+
+mod admin;
+mod discovery;
+mod exchange;
+mod provider;
+mod revocation;
+mod start;
+mod support;

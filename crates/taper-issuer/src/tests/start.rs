@@ -1,0 +1,132 @@
+//! Configuration, opening, serving on real ports, opening again.
+
+use std::time::Duration;
+
+use taper_service::clock::{ManualClock, SharedClock};
+use taper_service::config::parse;
+use taper_service::fetch::{FetchRules, Fetcher};
+use taper_service::shutdown::Shutdown;
+
+use super::support::{ISSUER, NOW, config_text, write_files};
+use crate::{Config, Issuer, check};
+
+const PROVIDER: &str = "http://127.0.0.1:1";
+
+fn clock() -> SharedClock {
+    ManualClock::shared(NOW) as SharedClock
+}
+
+#[test]
+fn configurations() {
+    let check = |from: &str, to: &str, expected: Option<&str>| {
+        let folder = tempfile::tempdir().unwrap();
+        write_files(folder.path());
+        let text = config_text(PROVIDER);
+        assert!(text.contains(from), "{from}");
+        let outcome = parse::<Config>(&text.replace(from, to), "issuer.toml")
+            .map_err(|error| error.to_string())
+            .and_then(|config| check(&config, folder.path(), &clock()).map_err(|error| error.to_string()));
+        match expected {
+            None => assert_eq!(outcome, Ok(()), "{to}"),
+            Some(part) => {
+                let message = outcome.unwrap_err();
+                assert!(message.contains(part), "{to}: {message}");
+            }
+        }
+        assert!(!folder.path().join("state").exists(), "a check opens no state");
+    };
+    check("nonce", "nonce", None);
+    check("nonce = ", "nonse = ", Some("did you mean `nonce`"));
+    check(ISSUER, "https://issuer.example/", Some("slash"));
+    check(ISSUER, "http://issuer.example", Some("https is required"));
+    check(ISSUER, "https://issuer.example/a{b}", Some("`issuer`"));
+    check(
+        "development = true",
+        "development = false",
+        Some("development provider"),
+    );
+    check(
+        "insecure_loopback = true",
+        "insecure_loopback = false",
+        Some("https is required"),
+    );
+    check("id = 7", "id = 7, file = \"root.jwk\" }, { id = 7", Some("twice"));
+    check("\"root.jwk\"", "\"absent.jwk\"", Some("absent.jwk"));
+    check("\"root.jwk\"", "\"admin-token\"", Some("admin-token"));
+    check("\"grant.datalog\"", "\"absent.datalog\"", Some("absent.datalog"));
+    check("\"grant.datalog\"", "", Some("policies"));
+    check(
+        "{ file = \"admin-token\" }",
+        "\"secret\"",
+        Some("a secret is not written here"),
+    );
+    check(
+        "{ file = \"admin-token\" }",
+        "{ file = \"absent\" }",
+        Some("admin_token"),
+    );
+    check(
+        "id_token_clients = [\"web\"]",
+        "id_token_clients = [\"agent\"]",
+        Some("with a secret"),
+    );
+    check(
+        "{ id = \"agent\" }",
+        "{ id = \"agent\", feed = true }",
+        Some("need a `secret`"),
+    );
+    check("{ id = \"agent\" }", "{ id = \"other\" }", Some("twice"));
+    check("id = \"git\"", "id = \"Git\"", Some("server id"));
+    check("id = \"wiki\"", "id = \"git\"", Some("twice"));
+    check("nonce = \"off\"", "default_ttl = \"2d\"", Some("default_ttl"));
+}
+
+#[test]
+fn a_policy_that_does_not_load_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    write_files(folder.path());
+    std::fs::write(folder.path().join("grant.datalog"), "grant_ttl(").unwrap();
+    let config: Config = parse(&config_text(PROVIDER), "issuer.toml").unwrap();
+    let message = check(&config, folder.path(), &clock()).unwrap_err().to_string();
+    assert!(message.contains("grant.datalog:1:"), "{message}");
+}
+
+#[tokio::test]
+async fn it_serves_on_its_ports_ends_and_opens_again() {
+    let folder = tempfile::tempdir().unwrap();
+    write_files(folder.path());
+    let fetcher = Fetcher::new(&FetchRules {
+        allow_loopback_http: true,
+        ..FetchRules::default()
+    })
+    .unwrap();
+    for _ in 0..2 {
+        let config: Config = parse(&config_text(PROVIDER), "issuer.toml").unwrap();
+        let issuer = Issuer::open(config.clone(), folder.path(), clock()).unwrap();
+        assert!(
+            Issuer::open(config, folder.path(), clock()).is_err(),
+            "the state has one owner"
+        );
+        let bound = issuer.bind().await.unwrap();
+        let (public, admin) = (bound.public_addr(), bound.admin_addr());
+        let shutdown = Shutdown::new();
+        shutdown.spawn("issuer", bound.serve(shutdown.clone()));
+        for url in [
+            format!("http://{public}/readyz"),
+            format!("http://{admin}/metrics"),
+        ] {
+            let answer = fetcher.get(&url, 65_536).await.unwrap();
+            assert_eq!(answer.status, 200, "{url}");
+        }
+        shutdown.trigger();
+        shutdown.drain(Duration::from_secs(20)).await.unwrap();
+        assert!(
+            fetcher
+                .get(format!("http://{public}/readyz"), 65_536)
+                .await
+                .is_err()
+        );
+    }
+    let verified = taper_store::verify_dir(&folder.path().join("state"));
+    assert!(verified.is_ok(), "{verified:?}");
+}
