@@ -21,6 +21,7 @@ mod caveat_read;
 mod chain;
 mod delegate;
 mod error;
+pub mod forgery;
 mod grant;
 mod issue;
 pub mod json;
