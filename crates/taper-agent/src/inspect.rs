@@ -125,7 +125,11 @@ impl Report {
                 depth: link.depth,
                 expires_at: link.expires_at,
                 note: link.note.clone(),
-                caveats: link.caveats.iter().filter_map(|check| check.caveat().cloned()).collect(),
+                caveats: link
+                    .caveats
+                    .iter()
+                    .filter_map(|check| check.caveat().cloned())
+                    .collect(),
                 other_checks: others.map(|check| check.datalog()).collect(),
             }
         };
@@ -148,7 +152,11 @@ impl Report {
     /// The report for people, as it stands at `now` (seconds since the Unix epoch). It has one line
     /// for each part and each link, whatever the chain's texts hold.
     pub fn to_text(&self, now: i64) -> String {
-        let mut lines = vec![if self.verified { "verified".to_owned() } else { WARNING.to_owned() }];
+        let mut lines = vec![if self.verified {
+            "verified".to_owned()
+        } else {
+            WARNING.to_owned()
+        }];
         let party = |party: &Party| format!("{} at {}", printable(&party.sub), printable(&party.iss));
         let mut part = |name: &str, value: String| lines.push(format!("{name:<9} {value}"));
         part("issuer", printable(&self.issuer));
@@ -160,9 +168,19 @@ impl Report {
         part("client", printable(&self.client));
         part("audience", list(&self.audiences));
         part("rights", list(&self.rights));
-        part("until", format!("{} ({})", rfc3339(self.expires_at), remaining(self.expires_at, now)));
+        part(
+            "until",
+            format!(
+                "{} ({})",
+                rfc3339(self.expires_at),
+                remaining(self.expires_at, now)
+            ),
+        );
         let depth = self.links.last().map_or(0, |link| link.depth);
-        part("handed on", format!("{depth} of at most {} times", self.max_depth));
+        part(
+            "handed on",
+            format!("{depth} of at most {} times", self.max_depth),
+        );
         lines.extend(self.links.iter().map(LinkReport::to_line));
         lines.join("\n")
     }
@@ -183,7 +201,11 @@ impl LinkReport {
             rfc3339(self.expires_at)
         );
         let others = self.other_checks.iter().map(|check| printable(check));
-        let says = self.caveats.iter().map(|caveat| printable(&caveat.to_string())).chain(others);
+        let says = self
+            .caveats
+            .iter()
+            .map(|caveat| printable(&caveat.to_string()))
+            .chain(others);
         // Writing to a string does not fail.
         for restriction in says {
             let _ = write!(line, "; {restriction}");
@@ -204,7 +226,11 @@ fn kind_name(kind: LinkKind) -> &'static str {
 }
 
 fn list(texts: &[String]) -> String {
-    texts.iter().map(|text| printable(text)).collect::<Vec<_>>().join(", ")
+    texts
+        .iter()
+        .map(|text| printable(text))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn remaining(expires_at: i64, now: i64) -> String {
@@ -217,7 +243,7 @@ fn remaining(expires_at: i64, now: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{NOW, Chain};
+    use crate::testing::{Chain, NOW};
     use taper_capability::{Delegation, ResourceMatch, Roots, Verifier};
     use taper_dpop::{Algorithm, PrivateKey};
     use taper_service::rng;
@@ -241,24 +267,38 @@ mod tests {
         assert_eq!(text.lines().count(), 9 + 2, "{text}");
         assert!(!text.contains(['\u{1b}', '\r', '\u{202e}']), "{text:?}");
         assert!(text.starts_with("UNVERIFIED"));
-        assert!(text.ends_with(r#"note "fine\u{a}  2 narrowing x\u{1b}[31m\u{202e}\"""#), "{text}");
+        assert!(
+            text.ends_with(r#"note "fine\u{a}  2 narrowing x\u{1b}[31m\u{202e}\"""#),
+            "{text}"
+        );
         assert!(text.contains("2026-01-31T09:40:00Z (10m left)"), "{text}");
         assert!(text.contains("handed on 1 of at most 3 times"), "{text}");
         assert!(report.to_text(NOW + 600).contains("(expired)"));
         let json = report.to_json();
         assert_eq!(json["verified"], false);
         assert_eq!(json["links"][1]["kind"], "hand-over");
-        assert_eq!(json["links"][1]["holder"], child.public().thumbprint().to_string());
+        assert_eq!(
+            json["links"][1]["holder"],
+            child.public().thumbprint().to_string()
+        );
     }
 
     #[test]
     fn verified_and_unverified_reports_agree() {
         let chain = Chain::new();
-        let roots = Roots::new().trust(&chain.issuer, 1, chain.root.public(), None).unwrap();
+        let roots = Roots::new()
+            .trust(&chain.issuer, 1, chain.root.public(), None)
+            .unwrap();
         let decoded = UnverifiedToken::decode(chain.token.as_str()).unwrap();
         let verified = Report::verified(&Verifier::new(roots).verify(decoded, NOW).unwrap());
         let unverified = Report::unverified(&chain.token).unwrap();
         assert!(verified.verified && !unverified.verified);
-        assert_eq!(Report { verified: false, ..verified }, unverified);
+        assert_eq!(
+            Report {
+                verified: false,
+                ..verified
+            },
+            unverified
+        );
     }
 }

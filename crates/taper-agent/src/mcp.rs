@@ -163,7 +163,14 @@ impl McpClient {
             token: Some(self.credential.token()),
             presents: true,
         };
-        proven::send(&self.fetcher, self.clock.as_ref(), prover, outgoing, &mut self.nonce).await
+        proven::send(
+            &self.fetcher,
+            self.clock.as_ref(),
+            prover,
+            outgoing,
+            &mut self.nonce,
+        )
+        .await
     }
 
     async fn initialize(&mut self) -> Result<(), Error> {

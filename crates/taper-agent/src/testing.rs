@@ -36,7 +36,12 @@ impl Chain {
         let root = RootKey::generate(1, &mut rng::os());
         let token = grant(issuer, &key.public(), &root);
         let issuer = issuer.to_owned();
-        Self { issuer, root, key, token }
+        Self {
+            issuer,
+            root,
+            key,
+            token,
+        }
     }
 }
 
@@ -44,7 +49,10 @@ pub(crate) fn grant(issuer: &str, holder: &PublicKey, root: &RootKey) -> Token {
     let grant = Grant {
         issuer: issuer.to_owned(),
         id: Grant::new_id(&mut rng::os()),
-        subject: Party { iss: "https://idp.example".into(), sub: "alice".into() },
+        subject: Party {
+            iss: "https://idp.example".into(),
+            sub: "alice".into(),
+        },
         client: "dev".into(),
         actor: None,
         holder: holder.clone(),
@@ -100,11 +108,18 @@ impl Server {
                 answer.unwrap_or_else(|| http::StatusCode::IM_A_TEAPOT.into_response())
             }
         });
-        let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), EdgeLimits::default()).await.unwrap();
+        let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), EdgeLimits::default())
+            .await
+            .unwrap();
         let url = format!("http://{}", bound.local_addr());
         let shutdown = Shutdown::new();
         shutdown.spawn("server", bound.serve(router, shutdown.clone()));
-        Self { url, answers, seen, shutdown }
+        Self {
+            url,
+            answers,
+            seen,
+            shutdown,
+        }
     }
 
     pub(crate) fn will_answer(&self, answer: impl IntoResponse) {

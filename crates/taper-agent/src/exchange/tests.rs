@@ -94,10 +94,19 @@ async fn answers_that_are_not_for_us_are_refused() {
         Json(answer)
     };
     for (answer, reason) in [
-        (answer(&grant(&server.url, &self::key().public(), &root)), "held by another key"),
-        (answer(&grant("https://issuer.example", &key.public(), &root)), "another issuer"),
+        (
+            answer(&grant(&server.url, &self::key().public(), &root)),
+            "held by another key",
+        ),
+        (
+            answer(&grant("https://issuer.example", &key.public(), &root)),
+            "another issuer",
+        ),
         (with("token_type", json!("Bearer")), "token_type"),
-        (with("issued_token_type", json!("urn:ietf:params:oauth:token-type:jwt")), "issued_token_type"),
+        (
+            with("issued_token_type", json!("urn:ietf:params:oauth:token-type:jwt")),
+            "issued_token_type",
+        ),
         (with("access_token", json!("!")), ""),
     ] {
         server.will_answer(answer);
@@ -162,7 +171,9 @@ async fn a_client_secret_goes_into_the_header_only() {
         secret: Some(Secret::new("hunter2")),
     };
     let request = ExchangeRequest::new(Secret::new(SUBJECT), TokenType::AccessToken);
-    exchange(&issuer, &client, request, &key, clock().as_ref()).await.unwrap_err();
+    exchange(&issuer, &client, request, &key, clock().as_ref())
+        .await
+        .unwrap_err();
     let seen = &server.seen()[1];
     assert_eq!(seen.headers["authorization"], "Basic ZGV2Omh1bnRlcjI=");
     let form = check_request(&server, seen, &key, None);
@@ -172,15 +183,28 @@ async fn a_client_secret_goes_into_the_header_only() {
 #[tokio::test]
 async fn metadata_of_another_issuer_is_refused() {
     let server = Server::start().await;
-    server.will_answer(Json(AuthorizationServerMetadata::for_issuer("https://issuer.example")));
-    assert!(matches!(Issuer::discover(&server.url).await, Err(Error::Answer { .. })));
+    server.will_answer(Json(AuthorizationServerMetadata::for_issuer(
+        "https://issuer.example",
+    )));
+    assert!(matches!(
+        Issuer::discover(&server.url).await,
+        Err(Error::Answer { .. })
+    ));
     let mut metadata = AuthorizationServerMetadata::for_issuer(&server.url);
     metadata.token_endpoint = Some("http://192.0.2.1/token".into());
     server.will_answer(Json(metadata));
     let issuer = Issuer::discover(&server.url).await.unwrap();
     let error = run(&issuer, &key(), SUBJECT).await.unwrap_err();
     assert!(error.to_string().contains("token_endpoint"), "{error}");
-    for bad in ["", "issuer.example", "http://issuer.example", "https://issuer.example/?x=1"] {
-        assert!(matches!(Issuer::discover(bad).await, Err(Error::Url { .. })), "{bad}");
+    for bad in [
+        "",
+        "issuer.example",
+        "http://issuer.example",
+        "https://issuer.example/?x=1",
+    ] {
+        assert!(
+            matches!(Issuer::discover(bad).await, Err(Error::Url { .. })),
+            "{bad}"
+        );
     }
 }

@@ -111,12 +111,16 @@ pub(super) fn header(text: &str) -> Result<HeaderValue, Error> {
 /// Why there is none.
 pub(super) fn answer_to(id: u64, answer: &Fetched) -> Result<Result<Value, RpcError>, String> {
     let parse = |bytes: &[u8]| serde_json::from_slice::<Answer>(bytes).ok();
-    let fitting = |message: &Answer| message.id == id && (message.result.is_some() || message.error.is_some());
+    let fitting =
+        |message: &Answer| message.id == id && (message.result.is_some() || message.error.is_some());
     let message = if is(answer, JSON) {
         parse(&answer.body).filter(fitting)
     } else if is(answer, EVENT_STREAM) {
         let events = sse::events(&answer.body);
-        events.iter().filter_map(|data| parse(data.as_bytes())).find(fitting)
+        events
+            .iter()
+            .filter_map(|data| parse(data.as_bytes()))
+            .find(fitting)
     } else {
         return Err("it is neither JSON nor an event stream".to_owned());
     };
@@ -181,7 +185,11 @@ mod tests {
             Some(Err(4403)),
         );
         check("application/json", r#"{"jsonrpc":"2.0","id":8,"result":1}"#, None);
-        check("application/json", r#"{"jsonrpc":"2.0","id":"7","result":1}"#, None);
+        check(
+            "application/json",
+            r#"{"jsonrpc":"2.0","id":"7","result":1}"#,
+            None,
+        );
         check("application/json", r#"{"jsonrpc":"2.0","id":7}"#, None);
         check("text/html", ok, None);
         let stream = format!(

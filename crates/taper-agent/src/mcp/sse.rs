@@ -38,7 +38,8 @@ mod tests {
 
     #[test]
     fn streams() {
-        let check = |stream: &str, expected: &[&str]| assert_eq!(events(stream.as_bytes()), expected, "{stream:?}");
+        let check =
+            |stream: &str, expected: &[&str]| assert_eq!(events(stream.as_bytes()), expected, "{stream:?}");
         check("", &[]);
         check("data: a\n\n", &["a"]);
         check("data:a\n\n", &["a"]);

@@ -25,7 +25,12 @@ fn check_proof(server: &Server, seen: &Seen) -> String {
         nonce: NonceRule::Unused,
         now: NOW,
     };
-    let proof = Proof::parse(&proof).unwrap().check(&expectation).unwrap().verify().unwrap();
+    let proof = Proof::parse(&proof)
+        .unwrap()
+        .check(&expectation)
+        .unwrap()
+        .verify()
+        .unwrap();
     if seen.method == "POST" {
         assert_eq!(proof.binds(&seen.body), Ok(true));
     }
@@ -121,11 +126,15 @@ async fn a_refusal_keeps_everything_that_was_said() {
     let caveat = json!({"resource": {"kind": "repo", "matches": {"one_of": ["acme/web"]}}});
     server.will_answer((
         StatusCode::FORBIDDEN,
-        Json(json!({"jsonrpc": "2.0", "id": 1, "error": {"code": 4403, "message": "a caveat refused",
-            "data": {"decision_id": "d1", "rule": "R-22", "link": 1, "caveat": caveat, "obtainable": []}}})),
+        Json(
+            json!({"jsonrpc": "2.0", "id": 1, "error": {"code": 4403, "message": "a caveat refused",
+            "data": {"decision_id": "d1", "rule": "R-22", "link": 1, "caveat": caveat, "obtainable": []}}}),
+        ),
     ));
     let error = client.call("git_log", Map::new()).await.unwrap_err();
-    let Error::Refused(refusal) = error else { panic!("{error}") };
+    let Error::Refused(refusal) = error else {
+        panic!("{error}")
+    };
     assert_eq!((refusal.status, refusal.code), (403, Some(4403)));
     assert!(refusal.is_denial());
     let data = refusal.data.clone().unwrap();
@@ -138,19 +147,32 @@ async fn a_refusal_keeps_everything_that_was_said() {
 
     server.will_answer((
         StatusCode::FORBIDDEN,
-        [("www-authenticate", r#"DPoP error="insufficient_scope", scope="git:git_show""#)],
+        [(
+            "www-authenticate",
+            r#"DPoP error="insufficient_scope", scope="git:git_show""#,
+        )],
     ));
     let error = client.call("git_show", Map::new()).await.unwrap_err();
-    let Error::Refused(refusal) = error else { panic!("{error}") };
+    let Error::Refused(refusal) = error else {
+        panic!("{error}")
+    };
     assert_eq!(refusal.challenge.unwrap().param("scope"), Some("git:git_show"));
 
     server.will_answer((StatusCode::SERVICE_UNAVAILABLE, "\u{1b}[31m"));
     let error = client.call("git_show", Map::new()).await.unwrap_err();
-    assert!(matches!(&error, Error::Refused(refusal) if !refusal.is_denial()), "{error}");
+    assert!(
+        matches!(&error, Error::Refused(refusal) if !refusal.is_denial()),
+        "{error}"
+    );
 
-    server.will_answer(Json(json!({"jsonrpc": "2.0", "id": 4, "error": {"code": -32602, "message": "a\nb"}})));
+    server.will_answer(Json(
+        json!({"jsonrpc": "2.0", "id": 4, "error": {"code": -32602, "message": "a\nb"}}),
+    ));
     let error = client.call("git_show", Map::new()).await.unwrap_err();
-    assert_eq!(error.to_string(), "refused with status 200, code -32602: a\\u{a}b");
+    assert_eq!(
+        error.to_string(),
+        "refused with status 200, code -32602: a\\u{a}b"
+    );
 }
 
 #[tokio::test]
@@ -176,7 +198,9 @@ impl IntoResponseWith for Json<Value> {
     fn into_response_with(self, kind: &'static str) -> axum::response::Response {
         use axum::response::IntoResponse as _;
         let mut response = self.into_response();
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         response
     }
 }

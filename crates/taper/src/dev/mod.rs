@@ -9,9 +9,9 @@ use std::future::Future;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use axum::Router;
 use axum::response::Json;
 use axum::routing::get;
-use axum::Router;
 use serde_json::{Value, json};
 use taper_agent::keyfile;
 use taper_dpop::{Algorithm, PrivateKey, base64url_encode};
@@ -109,7 +109,9 @@ impl Provider {
         if !listener.local_addr()?.ip().is_loopback() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, Error::NotLoopback));
         }
-        axum::serve(listener, self.router()).with_graceful_shutdown(stop).await
+        axum::serve(listener, self.router())
+            .with_graceful_shutdown(stop)
+            .await
     }
 
     fn router(&self) -> Router {
@@ -119,7 +121,10 @@ impl Provider {
                 &format!("{PATH}/.well-known/openid-configuration"),
                 get(move || async move { Json(metadata) }),
             )
-            .route(&format!("{PATH}/jwks.json"), get(move || async move { Json(keys) }))
+            .route(
+                &format!("{PATH}/jwks.json"),
+                get(move || async move { Json(keys) }),
+            )
     }
 
     fn metadata(&self) -> Value {
@@ -209,7 +214,11 @@ mod tests {
     }
 
     fn alice(groups: &[String]) -> Subject<'_> {
-        Subject { name: "alice", groups, ttl: 60 }
+        Subject {
+            name: "alice",
+            groups,
+            ttl: 60,
+        }
     }
 
     #[test]
@@ -265,7 +274,11 @@ mod tests {
         assert!(matches!(mint(dir.path(), &alice(&[]), NOW), Err(Error::Key(_))));
         Provider::open(dir.path(), IDP).unwrap();
         let check = |name: &str, ttl, accepted| {
-            let subject = Subject { name, groups: &[], ttl };
+            let subject = Subject {
+                name,
+                groups: &[],
+                ttl,
+            };
             assert_eq!(mint(dir.path(), &subject, NOW).is_ok(), accepted, "{name} {ttl}");
         };
         check("alice", 1, true);
@@ -278,12 +291,17 @@ mod tests {
     #[tokio::test]
     async fn metadata_and_keys_are_published_and_marked() {
         let dir = tempfile::tempdir().unwrap();
-        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))
+            .await
+            .unwrap();
         let issuer = format!("http://{}{PATH}", listener.local_addr().unwrap());
         let provider = Provider::open(dir.path(), &issuer).unwrap();
         let keys = provider.keys();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-        let rules = FetchRules { allow_loopback_http: true, ..FetchRules::default() };
+        let rules = FetchRules {
+            allow_loopback_http: true,
+            ..FetchRules::default()
+        };
         let fetcher = Fetcher::new(&rules).unwrap();
         let reading = async {
             let read = async |url: String| {
@@ -293,7 +311,10 @@ mod tests {
             let metadata = read(format!("{issuer}/.well-known/openid-configuration")).await;
             assert_eq!(metadata["issuer"], *issuer);
             assert_eq!(metadata["taper_development"], true);
-            assert_eq!(read(metadata["jwks_uri"].as_str().unwrap().to_owned()).await, keys);
+            assert_eq!(
+                read(metadata["jwks_uri"].as_str().unwrap().to_owned()).await,
+                keys
+            );
             stop.send(()).unwrap();
         };
         let serving = provider.serve(listener, async { stopped.await.unwrap_or(()) });
@@ -306,7 +327,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let provider = Provider::open(dir.path(), IDP).unwrap();
         // Bound, so that the address is real, and dropped before anything could connect.
-        let listener = TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], 0))).await.unwrap();
+        let listener = TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], 0)))
+            .await
+            .unwrap();
         assert!(provider.serve(listener, async {}).await.is_err());
     }
 }

@@ -1,0 +1,132 @@
+//! The command line as types.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands;
+use crate::context::Format;
+
+/// Authority for AI agents that narrows at every hop.
+///
+/// Results go to stdout, talk goes to stderr; `-` is stdin. Exit codes: 0 ok, 1 failure, 2 denied,
+/// 3 invalid policy or configuration, 64 usage.
+#[derive(Debug, Parser)]
+#[command(
+    name = "taper",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Cli {
+    /// The form of the result.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORM")]
+    pub(crate) format: Format,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the whole story, end to end, and exit.
+    Demo(crate::demo::Args),
+    /// Run issuer, proxy and a sample server on this machine, for development.
+    Up(crate::up::Args),
+    /// Make a key pair; the private key goes to a file, the public JWK to stdout.
+    Keygen(commands::keygen::Args),
+    /// Exchange an access token for a capability.
+    Exchange(commands::exchange::Args),
+    /// Show what a capability says, without checking any of it.
+    Inspect(commands::inspect::Args),
+    /// Add restrictions to a capability for its own holder.
+    Narrow(commands::narrow::Args),
+    /// Hand a capability on to another key, with restrictions.
+    Delegate(commands::delegate::Args),
+    /// Check a capability against its issuer's keys, and show it.
+    Verify(commands::verify::Args),
+    /// Call a tool of an MCP server behind the proxy.
+    Call(commands::call::Args),
+    /// Take a capability, or everything about a grant, key or client, back.
+    Revoke(commands::revoke::Args),
+    /// Check, show or export the audit journals of a folder.
+    Audit(commands::audit::Args),
+    /// Run the issuer.
+    Issuer(commands::daemon::Args),
+    /// Run the proxy.
+    Proxy(commands::daemon::Args),
+    /// Print an access token of the development identity provider of `taper up`.
+    DevToken(commands::dev_token::Args),
+    /// Print a completion script for a shell.
+    Completions(commands::completions::Args),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn examples_of_the_help_are_accepted() {
+        let check = |line: &str, accepted: bool| {
+            let parsed = Cli::try_parse_from(line.split(' '));
+            assert_eq!(
+                parsed.is_ok(),
+                accepted,
+                "{line}: {:?}",
+                parsed.err().map(|e| e.to_string())
+            );
+        };
+        check("taper keygen --out key.jwk", true);
+        check("taper keygen --alg p256 --out key.jwk --format json", true);
+        check("taper keygen --alg rsa --out key.jwk", false);
+        check("taper keygen", false);
+        check(
+            "taper exchange --issuer http://127.0.0.1:1 --client-id dev --subject-token - --key k --scope git:git_log --scope hub:*",
+            true,
+        );
+        check(
+            "taper delegate t --key k --to child.jwk --tool git:git_log --repo acme/web --for 10m",
+            true,
+        );
+        check(
+            "taper delegate t --key k --to child.jwk --for 10m --until 2026-01-31T10:00:00Z",
+            false,
+        );
+        check("taper delegate t --key k --to child.jwk", false);
+        check("taper narrow t --key k --arg /max_count=5", true);
+        check(
+            "taper call --url http://127.0.0.1:1/git/mcp --token t --key k git_log repo_path=acme/web",
+            true,
+        );
+        check(
+            "taper call --url http://127.0.0.1:1/git/mcp --token t --key k --list",
+            true,
+        );
+        check(
+            "taper call --url http://127.0.0.1:1/git/mcp --token t --key k",
+            false,
+        );
+        check(
+            "taper revoke --issuer http://127.0.0.1:1 --token t --key k --client-id dev",
+            true,
+        );
+        check(
+            "taper revoke --grant g --admin-url http://127.0.0.1:1 --admin-token-file f",
+            true,
+        );
+        check("taper revoke --grant g", false);
+        check("taper revoke", false);
+        check("taper audit verify --dir d", true);
+        check("taper issuer --config c --check-config", true);
+        check(
+            "taper dev-token --dir d --subject alice --group eng --group ops --ttl 1h",
+            true,
+        );
+        check("taper completions bash", true);
+    }
+}

@@ -1,0 +1,55 @@
+//! The commands, one file each. A command reads its arguments and a [`Context`] and nothing else.
+
+pub(crate) mod audit;
+pub(crate) mod call;
+pub(crate) mod completions;
+pub(crate) mod daemon;
+pub(crate) mod delegate;
+pub(crate) mod dev_token;
+pub(crate) mod exchange;
+pub(crate) mod inspect;
+pub(crate) mod issuer;
+pub(crate) mod keygen;
+pub(crate) mod narrow;
+pub(crate) mod proxy;
+mod restrictions;
+pub(crate) mod revoke;
+#[cfg(test)]
+mod testing;
+pub(crate) mod verify;
+
+use std::path::Path;
+
+use taper_agent::keyfile;
+use taper_dpop::PrivateKey;
+
+use crate::cli::Command;
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// Runs one command.
+pub(crate) fn run(command: Command, context: &mut Context) -> Result<(), Failure> {
+    match command {
+        Command::Demo(args) => crate::demo::run(&args, context),
+        Command::Up(args) => crate::up::run(&args, context),
+        Command::Keygen(args) => keygen::run(args, context),
+        Command::Exchange(args) => exchange::run(args, context),
+        Command::Inspect(args) => inspect::run(args, context),
+        Command::Narrow(args) => narrow::run(args, context),
+        Command::Delegate(args) => delegate::run(args, context),
+        Command::Verify(args) => verify::run(args, context),
+        Command::Call(args) => call::run(args, context),
+        Command::Revoke(args) => revoke::run(args, context),
+        Command::Audit(args) => audit::run(args, context),
+        Command::Issuer(args) => issuer::run(args, context),
+        Command::Proxy(args) => proxy::run(args, context),
+        Command::DevToken(args) => dev_token::run(args, context),
+        Command::Completions(args) => completions::run(args, context),
+    }
+}
+
+/// Reads a holder's private key.
+fn read_key(path: &Path) -> Result<PrivateKey, Failure> {
+    keyfile::load(path)
+        .map_err(|e| Failure::from(e).next(format!("`taper keygen --out {}` makes one", path.display())))
+}

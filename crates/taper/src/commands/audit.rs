@@ -1,0 +1,209 @@
+//! `taper audit`: the journals of a folder, without the daemons.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use taper_agent::escape::printable;
+use taper_service::clock::rfc3339;
+use taper_store::{
+    Outcome, RecordKind, RevocationKey, StoredRecord, VerifyReport, find_journals, read_records, verify_dir,
+};
+
+use crate::context::{Context, Format};
+use crate::failure::Failure;
+
+/// The arguments of `taper audit`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Check every record and every checkpoint.
+    Verify(Folder),
+    /// Show the records, one line each.
+    Show(Folder),
+    /// Write the exact records as JSON lines.
+    Export(Folder),
+}
+
+#[derive(Debug, clap::Args)]
+struct Folder {
+    /// The folder; journals are looked for in it and below.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+}
+
+/// Checks, shows or exports.
+pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    match args.command {
+        Command::Verify(folder) => verify(&folder.dir, context),
+        Command::Show(folder) => each(&folder.dir, context, |context, dir, record| {
+            let json = json!({"journal": dir, "index": record.index, "record": record.record});
+            context.result(line(record), &json)
+        }),
+        Command::Export(folder) => each(&folder.dir, context, |context, dir, record| {
+            context.raw(export(dir, record).as_bytes())
+        }),
+    }
+}
+
+/// Journals to look at: none is a failure, or a wrong path would pass as an intact log.
+fn journals(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let found = find_journals(dir).map_err(Failure::failed)?;
+    if found.is_empty() {
+        let message = format!("there is no journal in `{}`", dir.display());
+        return Err(
+            Failure::failed(message).next("give the state folder of an issuer or a proxy with `--dir`")
+        );
+    }
+    Ok(found)
+}
+
+fn verify(dir: &Path, context: &mut Context) -> Result<(), Failure> {
+    let journals = journals(dir)?;
+    let mut damaged = 0;
+    let mut lines = Vec::new();
+    let mut reports = Vec::new();
+    for journal in &journals {
+        match verify_dir(journal) {
+            Ok(report) => {
+                damaged += usize::from(!report.is_ok());
+                lines.push(verdict(&report));
+                let mut json = serde_json::to_value(&report).map_err(Failure::failed)?;
+                if let Value::Object(members) = &mut json {
+                    members.insert("ok".to_owned(), report.is_ok().into());
+                }
+                reports.push(json);
+            }
+            Err(error) => {
+                damaged += 1;
+                lines.push(format!("unreadable {}: {error}", journal.display()));
+                reports.push(json!({"dir": journal, "ok": false, "error": error.to_string()}));
+            }
+        }
+    }
+    context.result(
+        lines.join("\n"),
+        &json!({"ok": damaged == 0, "journals": reports}),
+    )?;
+    if damaged == 0 {
+        return Ok(());
+    }
+    let message = format!("{damaged} of {} journals are damaged", journals.len());
+    Err(Failure::failed(message).next("keep a copy of the folder as it is before anything else"))
+}
+
+fn verdict(report: &VerifyReport) -> String {
+    let dir = report.dir.display();
+    if report.is_ok() {
+        let (records, root) = (report.records, report.root.as_deref().unwrap_or_default());
+        return format!(
+            "intact {dir}: {records} records, {} signed, root {root}",
+            report.tree_size
+        );
+    }
+    let bad = report
+        .first_bad
+        .as_ref()
+        .map(|bad| format!("record {} at byte {}: {}", bad.index, bad.offset, bad.reason));
+    let problems = bad.into_iter().chain(report.checkpoint_problems.iter().cloned());
+    let problems = problems
+        .map(|problem| printable(&problem))
+        .collect::<Vec<_>>()
+        .join("; ");
+    format!("DAMAGED {dir}: {problems}")
+}
+
+fn each(
+    dir: &Path,
+    context: &mut Context,
+    mut show: impl FnMut(&mut Context, &Path, &StoredRecord) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let journals = journals(dir)?;
+    let several = journals.len() > 1;
+    for journal in &journals {
+        if several && context.format() == Format::Text {
+            context.talk(format_args!("{}:", journal.display()));
+        }
+        for record in read_records(journal).map_err(Failure::failed)? {
+            let record = record.map_err(|e| {
+                Failure::failed(e).next(format!("`taper audit verify --dir {}`", journal.display()))
+            })?;
+            show(context, journal, &record)?;
+        }
+    }
+    Ok(())
+}
+
+/// The payload is embedded as it lies in the journal: parsed and written again, it would not be the
+/// text that the tree commits to.
+fn export(dir: &Path, record: &StoredRecord) -> String {
+    let salt: String = record.salt.iter().map(|byte| format!("{byte:02x}")).collect();
+    let dir = Value::from(dir.to_string_lossy());
+    let (index, payload) = (record.index, &record.payload);
+    format!("{{\"journal\":{dir},\"index\":{index},\"salt\":\"{salt}\",\"payload\":{payload}}}\n")
+}
+
+fn line(stored: &StoredRecord) -> String {
+    let at = rfc3339(stored.record.at_ms.div_euclid(1000));
+    let text = match &stored.record.kind {
+        RecordKind::Grant(grant) => format!(
+            "grant {} to {} ({}) by client {}: {}, until {}",
+            grant.grant_id,
+            grant.subject,
+            grant.subject_iss,
+            grant.client,
+            grant.rights.join(" "),
+            rfc3339(grant.expires_at)
+        ),
+        RecordKind::Revoked(revocation) => {
+            let name = match &revocation.what {
+                RevocationKey::Grant(name)
+                | RevocationKey::Branch(name)
+                | RevocationKey::Holder(name)
+                | RevocationKey::Client(name) => name.clone(),
+                RevocationKey::Subject { iss, sub } => format!("{sub} ({iss})"),
+            };
+            format!(
+                "revoked {} {name}, number {}",
+                revocation.what.kind(),
+                revocation.seq
+            )
+        }
+        RecordKind::Decision(decision) => {
+            let outcome = match decision.outcome {
+                Outcome::Allow => "allowed",
+                Outcome::Deny => "denied",
+                Outcome::Indeterminate => "undecided",
+            };
+            let resources = decision
+                .resources
+                .iter()
+                .map(|(kind, value)| format!(" {kind}={value}"));
+            format!(
+                "{outcome} {} {} {}{} to {} at depth {} of grant {}{}",
+                decision.server,
+                decision.method,
+                decision.tool.as_deref().unwrap_or_default(),
+                resources.collect::<String>(),
+                decision.holder_jkt,
+                decision.depth,
+                decision.grant_id,
+                decision
+                    .rule
+                    .as_ref()
+                    .map(|rule| format!(", rule {rule}"))
+                    .unwrap_or_default()
+            )
+        }
+        RecordKind::Policy { digest, files } => format!("policy {digest}: {}", files.join(" ")),
+        RecordKind::Started { role } => format!("{role} started"),
+    };
+    format!("{:>6} {at} {}", stored.index, printable(&text))
+}
+
+#[cfg(test)]
+mod tests;

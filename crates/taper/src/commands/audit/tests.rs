@@ -1,0 +1,103 @@
+use std::sync::Arc;
+
+use taper_service::rng;
+use taper_store::{Audit as _, EmbeddedStore, Record};
+
+use super::*;
+use crate::context::testing::{NOW, context};
+use crate::failure::Kind;
+
+/// A folder with one journal of three records; the second one holds what could deceive.
+async fn folder() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = EmbeddedStore::open(
+        &dir.path().join("state"),
+        "issuer",
+        Arc::new(|| NOW * 1000),
+        rng::os(),
+    )
+    .unwrap();
+    for role in ["issuer", "a\n\u{1b}[31m", "proxy"] {
+        let record = Record {
+            at_ms: NOW * 1000,
+            kind: RecordKind::Started { role: role.into() },
+        };
+        store.append(record).await.unwrap();
+    }
+    store.close().await.unwrap();
+    dir
+}
+
+fn journal(dir: &Path) -> PathBuf {
+    find_journals(dir).unwrap().pop().unwrap()
+}
+
+#[tokio::test]
+async fn an_intact_journal_passes_and_a_damaged_one_does_not() {
+    let dir = folder().await;
+    let (mut json, out, _) = context(Format::Json, "");
+    verify(dir.path(), &mut json).unwrap();
+    assert_eq!(out.json()["ok"], true);
+    assert_eq!(out.json()["journals"][0]["records"], 3);
+
+    let log = journal(dir.path()).join("journal.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+    let (mut text, out, _) = context(Format::Text, "");
+    assert_eq!(verify(dir.path(), &mut text).unwrap_err().kind(), Kind::Failure);
+    assert!(out.text().starts_with("DAMAGED"), "{}", out.text());
+}
+
+#[test]
+fn no_journal_is_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    for command in [Command::Verify, Command::Show, Command::Export] {
+        let (mut context, out, _) = context(Format::Text, "");
+        let args = Args {
+            command: command(Folder {
+                dir: dir.path().to_owned(),
+            }),
+        };
+        assert_eq!(run(args, &mut context).unwrap_err().kind(), Kind::Failure);
+        assert_eq!(out.text(), "");
+    }
+}
+
+#[tokio::test]
+async fn records_are_shown_one_a_line_and_exported_exactly() {
+    let dir = folder().await;
+    let run_with = |command: fn(Folder) -> Command, format| {
+        let (mut context, out, _) = context(format, "");
+        let folder = Folder {
+            dir: dir.path().to_owned(),
+        };
+        run(
+            Args {
+                command: command(folder),
+            },
+            &mut context,
+        )
+        .unwrap();
+        out.text()
+    };
+    let shown = run_with(Command::Show, Format::Text);
+    assert_eq!(shown.lines().count(), 3, "{shown}");
+    assert!(
+        shown.contains("2026-01-31T09:30:00Z a\\u{a}\\u{1b}[31m started"),
+        "{shown}"
+    );
+    assert_eq!(run_with(Command::Show, Format::Json).lines().count(), 3);
+    let exported = run_with(Command::Export, Format::Text);
+    let records = read_records(&journal(dir.path())).unwrap();
+    for (line, record) in exported.lines().zip(records) {
+        let record = record.unwrap();
+        assert!(
+            line.ends_with(&format!("\"payload\":{}}}", record.payload)),
+            "{line}"
+        );
+        let json: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(json["salt"].as_str().map(str::len), Some(32));
+    }
+}

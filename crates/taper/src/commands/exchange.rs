@@ -1,0 +1,116 @@
+//! `taper exchange`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+use taper_agent::{Client, Issuer, exchange};
+use taper_oauth::{ExchangeRequest, McpDetail, Scope, Secret, TokenType};
+use taper_service::clock::rfc3339;
+use taper_service::secret;
+
+use super::read_key;
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// The arguments of `taper exchange`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The issuer's URL.
+    #[arg(long, value_name = "URL")]
+    issuer: String,
+    /// The client's id.
+    #[arg(long, value_name = "ID")]
+    client_id: String,
+    /// A private file with the client's secret; without it the client is a public one.
+    #[arg(long, value_name = "FILE")]
+    client_secret_file: Option<PathBuf>,
+    /// A file with the access token to exchange, or `-`.
+    #[arg(long, value_name = "FILE")]
+    subject_token: String,
+    /// The private key that the capability is bound to.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    /// What is wanted: `server:tool` or `server:*`; may repeat.
+    #[arg(long, value_name = "SCOPE", required_unless_present = "detail")]
+    scope: Vec<Scope>,
+    /// What is wanted, as an entry of `authorization_details` (RFC 9396); may repeat.
+    #[arg(long, value_name = "JSON", value_parser = detail)]
+    detail: Vec<McpDetail>,
+    /// Where it is to be used: the URL of an MCP server (RFC 8707); may repeat.
+    #[arg(long, value_name = "URL")]
+    resource: Vec<String>,
+    /// The file for the capability, or `-` for stdout.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    out: String,
+}
+
+/// Reads a client's secret, if it has one.
+pub(crate) fn client_secret(file: Option<&Path>) -> Result<Option<Secret>, Failure> {
+    let Some(path) = file else {
+        return Ok(None);
+    };
+    let secret = secret::read_secret_file(path).map_err(Failure::failed)?;
+    Ok(Some(Secret::new(secret.expose_str().map_err(Failure::failed)?)))
+}
+
+/// Exchanges an access token for a capability.
+pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    let key = read_key(&args.key)?;
+    let client = Client {
+        id: args.client_id,
+        secret: client_secret(args.client_secret_file.as_deref())?,
+    };
+    let subject = context.read_text(&args.subject_token)?;
+    let mut request = ExchangeRequest::new(Secret::new(subject.as_str()), TokenType::AccessToken);
+    request.scope = args.scope;
+    request.authorization_details = args.detail;
+    request.resources = args.resource;
+    let clock = context.clock();
+    let exchanged = context.block_on(async {
+        let issuer = Issuer::discover(&args.issuer).await?;
+        exchange(&issuer, &client, request, &key, clock.as_ref()).await
+    })?;
+    let exchanged = exchanged.map_err(|e| {
+        Failure::from(e).next(format!("check `--issuer {}` and what was asked for", args.issuer))
+    })?;
+    let response = &exchanged.response;
+    let until = context.now().saturating_add_unsigned(response.expires_in);
+    let scope = response.scope.as_deref().unwrap_or_default();
+    context.talk(format_args!(
+        "capability for the key {}, until {}: {}",
+        key.public().thumbprint(),
+        rfc3339(until),
+        taper_agent::escape::printable(scope)
+    ));
+    let json = json!({
+        "holder": key.public().thumbprint().to_string(),
+        "expires_at": until,
+        "scope": scope,
+        "authorization_details": response.authorization_details,
+    });
+    context.deliver(&exchanged.token, &args.out, json)
+}
+
+fn detail(text: &str) -> Result<McpDetail, String> {
+    let mut details = taper_oauth::details::parse_list(&format!("[{text}]")).map_err(|e| e.to_string())?;
+    match details.pop() {
+        Some(detail) if details.is_empty() => Ok(detail),
+        _ => Err("give one entry each time".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_are_single_entries() {
+        let check = |text: &str, accepted: bool| assert_eq!(detail(text).is_ok(), accepted, "{text}");
+        let one = r#"{"type":"mcp","server":"git","tools":["git_log"]}"#;
+        check(one, true);
+        check(&format!("{one},{one}"), false);
+        check("", false);
+        check("{}", false);
+        check("[]", false);
+    }
+}

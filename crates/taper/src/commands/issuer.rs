@@ -1,0 +1,28 @@
+//! `taper issuer`.
+
+use taper_service::config;
+use taper_service::shutdown::Shutdown;
+use taper_service::telemetry;
+
+use super::daemon::{Args, checked, finish};
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// Runs the issuer until it is told to stop, or only checks its configuration.
+pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    let folder = config::folder_of(&args.config);
+    let file: taper_issuer::Config = config::load(&args.config).map_err(Failure::invalid)?;
+    if args.check_config {
+        taper_issuer::check(&file, &folder, &context.clock()).map_err(Failure::invalid)?;
+        return checked(&args, context);
+    }
+    telemetry::init(&file.telemetry).map_err(Failure::invalid)?;
+    let issuer = taper_issuer::Issuer::open(file, &folder, context.clock()).map_err(Failure::invalid)?;
+    context.block_on(async {
+        let shutdown = Shutdown::new();
+        shutdown.on_signals().map_err(Failure::failed)?;
+        let bound = issuer.bind().await.map_err(Failure::failed)?;
+        bound.serve(shutdown.clone()).await;
+        finish(&shutdown).await
+    })?
+}

@@ -1,0 +1,55 @@
+//! `taper narrow`.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+use taper_capability::{Narrowing, UnverifiedToken};
+use taper_service::clock::rfc3339;
+use taper_service::rng;
+
+use super::read_key;
+use super::restrictions::{Expiry, Restrictions};
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// The arguments of `taper narrow`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// A file with the capability, or `-`.
+    #[arg(value_name = "TOKEN-FILE", default_value = "-")]
+    token: String,
+    /// The holder's private key.
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+    #[command(flatten)]
+    restrictions: Restrictions,
+    #[command(flatten)]
+    expiry: Expiry,
+    /// The file for the new capability, or `-` for stdout.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    out: String,
+}
+
+/// Adds restrictions for the holder itself.
+pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    let key = read_key(&args.key)?;
+    let token = context.read_token(&args.token)?;
+    let mut narrowing = Narrowing::new();
+    if let Some(until) = args.expiry.until(context.now())? {
+        narrowing = narrowing.until(until);
+    }
+    for caveat in args.restrictions.caveats()? {
+        narrowing = narrowing.only(caveat);
+    }
+    if let Some(depth) = args.restrictions.max_depth {
+        narrowing = narrowing.max_depth(depth);
+    }
+    if let Some(note) = &args.restrictions.note {
+        narrowing = narrowing.note(note);
+    }
+    let narrowed = narrowing.sign(&token, &key, &mut rng::os())?;
+    let expires_at = UnverifiedToken::decode(narrowed.as_str())?.expires_at();
+    context.talk(format_args!("narrowed, until {}", rfc3339(expires_at)));
+    let json = json!({"holder": key.public().thumbprint().to_string(), "expires_at": expires_at});
+    context.deliver(&narrowed, &args.out, json)
+}
