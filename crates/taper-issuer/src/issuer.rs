@@ -50,7 +50,7 @@ pub enum BindError {
 }
 
 /// Checks a configuration with its keys, secrets and policies, as `--check-config` does. It opens neither a
-/// port nor the state. `folder` is the configuration file's.
+/// port nor the state, but reads files. `folder` is the configuration file's.
 ///
 /// # Errors
 /// [`OpenError`], the first thing that is wrong.

@@ -55,3 +55,5 @@ pub const ADMIN: RuleId = RuleId::new("X-24");
 pub const DEVELOPMENT: RuleId = RuleId::new("X-25");
 /// Work beyond the bounded queue is refused, to be tried again.
 pub const LOAD: RuleId = RuleId::new("X-26");
+/// What is granted fits into one capability.
+pub const FITS: RuleId = RuleId::new("X-27");

@@ -46,6 +46,8 @@ async fn answer(state: &State, headers: &HeaderMap, body: Body) -> Result<Respon
         .binds(&bytes)
         .map_err(|error| Refusal::new(error.rule(), ErrorCode::InvalidDpopProof, error.to_string()))?;
     let asker = identify(state, &request, &client, &proven).await?;
+    // Keys may have been fetched in between.
+    let now = state.clock.unix();
     let account = format!("subject {} {}", asker.subject.iss, asker.subject.sub);
     state.gate.spend(&proven.proof, &account, now)?;
     refuse_revoked(state, &asker, proven.proof.key()).await?;
@@ -231,7 +233,14 @@ impl Shared {
             max_depth: terms.max_depth,
             caveats: terms.caveats.clone(),
         };
-        let token = issue(&grant, root, &mut rng::os()).map_err(|error| failed(error.to_string()))?;
+        let token = issue(&grant, root, &mut rng::os()).map_err(|error| match error {
+            taper_capability::Error::Text { .. } => Refusal::new(
+                rules::FITS,
+                ErrorCode::InvalidScope,
+                "what would be granted does not fit into one capability; ask for less",
+            ),
+            error => failed(error.to_string()),
+        })?;
         let record = record(&grant, parts.policy.digest());
         Ok((token, terms, wish, record))
     }

@@ -3,6 +3,7 @@
 mod admin;
 mod discovery;
 mod exchange;
+mod grants;
 mod provider;
 mod revocation;
 mod start;
