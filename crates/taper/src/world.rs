@@ -4,8 +4,10 @@
 //! The daemons are the real ones, started from configuration files that are written into the folder
 //! and can be read there. All of it is on loopback and for development only (RULES 32).
 
+use std::fmt::Display;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -72,6 +74,8 @@ pub(crate) struct World {
     /// What the MCP server was asked.
     pub(crate) calls: Calls,
     shutdown: Shutdown,
+    /// Why a part ended before it was told to.
+    broken: Arc<OnceLock<String>>,
 }
 
 impl World {
@@ -82,7 +86,7 @@ impl World {
         let dir = dir.canonicalize()?;
         let urls = remembered(&dir, port)?;
         let shutdown = Shutdown::new();
-        let world = Self { calls: Calls::default(), urls, dir, shutdown };
+        let world = Self { calls: Calls::default(), urls, dir, shutdown, broken: Arc::default() };
         match world.start_parts(extra_policy, clock).await {
             Ok(calls) => Ok(Self { calls, ..world }),
             Err(error) => {
@@ -113,7 +117,23 @@ impl World {
     pub(crate) async fn stop(self) -> Result<()> {
         self.shutdown.trigger();
         self.shutdown.drain(Duration::from_secs(30)).await.map_err(|_| anyhow::anyhow!("a part did not stop in time"))?;
-        if self.shutdown.failed() { bail!("a part of the program failed; its log says why") } else { Ok(()) }
+        match self.broken.get() {
+            Some(reason) => bail!("{reason}"),
+            None if self.shutdown.failed() => bail!("a part of the program failed; its log says why"),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs a part; when it fails, everything ends.
+    fn part<E: Display>(&self, name: &'static str, part: impl Future<Output = Result<(), E>> + Send + 'static) {
+        let (shutdown, broken) = (self.shutdown.clone(), Arc::clone(&self.broken));
+        self.shutdown.spawn(name, async move {
+            if let Err(error) = part.await {
+                // The first reason is the one that counts.
+                let _ = broken.set(format!("{name}: {error}"));
+                shutdown.trigger();
+            }
+        });
     }
 
     async fn start_parts(&self, extra_policy: Option<&str>, clock: SharedClock) -> Result<Calls> {
@@ -126,12 +146,12 @@ impl World {
 
         let provider = dev::Provider::open(&self.dir, &self.urls.idp)?;
         let listener = listen(ports.idp).await?;
-        self.shutdown.spawn("identity-provider", ended(provider.serve(listener, self.stopping())));
+        self.part("identity-provider", provider.serve(listener, self.stopping()));
 
         let git = git_server::Config::new(self.repositories(), "git", &mut rng::os());
         let calls = git.calls.clone();
         let listener = listen(ports.git).await?;
-        self.shutdown.spawn("git-server", ended(git_server::serve(listener, git, self.stopping())));
+        self.part("git-server", git_server::serve(listener, git, self.stopping()));
 
         let folder = self.dir.join("issuer");
         let file: taper_issuer::Config = config::load(&folder.join("issuer.toml"))?;
@@ -142,8 +162,9 @@ impl World {
 
         let folder = self.dir.join("proxy");
         let file: taper_proxy::Config = config::load(&folder.join("proxy.toml"))?;
-        let proxy = tokio::task::spawn_blocking(move || taper_proxy::Proxy::open(file, &folder, clock)).await??;
-        self.shutdown.spawn("proxy", proxy.bind().await.with_context(taken)?.serve(self.shutdown.clone()));
+        let proxy = tokio::task::spawn_blocking(move || taper_proxy::Proxy::open(&file, &folder, clock)).await??;
+        let proxy = proxy.bind().await.with_context(taken)?;
+        self.part("proxy", proxy.serve(self.shutdown.clone()));
 
         self.ready().await?;
         Ok(calls)
@@ -313,10 +334,4 @@ async fn listen(port: u16) -> Result<tokio::net::TcpListener> {
 
 fn taken() -> &'static str {
     "a remembered port is taken: stop the other process, or use another --dir"
-}
-
-async fn ended(part: impl Future<Output = std::io::Result<()>>) {
-    if let Err(error) = part.await {
-        tracing::error!(%error, "a part ended");
-    }
 }

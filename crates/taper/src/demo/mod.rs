@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<(), Failure> {
         return Err(Failure::new(Kind::Usage, format!("{} is not empty; the demo wants a new folder", dir.display())));
     }
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::new(Kind::Failure, error))?;
-    let result = runtime.block_on(async {
+    let result: Result<Vec<&'static str>, Failure> = runtime.block_on(async {
         let clock = context.clock();
         let world = World::start(&dir, 0, Some(EMBARGO), clock.clone()).await.map_err(failed)?;
         let mut story = Story::new(&world, clock, context);
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<(), Failure> {
     if !kept && let Err(error) = std::fs::remove_dir_all(&dir) {
         tracing::warn!(%error, "the demo's folder could not be removed");
     }
-    let steps: Vec<&'static str> = result?;
+    let steps = result?;
     let kept = if kept { format!("\nEverything is kept in {}.", dir.display()) } else { String::new() };
     context.result(
         format!("\nAll {} steps came out as told.{kept}\nNext: `taper up` leaves the same running and says what to type.", steps.len()),
