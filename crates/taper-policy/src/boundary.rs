@@ -206,12 +206,12 @@ fn judge(policy: &BoundaryPolicy, presentation: &VerifiedPresentation, access: &
     let chain = presentation.chain();
     match granted(chain, access, now) {
         Ok(()) => evaluate(policy, chain, access, now),
-        Err(denial) => Outcome::Deny(Box::new(denial)),
+        Err(denial) => Outcome::Deny(denial),
     }
 }
 
 /// What block 0 grants, natively: without a match nothing else is asked.
-fn granted(chain: &VerifiedChain, access: &Access, now: i64) -> Result<(), Denial> {
+fn granted(chain: &VerifiedChain, access: &Access, now: i64) -> Result<(), Box<Denial>> {
     if !rules::NOT_EXPIRED.holds(now < chain.expires_at()) {
         return Err(deny(
             rules::NOT_EXPIRED,

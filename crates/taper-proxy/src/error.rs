@@ -292,7 +292,7 @@ pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Bo
             "the server behind this proxy did not answer as it should",
         ),
     };
-    answer.into_response(context)
+    answer.citing(refusal.rule()).into_response(context)
 }
 
 fn denial_data(denied: &Denied, decision_id: &str) -> Value {
@@ -342,6 +342,15 @@ impl Answer {
             challenge: Some((Some(code), text.to_owned())),
             ..Self::empty(status)
         }
+    }
+
+    /// Ends the description of a challenge with the rule's number (RULES 24). What it says anybody can
+    /// find out: the checks need public keys only.
+    fn citing(mut self, rule: RuleId) -> Self {
+        if let Some((Some(_), text)) = &mut self.challenge {
+            text.push_str(&format!(" ({rule})"));
+        }
+        self
     }
 
     fn into_response(self, context: &AnswerContext) -> Response<Body> {

@@ -156,12 +156,17 @@ impl Profile {
         })
     }
 
-    /// Whether the proof of this message must carry the body's digest (RULES 15).
+    /// Whether the proof of this message must carry the body's digest (M-14). A server with tools that
+    /// are listed as read-only takes its plumbing without one too: a client with plain DPoP could not
+    /// reach those tools otherwise, and plumbing gives no right.
     pub(crate) fn demands_binding(&self, kind: AccessKind, message: &Message) -> bool {
-        let exempt = kind == AccessKind::ToolCall
-            && message
+        let exempt = match kind {
+            AccessKind::ToolCall => message
                 .text("name")
-                .is_some_and(|tool| self.read_only.contains(tool));
+                .is_some_and(|tool| self.read_only.contains(tool)),
+            AccessKind::Plumbing => !self.read_only.is_empty(),
+            _ => false,
+        };
         self.body_binding == BodyBinding::Required && !exempt
     }
 
@@ -361,6 +366,7 @@ pub(crate) mod tests {
         check("read_only = ['a']", AccessKind::ToolCall, "b", true);
         check("read_only = ['a']", AccessKind::PromptGet, "a", true);
         check("", AccessKind::Plumbing, "a", true);
+        check("read_only = ['a']", AccessKind::Plumbing, "a", false);
         check("body_binding = 'optional'", AccessKind::ToolCall, "b", false);
     }
 

@@ -39,7 +39,7 @@ rules! {
     REVOKED = "M-12";
     /// The revocation feed is fresh.
     STALE = "M-13";
-    /// The body's digest is in the proof, the tools listed as read-only apart.
+    /// The body's digest is in the proof, tools listed as read-only, and plumbing of a server that has such, apart.
     BINDING = "M-14";
     /// A body is one strict JSON text.
     JSON = "M-15";
