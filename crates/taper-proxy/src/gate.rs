@@ -19,6 +19,7 @@ use taper_dpop::rule::r;
 use taper_dpop::{
     CheckedProof, ContentDigest, Expectation, NonceKey, NonceRule, Proof, TokenHash, base64url_encode,
 };
+use taper_policy::DenialKind;
 use taper_policy::boundary::{self, BoundaryPolicy, Decision, Permit};
 use taper_store::{DecisionRecord, LinkRecord, Outcome, Seen, SeenProofs};
 
@@ -282,7 +283,10 @@ impl Gate {
                 kind: denial.kind,
                 link: denial.link,
                 caveat: denial.caveat,
-                obtainable: asked.profile.obtainable(denial.obtainable),
+                obtainable: match denial.kind {
+                    DenialKind::NoRight => asked.profile.obtainable(denial.obtainable),
+                    _ => Vec::new(),
+                },
                 reason: denial.reason,
             })),
             Decision::Indeterminate(_) => Err(Refusal::Indeterminate(LIMITS)),

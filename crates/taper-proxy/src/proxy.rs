@@ -94,7 +94,7 @@ pub struct Proxy {
 
 /// A proxy with its ports open, not answering yet.
 pub struct BoundProxy {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     public: Bound,
     admin: Option<Bound>,
     followers: Vec<Follower>,

@@ -1,0 +1,285 @@
+//! What comes back: sessions, lists, streams, and what an upstream may not tell.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http::{HeaderValue, Method, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use taper_dpop::{Algorithm, PrivateKey};
+use taper_service::edge::BoxError;
+use taper_service::rng;
+use taper_store::RevocationKey;
+use tokio::sync::mpsc;
+
+use super::support::{Setup, World, json, usual};
+
+const LOG: &str = r#"{"repo_path":"acme/web"}"#;
+const INITIALIZE: &str =
+    r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#;
+const PING: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+const TOOLS: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"git_log","x":1.50},{"name":"git_rm"},{"title":"no name"}],"nextCursor":"c"}}"#;
+
+#[tokio::test]
+async fn a_session_is_its_owners() {
+    let world = World::start(usual()).await;
+    world.upstream.answers(|_| {
+        let mut response = json(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#);
+        let id = HeaderValue::from_static("session-1");
+        response.headers_mut().insert("mcp-session-id", id);
+        response
+    });
+    let token = world.issue(&world.grant());
+    let mine = |body: &str| world.ask(body).token(token.as_str());
+    let opened = mine(INITIALIZE).send().await;
+    assert_eq!(
+        (opened.status.as_u16(), opened.header("mcp-session-id")),
+        (200, "session-1")
+    );
+
+    let used = mine(PING).header("mcp-session-id", "session-1").send().await;
+    assert_eq!(used.status.as_u16(), 200);
+    assert_eq!(world.upstream.seen()[1].headers["mcp-session-id"], "session-1");
+
+    let foreign = world.ask(PING).header("mcp-session-id", "session-1").send().await;
+    let unknown = world.ask(PING).header("mcp-session-id", "session-2").send().await;
+    assert_eq!((foreign.status.as_u16(), unknown.status.as_u16()), (404, 404));
+    assert_eq!(foreign.body, unknown.body, "the two look alike");
+    let stolen = world
+        .ask(PING)
+        .method(Method::DELETE)
+        .header("mcp-session-id", "session-1");
+    assert_eq!(stolen.send().await.status.as_u16(), 404);
+    assert_eq!(world.upstream.seen().len(), 2);
+    // An upstream that gives one session to two owners is not believed.
+    assert_eq!(world.ask(INITIALIZE).send().await.status.as_u16(), 502);
+
+    let ended = mine("")
+        .method(Method::DELETE)
+        .header("mcp-session-id", "session-1");
+    assert_eq!(ended.send().await.status.as_u16(), 200);
+    assert_eq!(
+        mine(PING)
+            .header("mcp-session-id", "session-1")
+            .send()
+            .await
+            .status
+            .as_u16(),
+        404
+    );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn lists_show_what_could_be_used() {
+    let world = World::start(usual()).await;
+    let list = |method: &str| world.ask(format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}"}}"#));
+    world.upstream.answers_json(TOOLS);
+    let answer = list("tools/list").send().await;
+    assert_eq!(
+        answer.body,
+        r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"git_log","x":1.50}],"nextCursor":"c"}}"#
+    );
+    assert_eq!(answer.header("cache-control"), "private, no-store");
+
+    world.upstream.answers(|_| {
+        let text = format!(
+            ": hello\n\nid: 9\r\ndata: {}\r\n\r\n",
+            TOOLS.replace("},{", "},\ndata: {")
+        );
+        let mut response = json(text);
+        let kind = HeaderValue::from_static("text/event-stream");
+        response.headers_mut().insert("content-type", kind);
+        response
+    });
+    let answer = list("tools/list").send().await;
+    let text = String::from_utf8_lossy(&answer.body).into_owned();
+    assert!(text.starts_with(": hello\n\nid: 9\ndata: {"), "{text}");
+    assert!(text.contains("git_log") && !text.contains("git_rm"), "{text}");
+
+    world.upstream.answers_json(
+        r#"{"jsonrpc":"2.0","id":1,"result":{"resources":[{"uri":"repo://acme/web"},{"uri":"repo://x/y"}]}}"#,
+    );
+    let answer = list("resources/list").send().await.json();
+    assert_eq!(
+        answer["result"]["resources"],
+        serde_json::json!([{"uri": "repo://acme/web"}])
+    );
+    world
+        .upstream
+        .answers_json(r#"{"jsonrpc":"2.0","id":1,"result":{"tools":{"git_rm":{}}}}"#);
+    assert_eq!(list("tools/list").send().await.status.as_u16(), 502);
+    world
+        .upstream
+        .answers_json(r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[],"tools":[{"name":"git_rm"}]}}"#);
+    assert_eq!(list("tools/list").send().await.status.as_u16(), 502);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_modern_list_is_private() {
+    let world = World::start(usual()).await;
+    world
+        .upstream
+        .answers_json(r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[],"ttlMs":1,"cacheScope":"public"}}"#);
+    let body = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+    let ask = world
+        .ask(body)
+        .header("mcp-protocol-version", "2026-07-28")
+        .header("mcp-method", "tools/list");
+    assert_eq!(ask.send().await.json()["result"]["cacheScope"], "private");
+    let bare = world.ask(body).send().await;
+    assert_eq!(
+        (bare.status.as_u16(), bare.json()["error"]["code"].as_i64()),
+        (400, Some(-32020))
+    );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_upstreams_own_troubles_stay_here() {
+    let world = World::start(usual()).await;
+    let check = async |status: u16, expected: u16| {
+        world.upstream.answers(move |_| {
+            let mut response = json("{}");
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            let headers = response.headers_mut();
+            for name in [
+                "www-authenticate",
+                "set-cookie",
+                "access-control-allow-origin",
+                "location",
+            ] {
+                headers.insert(name, HeaderValue::from_static("http://127.0.0.1:1/"));
+            }
+            response
+        });
+        let answer = world.call("git_log", LOG).send().await;
+        assert_eq!(answer.status.as_u16(), expected, "{status}");
+        for name in [
+            "www-authenticate",
+            "set-cookie",
+            "access-control-allow-origin",
+            "location",
+        ] {
+            assert_eq!(answer.header(name), "", "{status} {name}");
+        }
+    };
+    check(200, 200).await;
+    check(404, 404).await;
+    check(500, 500).await;
+    check(401, 502).await;
+    check(407, 502).await;
+    check(302, 502).await;
+    world.end().await;
+}
+
+/// An upstream whose answers are streams that a test feeds.
+fn streaming(world: &World) -> mpsc::Sender<&'static str> {
+    let (send, receive) = mpsc::channel::<&'static str>(8);
+    let mut receive = Some(receive);
+    world.upstream.answers(move |_| {
+        let parts = stream::unfold(receive.take().unwrap(), |mut receive| async {
+            let part = receive.recv().await?;
+            Some((
+                Ok::<_, BoxError>(Frame::data(Bytes::from_static(part.as_bytes()))),
+                receive,
+            ))
+        });
+        let mut response = Response::new(StreamBody::new(parts.boxed()).boxed_unsync());
+        let kind = HeaderValue::from_static("text/event-stream");
+        response.headers_mut().insert("content-type", kind);
+        response
+    });
+    send
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_its_capability() {
+    let patience = Duration::from_secs(20);
+    let check = async |name: &str, end: &dyn Fn(&World, String)| {
+        let world = World::start(Setup {
+            feed: true,
+            ..usual()
+        })
+        .await;
+        world.page(Vec::new(), 0);
+        let feed = streaming(&world);
+        let grant = world.grant();
+        let token = world.issue(&grant);
+        let mut response = world
+            .open(world.call("git_log", LOG).token(token.as_str()).request())
+            .await;
+        feed.send("data: 1\n\n").await.unwrap();
+        let first = response.body_mut().frame().await.unwrap().unwrap();
+        assert_eq!(first.into_data().unwrap(), "data: 1\n\n", "{name}: unbuffered");
+        end(&world, grant.id);
+        let ended = tokio::time::timeout(patience, response.body_mut().frame()).await;
+        assert!(
+            ended.expect("cut in time").is_none_or(|frame| frame.is_err()),
+            "{name}"
+        );
+        let closed = tokio::time::timeout(patience, feed.closed()).await;
+        assert!(closed.is_ok(), "{name}: the upstream learns of it");
+        drop(response);
+        world.end().await;
+    };
+    check("revoked", &|world, grant| {
+        world.revoke(1, RevocationKey::Grant(grant))
+    })
+    .await;
+    // Any change of the view wakes the stream, which then finds itself expired.
+    check("expired", &|world, _| {
+        world.clock.advance(3600);
+        world.revoke(1, RevocationKey::Grant("another".into()));
+    })
+    .await;
+    check("shut down", &|world, _| world.shutdown.trigger()).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_nothing_concerns_goes_on() {
+    let world = World::start(Setup {
+        feed: true,
+        ..usual()
+    })
+    .await;
+    world.page(Vec::new(), 0);
+    let feed = streaming(&world);
+    let mut response = world.open(world.call("git_log", LOG).request()).await;
+    world.revoke(1, RevocationKey::Grant("another".into()));
+    feed.send("data: 1\n\n").await.unwrap();
+    assert!(response.body_mut().frame().await.unwrap().is_ok());
+    drop(feed);
+    assert!(
+        response.body_mut().frame().await.is_none(),
+        "it ends when the upstream ends it"
+    );
+    drop(response);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn metadata_and_health() {
+    let world = World::start(usual()).await;
+    let get = |path: &str| world.ask("").method(Method::GET).path(path);
+    let metadata = get("/.well-known/oauth-protected-resource/git/mcp").send().await;
+    let document = metadata.json();
+    assert_eq!(document["resource"], "https://proxy.test/git/mcp");
+    assert_eq!(document["authorization_servers"][0], "https://issuer.test");
+    assert_eq!(document["bearer_methods_supported"], serde_json::json!([]));
+    assert_eq!(
+        get("/.well-known/oauth-protected-resource/x/mcp")
+            .send()
+            .await
+            .status
+            .as_u16(),
+        404
+    );
+    assert_eq!(get("/healthz").send().await.status.as_u16(), 200);
+    assert_eq!(get("/readyz").send().await.status.as_u16(), 200);
+    let stranger = PrivateKey::generate(Algorithm::EdDsa, &mut rng::os());
+    assert_eq!(get("/git/mcp").key(&stranger).send().await.status.as_u16(), 401);
+    world.end().await;
+}

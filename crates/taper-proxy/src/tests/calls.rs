@@ -1,0 +1,443 @@
+//! What may pass, and what may not.
+
+use http::Method;
+use taper_capability::{Caveat, Delegation, Grant, Narrowing, ResourceMatch, RootKey, Token};
+use taper_dpop::{Algorithm, PrivateKey};
+use taper_service::rng;
+use taper_store::RevocationKey;
+
+use super::support::{Ask, NOW, World, tool_call, usual};
+
+const LOG: &str = r#"{"repo_path":"acme/web"}"#;
+const PUSH: &str = "{}";
+
+/// Refused with `status` and `told` somewhere in challenge or body, and the upstream saw nothing.
+#[track_caller]
+fn refused(ask: &Ask<'_>, status: u16, told: &str) -> impl Future<Output = ()> {
+    let caller = std::panic::Location::caller();
+    let (request, before) = (ask.request(), ask.world.upstream.seen().len());
+    let world = ask.world;
+    async move {
+        let answer = world.send(request).await;
+        let text = format!(
+            "{} {}",
+            answer.header("www-authenticate"),
+            String::from_utf8_lossy(&answer.body)
+        );
+        assert_eq!(answer.status.as_u16(), status, "{caller}: {text}");
+        assert!(text.contains(told), "{caller}: {text}");
+        assert_eq!(
+            world.upstream.seen().len(),
+            before,
+            "{caller}: the upstream was called"
+        );
+    }
+}
+
+#[track_caller]
+fn passes(ask: &Ask<'_>) -> impl Future<Output = ()> {
+    let caller = std::panic::Location::caller();
+    let (request, before) = (ask.request(), ask.world.upstream.seen().len());
+    let world = ask.world;
+    async move {
+        let answer = world.send(request).await;
+        assert_eq!(answer.status.as_u16(), 200, "{caller}: {answer:?}");
+        assert_eq!(world.upstream.seen().len(), before + 1, "{caller}");
+    }
+}
+
+#[tokio::test]
+async fn an_honest_call_passes_as_it_was_sent() {
+    let world = World::start(usual()).await;
+    let body = format!(" {}\n", tool_call("git_log", LOG));
+    let ask = world
+        .ask(body.clone())
+        .header("cookie", "a=b")
+        .header("x-secret", "s")
+        .header("mcp-protocol-version", "2025-11-25");
+    passes(&ask).await;
+    let seen = world.upstream.seen().pop().unwrap();
+    assert_eq!(seen.body, body.as_bytes(), "the same bytes");
+    assert_eq!(
+        seen.headers["authorization"], "hunter2",
+        "the proxy's own credentials"
+    );
+    for name in ["dpop", "cookie", "x-secret"] {
+        assert!(!seen.headers.contains_key(name), "{name}");
+    }
+    assert_eq!(seen.headers["mcp-protocol-version"], "2025-11-25");
+    assert_eq!(world.decisions().await, [("allow".to_owned(), String::new())]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn credentials() {
+    let world = World::start(usual()).await;
+    let honest = || world.call("git_log", LOG);
+    passes(&honest()).await;
+
+    let mut ask = honest();
+    (ask.scheme, ask.proof) = ("", false);
+    refused(
+        &ask,
+        401,
+        "resource_metadata=\"https://proxy.test/.well-known/oauth-protected-resource/git/mcp\"",
+    )
+    .await;
+    let mut ask = honest();
+    ask.scheme = "Bearer";
+    refused(&ask, 401, "bearer").await;
+    let mut ask = honest();
+    ask.proof = false;
+    refused(&ask, 401, "invalid_request").await;
+
+    let thief = PrivateKey::generate(Algorithm::EdDsa, &mut rng::os());
+    refused(&honest().key(&thief), 401, "invalid_dpop_proof").await;
+    refused(
+        &honest().claims(|c| c.htm = "GET".into()),
+        401,
+        "invalid_dpop_proof",
+    )
+    .await;
+    refused(
+        &honest().claims(|c| c.htu = "https://proxy.test/other/mcp".into()),
+        401,
+        "invalid_dpop_proof",
+    )
+    .await;
+    refused(&honest().claims(|c| c.iat = NOW - 301), 401, "invalid_dpop_proof").await;
+    refused(&honest().claims(|c| c.ath = None), 401, "invalid_dpop_proof").await;
+    refused(&honest().token("AAAA"), 401, "invalid_token").await;
+
+    let expired = Grant {
+        issued_at: NOW - 9,
+        expires_at: NOW,
+        ..world.grant()
+    };
+    refused(
+        &honest().token(world.issue(&expired).as_str()),
+        401,
+        "invalid_token",
+    )
+    .await;
+    let elsewhere = Grant {
+        audiences: vec!["https://other.test/git/mcp".into()],
+        ..world.grant()
+    };
+    refused(
+        &honest().token(world.issue(&elsewhere).as_str()),
+        401,
+        "invalid_token",
+    )
+    .await;
+    let stranger = Grant {
+        issuer: "https://evil.test".into(),
+        ..world.grant()
+    };
+    refused(
+        &honest().token(world.issue(&stranger).as_str()),
+        401,
+        "invalid_token",
+    )
+    .await;
+    let forged = RootKey::generate(7, &mut rng::os());
+    let forged = taper_capability::issue(&world.grant(), &forged, &mut rng::os()).unwrap();
+    refused(&honest().token(forged.as_str()), 401, "invalid_token").await;
+    passes(&honest()).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_request_passes_once_and_with_its_own_body() {
+    let world = World::start(usual()).await;
+    let ask = world.call("git_push", PUSH);
+    let request = ask.request();
+    let copy = {
+        let mut copy = ask.request();
+        *copy.headers_mut() = request.headers().clone();
+        copy
+    };
+    assert_eq!(world.send(request).await.status.as_u16(), 200);
+    let replayed = world.send(copy).await;
+    assert_eq!(replayed.status.as_u16(), 401);
+    assert!(replayed.header("www-authenticate").contains("used before"));
+    assert_eq!(world.upstream.seen().len(), 1);
+
+    let mut ask = world.call("git_push", PUSH);
+    ask.sent_body = Some(tool_call("git_push", r#"{"force":true}"#));
+    refused(&ask, 401, "invalid_dpop_proof").await;
+    refused(&world.call("git_push", PUSH).unbound(), 401, "digest").await;
+    passes(&world.call("git_log", LOG).unbound()).await;
+    passes(&world.call("git_push", PUSH)).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn bodies() {
+    let world = World::start(usual()).await;
+    let body = |text: &str| world.ask(text);
+    refused(&body("not json"), 400, "-32700").await;
+    refused(
+        &body(&format!("\u{feff}{}", tool_call("git_log", LOG))),
+        400,
+        "-32700",
+    )
+    .await;
+    refused(&body(&format!("[{}]", tool_call("git_log", LOG))), 400, "-32600").await;
+    let twice = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"git_log","name":"git_rm","arguments":{"repo_path":"acme/web"}}}"#;
+    refused(&body(twice), 400, "-32700").await;
+    refused(
+        &world.call("git_log", r#"{"repo_path":"acme/web","Repo_Path":"x"}"#),
+        400,
+        "-32600",
+    )
+    .await;
+    refused(
+        &body(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#),
+        400,
+        "outstanding",
+    )
+    .await;
+    let mut anonymous = body("not json");
+    (anonymous.scheme, anonymous.proof) = ("", false);
+    refused(&anonymous, 401, "").await;
+    refused(
+        &body(r#"{"jsonrpc":"2.0","id":1,"method":"tools/Call","params":{}}"#),
+        403,
+        "M-19",
+    )
+    .await;
+    passes(&body(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#)).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn heads() {
+    let world = World::start(usual()).await;
+    let honest = || world.call("git_log", LOG);
+    refused(&honest().path("/git/mcp?x=1"), 400, "query").await;
+    refused(&honest().path("/git/mcp/"), 404, "").await;
+    refused(&honest().path("/other/mcp"), 404, "").await;
+    refused(&honest().path("/metrics"), 404, "").await;
+    refused(&honest().header("host", "evil.test"), 421, "").await;
+    refused(&honest().header("origin", "https://evil.test"), 403, "origin").await;
+    passes(&honest().header("origin", "https://proxy.test")).await;
+    refused(&honest().header("content-encoding", "gzip"), 400, "encoding").await;
+    refused(&honest().header("content-type", "text/plain"), 415, "").await;
+    refused(&honest().header("content-type", ""), 415, "").await;
+    refused(
+        &honest().header("x-http-method-override", "DELETE"),
+        400,
+        "method",
+    )
+    .await;
+    refused(&honest().header("mcp-method", "ping"), 400, "-32020").await;
+    refused(&honest().header("mcp-name", "git_push"), 400, "-32020").await;
+    passes(
+        &honest()
+            .header("mcp-method", "tools/call")
+            .header("mcp-name", "git_log"),
+    )
+    .await;
+    refused(&honest().method(Method::PUT), 405, "").await;
+    let mut large = honest();
+    large.body = " ".repeat(1024 * 1024 + 1);
+    refused(&large, 413, "").await;
+    let mut with_body = honest().method(Method::GET);
+    with_body.body = "x".into();
+    refused(&with_body, 400, "body").await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn rights_caveats_profile_and_policy() {
+    let setup = super::support::Setup {
+        policy: Some("deny if tool(\"git_push\");\nallow if true;"),
+        ..usual()
+    };
+    let world = World::start(setup).await;
+    passes(&world.call("git_log", LOG)).await;
+    refused(&world.call("git_show", "{}"), 403, "insufficient_scope").await;
+    let read = |uri: &str| {
+        world.ask(format!(
+            r#"{{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{{"uri":"{uri}"}}}}"#
+        ))
+    };
+    passes(&read("repo://acme/web")).await;
+    refused(&read("repo://other/web"), 403, "insufficient_scope").await;
+    refused(&read("repo://acme/../other"), 403, "M-22").await;
+
+    refused(&world.call("git_log", "{}"), 403, "M-21").await;
+    refused(
+        &world.call("git_log", r#"{"repo_path":["acme/web"]}"#),
+        403,
+        "M-21",
+    )
+    .await;
+    refused(
+        &world.call("git_log", r#"{"repo_path":"acme/../x"}"#),
+        403,
+        "M-22",
+    )
+    .await;
+    refused(
+        &world.call("git_log", r#"{"repo_path":"acme/web","path":"/etc"}"#),
+        403,
+        "M-23",
+    )
+    .await;
+    passes(&world.call("git_log", r#"{"repo_path":"acme/web","max_count":3}"#)).await;
+    refused(&world.call("git_push", PUSH), 403, "R-23").await;
+
+    let narrow = |repo: &str| {
+        let caveat = Caveat::Resource {
+            kind: "repo".into(),
+            matches: ResourceMatch::OneOf(vec![repo.into()]),
+        };
+        let token = world.issue(&world.grant());
+        let narrowed = Narrowing::new()
+            .only(caveat)
+            .sign(&token, &world.holder, &mut rng::os());
+        narrowed.unwrap()
+    };
+    passes(&world.call("git_log", LOG).token(narrow("acme/web").as_str())).await;
+    let denied = world.call("git_log", LOG).token(narrow("acme/payroll").as_str());
+    refused(&denied, 403, "4403").await;
+    let answer = denied.send().await.json();
+    let data = &answer["error"]["data"];
+    assert_eq!((&data["rule"], &data["link"]), (&"R-22".into(), &1.into()));
+    assert_eq!(data["caveat"]["resource"]["kind"], "repo");
+    let decisions = world.decisions().await;
+    assert!(
+        decisions.contains(&("deny".into(), "R-22".into())),
+        "{decisions:?}"
+    );
+    assert!(
+        decisions.contains(&("deny".into(), "M-23".into())),
+        "{decisions:?}"
+    );
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_delegate_passes_with_its_own_key_only() {
+    let world = World::start(usual()).await;
+    let child = PrivateKey::generate(Algorithm::Es256, &mut rng::os());
+    let token = world.issue(&world.grant());
+    let handed: Token = Delegation::to(child.public())
+        .until(NOW + 60)
+        .sign(&token, &world.holder, &mut rng::os())
+        .unwrap();
+    passes(&world.call("git_log", LOG).token(handed.as_str()).key(&child)).await;
+    passes(
+        &world
+            .call("git_log", LOG)
+            .token(handed.sealed().unwrap().as_str())
+            .key(&child),
+    )
+    .await;
+    refused(
+        &world.call("git_log", LOG).token(handed.as_str()),
+        401,
+        "last holder",
+    )
+    .await;
+    world.clock.advance(60);
+    refused(
+        &world.call("git_log", LOG).token(handed.as_str()).key(&child),
+        401,
+        "invalid_token",
+    )
+    .await;
+    passes(&world.call("git_log", LOG).token(token.as_str())).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn without_a_policy_nothing_passes() {
+    let setup = super::support::Setup {
+        policy: None,
+        ..usual()
+    };
+    let world = World::start(setup).await;
+    refused(&world.call("git_log", LOG), 403, "4403").await;
+    refused(
+        &world.ask(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#),
+        403,
+        "4403",
+    )
+    .await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn revocation_and_staleness() {
+    let setup = super::support::Setup {
+        feed: true,
+        ..usual()
+    };
+    let world = World::start(setup).await;
+    refused(&world.call("git_log", LOG), 503, "4503").await;
+    let ready = world.ask("").method(Method::GET).path("/readyz");
+    assert_eq!(ready.send().await.status.as_u16(), 503);
+    world.page(Vec::new(), 0);
+    assert_eq!(ready.send().await.status.as_u16(), 200);
+
+    let (one, two) = (world.grant(), world.grant());
+    let (first, second) = (world.issue(&one), world.issue(&two));
+    passes(&world.call("git_log", LOG).token(first.as_str())).await;
+    world.revoke(1, RevocationKey::Grant(one.id));
+    refused(&world.call("git_log", LOG).token(first.as_str()), 401, "revoked").await;
+    passes(&world.call("git_log", LOG).token(second.as_str())).await;
+    world.revoke(
+        2,
+        RevocationKey::Holder(world.holder.public().thumbprint().to_string()),
+    );
+    refused(&world.call("git_log", LOG).token(second.as_str()), 401, "revoked").await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_stale_feed_denies() {
+    let setup = super::support::Setup {
+        feed: true,
+        ..usual()
+    };
+    let world = World::start(setup).await;
+    world.page(Vec::new(), 0);
+    world.clock.advance(30);
+    passes(&world.call("git_log", LOG)).await;
+    world.clock.advance(1);
+    refused(&world.call("git_log", LOG), 503, "M-13").await;
+    world.page(Vec::new(), 0);
+    passes(&world.call("git_log", LOG)).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_nonce_is_given_and_taken() {
+    let setup = super::support::Setup {
+        top: "nonce = 'demand'",
+        ..usual()
+    };
+    let world = World::start(setup).await;
+    let ask = world.call("git_log", LOG);
+    refused(&ask, 401, "use_dpop_nonce").await;
+    let nonce = ask.send().await.header("dpop-nonce").to_owned();
+    assert!(!nonce.is_empty());
+    passes(
+        &world
+            .call("git_log", LOG)
+            .claims(move |c| c.nonce = Some(nonce.clone())),
+    )
+    .await;
+    refused(
+        &world
+            .call("git_log", LOG)
+            .claims(|c| c.nonce = Some("AAAA".into())),
+        401,
+        "use_dpop_nonce",
+    )
+    .await;
+    world.end().await;
+}

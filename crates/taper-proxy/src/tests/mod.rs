@@ -1,0 +1,7 @@
+//! The proxy on loopback in front of a recording upstream. Each refusal has an honest twin beside it,
+//! and of what was refused the upstream saw nothing.
+
+mod answers;
+mod calls;
+mod programs;
+mod support;

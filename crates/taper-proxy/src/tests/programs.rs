@@ -1,0 +1,168 @@
+//! Upstreams that are programs.
+
+use http::Method;
+
+use super::support::{Setup, World, tool_call, usual};
+
+/// Answers every line that has the id 1 with how many lines it has read; asks and notifies first.
+const COUNTS: &str = r#"n=0; while read -r line; do n=$((n+1)); case "$line" in
+  *\"id\":1*) echo "{\"jsonrpc\":\"2.0\",\"id\":\"s\",\"method\":\"roots/list\"}";
+    echo "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\"}";
+    echo "not json";
+    echo "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"n\":$n}}" ;;
+  esac; done"#;
+
+const INITIALIZE: &str =
+    r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#;
+const LOG: &str = r#"{"repo_path":"acme/web"}"#;
+
+fn setup(script: &str, more: &str) -> Setup {
+    let script = serde_json::to_string(script).unwrap();
+    Setup {
+        upstream: Some(format!("{{ stdio = [\"sh\", \"-c\", {script}]{more} }}")),
+        ..usual()
+    }
+}
+
+#[tokio::test]
+async fn one_program_per_session() {
+    let world = World::start(setup(COUNTS, "")).await;
+    let token = world.issue(&world.grant());
+    let mine = |body: String| world.ask(body).token(token.as_str());
+    let open = async || {
+        let opened = mine(INITIALIZE.into()).send().await;
+        assert_eq!(
+            (opened.status.as_u16(), &opened.json()["result"]["n"]),
+            (200, &1.into())
+        );
+        opened.header("mcp-session-id").to_owned()
+    };
+    let (one, two) = (open().await, open().await);
+    assert_ne!(one, two);
+
+    let notified = mine(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.into());
+    assert_eq!(
+        notified
+            .header("mcp-session-id", &one)
+            .send()
+            .await
+            .status
+            .as_u16(),
+        202
+    );
+    // Line ends inside a body are spaces to the program: one message stays one line. It has read
+    // initialize, the answer to its own request, the notification and this.
+    let call = tool_call("git_log", LOG).replace("\"params\"", "\r\n\"params\"");
+    let called = mine(call).header("mcp-session-id", &one).send().await;
+    assert_eq!(called.json()["result"]["n"], 4, "{called:?}");
+    let other = mine(tool_call("git_log", LOG))
+        .header("mcp-session-id", &two)
+        .send()
+        .await;
+    assert_eq!(other.json()["result"]["n"], 3);
+
+    let foreign = world
+        .call("git_log", LOG)
+        .header("mcp-session-id", &one)
+        .send()
+        .await;
+    let without = mine(tool_call("git_log", LOG)).send().await;
+    assert_eq!((foreign.status.as_u16(), without.status.as_u16()), (404, 404));
+    let get = mine(String::new())
+        .method(Method::GET)
+        .header("mcp-session-id", &one)
+        .send()
+        .await;
+    assert_eq!((get.status.as_u16(), get.header("allow")), (405, "POST, DELETE"));
+    let ended = mine(String::new())
+        .method(Method::DELETE)
+        .header("mcp-session-id", &one)
+        .send()
+        .await;
+    assert_eq!(ended.status.as_u16(), 204);
+    let gone = mine(tool_call("git_log", LOG))
+        .header("mcp-session-id", &one)
+        .send()
+        .await;
+    assert_eq!(gone.status.as_u16(), 404);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_era_that_the_program_lacks_is_told() {
+    let world = World::start(setup(COUNTS, "")).await;
+    let modern = || {
+        let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
+        world
+            .ask(format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{{{meta}}}}}"#
+            ))
+            .header("mcp-protocol-version", "2026-07-28")
+            .header("mcp-method", "tools/list")
+    };
+    let answer = modern().send().await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.json()["error"]["code"].as_i64()),
+        (400, Some(-32022))
+    );
+    assert_eq!(answer.json()["error"]["data"]["requested"], "2026-07-28");
+    world.end().await;
+
+    let world = World::start(setup(COUNTS, ", era = 'modern'")).await;
+    let modern = |token: &str| {
+        let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
+        world
+            .ask(format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{{meta}}}}}"#
+            ))
+            .token(token)
+            .header("mcp-protocol-version", "2026-07-28")
+            .header("mcp-method", "ping")
+    };
+    let (one, two) = (world.issue(&world.grant()), world.issue(&world.grant()));
+    assert_eq!(modern(one.as_str()).send().await.json()["result"]["n"], 1);
+    assert_eq!(
+        modern(one.as_str()).send().await.json()["result"]["n"],
+        3,
+        "the same program"
+    );
+    assert_eq!(
+        modern(two.as_str()).send().await.json()["result"]["n"],
+        1,
+        "another grant's"
+    );
+    assert_eq!(world.ask(INITIALIZE).send().await.json()["error"]["code"], -32022);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn programs_are_bounded_and_their_end_is_noticed() {
+    let world = World::start(setup(COUNTS, ", max_children = 1")).await;
+    assert_eq!(world.ask(INITIALIZE).send().await.status.as_u16(), 200);
+    let second = world.ask(INITIALIZE).send().await;
+    assert_eq!(
+        (
+            second.status.as_u16(),
+            second.json()["error"]["data"]["rule"].as_str()
+        ),
+        (503, Some("M-31"))
+    );
+    world.end().await;
+
+    let world = World::start(setup("read -r line; exit 1", "")).await;
+    assert_eq!(world.ask(INITIALIZE).send().await.status.as_u16(), 502);
+    assert_eq!(
+        world.ask(INITIALIZE).send().await.status.as_u16(),
+        502,
+        "it left no place taken"
+    );
+    world.end().await;
+
+    let setup = Setup {
+        upstream: Some("{ stdio = ['/no/such/program'] }".into()),
+        ..usual()
+    };
+    let world = World::start(setup).await;
+    assert_eq!(world.ask(INITIALIZE).send().await.status.as_u16(), 502);
+    world.end().await;
+}
