@@ -213,18 +213,18 @@ fn judge(policy: &BoundaryPolicy, presentation: &VerifiedPresentation, access: &
 /// What block 0 grants, natively: without a match nothing else is asked.
 fn granted(chain: &VerifiedChain, access: &Access, now: i64) -> Result<(), Box<Denial>> {
     if !rules::NOT_EXPIRED.holds(now < chain.expires_at()) {
-        return Err(deny(
+        return Err(Box::new(deny(
             rules::NOT_EXPIRED,
             DenialKind::Expired,
             "the capability has expired",
-        ));
+        )));
     }
     if !rules::AUDIENCE.holds(chain.audiences().contains(&access.audience)) {
-        return Err(deny(
+        return Err(Box::new(deny(
             rules::AUDIENCE,
             DenialKind::Audience,
             "the capability is for another audience",
-        ));
+        )));
     }
     if rules::RIGHT.holds(has_right(chain.rights(), access)) {
         return Ok(());
@@ -235,10 +235,10 @@ fn granted(chain: &VerifiedChain, access: &Access, now: i64) -> Result<(), Box<D
         .map(|tool| format!("{}:{tool}", access.server))
         .collect();
     let reason = format!("the grant has no right to `{}`", access.method);
-    Err(Denial {
+    Err(Box::new(Denial {
         obtainable,
         ..deny(rules::RIGHT, DenialKind::NoRight, reason)
-    })
+    }))
 }
 
 fn has_right(rights: &[Right], access: &Access) -> bool {
