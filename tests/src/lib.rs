@@ -4,10 +4,15 @@
 //! fail and say so: a test that did not run must not read as passed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+pub mod call;
+pub mod daemon;
+
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -35,6 +40,21 @@ pub fn taper(dir: &Path, arguments: &[&str]) -> Output {
     Command::new(taper_bin()).current_dir(dir).args(arguments).stdin(Stdio::null()).output().unwrap()
 }
 
+/// A `taper` command that reads `input` from stdin.
+pub fn taper_reading(dir: &Path, arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(taper_bin())
+        .current_dir(dir)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A command may end without having read everything.
+    let _ = std::io::Write::write_all(&mut child.stdin.take().unwrap(), input);
+    child.wait_with_output().unwrap()
+}
+
 /// A `taper` command that must succeed; its stdout.
 #[track_caller]
 pub fn taper_ok(dir: &Path, arguments: &[&str]) -> String {
@@ -51,37 +71,64 @@ pub struct Running {
     /// The line of JSON.
     pub ready: Value,
     log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Running {
     /// Starts `command` and waits for its line.
     #[track_caller]
     pub fn start(command: &mut Command) -> Self {
+        let mut running = Self::spawn(command);
+        let mut line = String::new();
+        let mut stdout = BufReader::new(running.child.stdout.take().unwrap());
+        stdout.read_line(&mut line).unwrap();
+        // The rest of stdout is read and dropped, so that the program never blocks on it.
+        std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
+        match serde_json::from_str(&line) {
+            Ok(ready) => running.ready = ready,
+            Err(_) => panic!("not ready: {line:?}\n{}", running.ended()),
+        }
+        running
+    }
+
+    /// Starts a daemon, which prints no such line, and waits until `{url}/readyz` says 200.
+    #[track_caller]
+    pub fn start_daemon(command: &mut Command, url: &str) -> Self {
+        let mut running = Self::spawn(command);
+        for _ in 0..400 {
+            if let Ok(Some(status)) = running.child.try_wait() {
+                panic!("{url} ended with {status}\n{}", running.ended());
+            }
+            if answers(url) && get(url, "/readyz").status == 200 {
+                return running;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        panic!("{url} is not ready\n{}", running.ended());
+    }
+
+    fn spawn(command: &mut Command) -> Self {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
         let log = Arc::new(Mutex::new(String::new()));
         let collected = Arc::clone(&log);
         let stderr = child.stderr.take().unwrap();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
                 let mut log = collected.lock().unwrap();
-                log.push_str(&line);
+                log.push_str(&String::from_utf8_lossy(&line));
                 log.push('\n');
             }
         });
-        let mut line = String::new();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        stdout.read_line(&mut line).unwrap();
-        // The rest of stdout is read and dropped, so that the program never blocks on it.
-        std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
-        match serde_json::from_str(&line) {
-            Ok(ready) => Self { child, ready, log },
-            Err(_) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                panic!("not ready: {line:?}\n{}", log.lock().unwrap());
-            }
-        }
+        Self { child, ready: Value::Null, log, reader: Some(reader) }
+    }
+
+    /// Ends it at once; all that it wrote to stderr.
+    fn ended(&mut self) -> String {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.reader.take().map(JoinHandle::join);
+        self.log()
     }
 
     /// What it wrote to stderr so far.
@@ -96,10 +143,21 @@ impl Running {
     }
 
     /// Asks it to stop (SIGTERM) and waits; whether it ended with success.
-    pub fn stop(mut self) -> bool {
+    pub fn stop(self) -> bool {
+        self.stop_for_log().0
+    }
+
+    /// As [`Self::stop`], with all that it wrote to stderr.
+    pub fn stop_for_log(mut self) -> (bool, String) {
         let id = self.child.id().to_string();
         let _ = Command::new("kill").args(["-TERM", &id]).status();
-        self.child.wait().is_ok_and(|status| status.success())
+        let success = self.child.wait().is_ok_and(|status| status.success());
+        (success, self.ended())
+    }
+
+    /// Ends it as a crash does (SIGKILL); all that it wrote to stderr.
+    pub fn crash(mut self) -> String {
+        self.ended()
     }
 }
 
@@ -182,12 +240,27 @@ pub struct Answer {
     pub body: String,
 }
 
+/// The `host:port` of a URL.
+pub fn authority(url: &str) -> &str {
+    url.split("://").nth(1).unwrap().split('/').next().unwrap()
+}
+
+/// Whether somebody listens at `url`.
+pub fn answers(url: &str) -> bool {
+    std::net::TcpStream::connect(authority(url)).is_ok()
+}
+
+/// A plain GET of `path` at the host of `url`.
+pub fn get(url: &str, path: &str) -> Answer {
+    let host = authority(url);
+    raw(url, format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes())
+}
+
 /// Sends bytes to the host of `url` as they are and reads until the server closes. The bytes should
 /// contain `connection: close`.
 pub fn raw(url: &str, bytes: &[u8]) -> Answer {
-    let address = url.split("://").nth(1).unwrap().split('/').next().unwrap();
-    let mut stream = std::net::TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).unwrap();
+    let mut stream = std::net::TcpStream::connect(authority(url)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     // A server may answer and close before it has read everything.
     let _ = std::io::Write::write_all(&mut stream, bytes);
     let mut answer = Vec::new();
