@@ -91,7 +91,7 @@ pub(crate) enum Refusal {
     #[error("there is no such session")]
     Session,
     #[error("{0}")]
-    Denied(Denied),
+    Denied(Box<Denied>),
     #[error("the decision ran into a limit")]
     Indeterminate(RuleId),
     #[error("the decision could not be recorded")]
@@ -118,15 +118,15 @@ pub(crate) struct Denied {
 
 impl Denied {
     /// A denial by the server's profile.
-    pub(crate) fn by_profile(rule: RuleId, reason: String) -> Self {
-        Self {
+    pub(crate) fn by_profile(rule: RuleId, reason: String) -> Box<Self> {
+        Box::new(Self {
             rule,
             kind: DenialKind::Policy,
             link: None,
             caveat: None,
             obtainable: Vec::new(),
             reason,
-        }
+        })
     }
 }
 
@@ -466,14 +466,14 @@ mod tests {
     }
 
     fn denied(kind: DenialKind) -> Refusal {
-        Refusal::Denied(Denied {
+        Refusal::Denied(Box::new(Denied {
             rule: rules::TEMPLATE,
             kind,
             link: Some(2),
             caveat: None,
             obtainable: vec!["git:git_show".into()],
             reason: "the operator's secret policy".into(),
-        })
+        }))
     }
 
     #[tokio::test]

@@ -131,7 +131,8 @@ impl Gate {
     pub(crate) fn judge(&self, asked: Asked, now: i64) -> Judgement {
         let read = match self.read(&asked) {
             Ok(read) => read,
-            Err((message, refusal)) => {
+            Err(unread) => {
+                let (message, refusal) = *unread;
                 return Judgement {
                     message,
                     record: None,
@@ -157,8 +158,8 @@ impl Gate {
     }
 
     /// Body, message and headers, as far as they speak for themselves.
-    fn read(&self, asked: &Asked) -> Result<Read, (Option<Message>, Refusal)> {
-        let bare = |refusal: Refusal| (None, refusal);
+    fn read(&self, asked: &Asked) -> Result<Read, Box<(Option<Message>, Refusal)>> {
+        let bare = |refusal: Refusal| Box::new((None, refusal));
         let bound = asked
             .presentation
             .proof()
@@ -190,7 +191,7 @@ impl Gate {
                 era,
                 session,
             }),
-            Err(refusal) => Err((Some(message), refusal)),
+            Err(refusal) => Err(Box::new((Some(message), refusal))),
         }
     }
 
@@ -278,7 +279,7 @@ impl Gate {
     fn ask(&self, asked: &Asked, access: Access, now: i64) -> Result<Permit, Refusal> {
         match boundary::decide(&self.policy, &asked.presentation, access, now) {
             Decision::Allow(permit) => Ok(permit),
-            Decision::Deny(denial) => Err(Refusal::Denied(Denied {
+            Decision::Deny(denial) => Err(Refusal::Denied(Box::new(Denied {
                 rule: denial.rule,
                 kind: denial.kind,
                 link: denial.link,
@@ -288,7 +289,7 @@ impl Gate {
                     _ => Vec::new(),
                 },
                 reason: denial.reason,
-            })),
+            }))),
             Decision::Indeterminate(_) => Err(Refusal::Indeterminate(LIMITS)),
         }
     }

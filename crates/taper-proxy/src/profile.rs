@@ -171,7 +171,11 @@ impl Profile {
     }
 
     /// The resources of a call, by the tool's templates (M-21, M-22).
-    pub(crate) fn resources(&self, tool: &str, arguments: &Value) -> Result<Vec<(String, String)>, Denied> {
+    pub(crate) fn resources(
+        &self,
+        tool: &str,
+        arguments: &Value,
+    ) -> Result<Vec<(String, String)>, Box<Denied>> {
         let mut all = Vec::new();
         let templates = self.tools.get(tool).map_or(&[][..], |tool| &tool.templates);
         for (kind, template) in templates.iter().map(|template| (template.kind(), template)) {
@@ -194,7 +198,7 @@ impl Profile {
         tool: &str,
         arguments: &Value,
         chain: &VerifiedChain,
-    ) -> Result<(), Denied> {
+    ) -> Result<(), Box<Denied>> {
         let profile = self.tools.get(tool);
         let checks = || chain.links().iter().flat_map(|link| &link.caveats);
         let of_caveats: BTreeSet<String> = checks()
@@ -226,7 +230,7 @@ impl Profile {
     }
 
     /// Refuses a URI with another spelling (M-22).
-    pub(crate) fn check_uri(&self, uri: &str) -> Result<(), Denied> {
+    pub(crate) fn check_uri(&self, uri: &str) -> Result<(), Box<Denied>> {
         match canonical(uri, KindForm::Url) {
             Err(reason) if !rules::CANONICAL.holds(false) => Err(Denied::by_profile(
                 rules::CANONICAL,

@@ -390,7 +390,7 @@ fn bind_session(sessions: &Owners, sent: &Sent, response: &mut Response<Body>) -
     if let Some(session) = sent.session.as_ref().filter(|_| ended) {
         sessions.release(session);
     }
-    if sent.era == Era::Modern {
+    if ended || sent.era == Era::Modern {
         response.headers_mut().remove(SESSION);
         return Ok(());
     }

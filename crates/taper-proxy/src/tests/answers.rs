@@ -47,7 +47,7 @@ async fn a_session_is_its_owners() {
     assert_eq!((foreign.status.as_u16(), unknown.status.as_u16()), (404, 404));
     assert_eq!(foreign.body, unknown.body, "the two look alike");
     let stolen = world
-        .ask(PING)
+        .ask("")
         .method(Method::DELETE)
         .header("mcp-session-id", "session-1");
     assert_eq!(stolen.send().await.status.as_u16(), 404);
@@ -59,6 +59,7 @@ async fn a_session_is_its_owners() {
         .method(Method::DELETE)
         .header("mcp-session-id", "session-1");
     assert_eq!(ended.send().await.status.as_u16(), 200);
+    assert_eq!(world.upstream.seen().last().unwrap().method, Method::DELETE);
     assert_eq!(
         mine(PING)
             .header("mcp-session-id", "session-1")

@@ -3,5 +3,7 @@
 
 mod answers;
 mod calls;
+mod following;
+mod opening;
 mod programs;
 mod support;
