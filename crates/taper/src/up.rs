@@ -26,12 +26,17 @@ pub(crate) struct Args {
 /// Runs until it is told to stop.
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<(), Failure> {
     let failed = |error: anyhow::Error| Failure::new(Kind::Failure, format!("{error:#}"));
-    let logs = Telemetry { filter: args.log.clone(), ..Telemetry::default() };
+    let logs = Telemetry {
+        filter: args.log.clone(),
+        ..Telemetry::default()
+    };
     telemetry::init(&logs).map_err(|error| Failure::new(Kind::Usage, error))?;
     let clock = context.clock();
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::new(Kind::Failure, error))?;
     runtime.block_on(async {
-        let world = World::start(&args.dir, args.port, None, clock).await.map_err(failed)?;
+        let world = World::start(&args.dir, args.port, None, clock)
+            .await
+            .map_err(failed)?;
         let token_file = world.admin_token_file();
         let ready = json!({
             "issuer": world.urls.issuer,

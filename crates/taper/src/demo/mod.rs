@@ -31,19 +31,27 @@ pub(crate) struct Args {
 /// Tells the story.
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<(), Failure> {
     let failed = |error: anyhow::Error| Failure::new(Kind::Failure, format!("{error:#}"));
-    let logs = Telemetry { filter: args.log.clone(), ..Telemetry::default() };
+    let logs = Telemetry {
+        filter: args.log.clone(),
+        ..Telemetry::default()
+    };
     telemetry::init(&logs).map_err(|error| Failure::new(Kind::Usage, error))?;
     let (dir, kept) = match &args.dir {
         Some(dir) => (dir.clone(), true),
         None => (temporary(), false),
     };
     if dir.read_dir().is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(Failure::new(Kind::Usage, format!("{} is not empty; the demo wants a new folder", dir.display())));
+        return Err(Failure::new(
+            Kind::Usage,
+            format!("{} is not empty; the demo wants a new folder", dir.display()),
+        ));
     }
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::new(Kind::Failure, error))?;
     let result: Result<Vec<&'static str>, Failure> = runtime.block_on(async {
         let clock = context.clock();
-        let world = World::start(&dir, 0, Some(EMBARGO), clock.clone()).await.map_err(failed)?;
+        let world = World::start(&dir, 0, Some(EMBARGO), clock.clone())
+            .await
+            .map_err(failed)?;
         let mut story = Story::new(&world, clock, context);
         let told = story.tell().await;
         let steps = story.steps();
@@ -56,7 +64,11 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<(), Failure> {
         tracing::warn!(%error, "the demo's folder could not be removed");
     }
     let steps = result?;
-    let kept = if kept { format!("\nEverything is kept in {}.", dir.display()) } else { String::new() };
+    let kept = if kept {
+        format!("\nEverything is kept in {}.", dir.display())
+    } else {
+        String::new()
+    };
     context.result(
         format!("\nAll {} steps came out as told.{kept}\nNext: `taper up` leaves the same running and says what to type.", steps.len()),
         &json!({ "ok": true, "steps": steps }),

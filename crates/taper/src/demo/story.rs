@@ -45,7 +45,14 @@ struct Agent {
 
 impl<'a> Story<'a> {
     pub(crate) fn new(world: &'a World, clock: SharedClock, context: &'a mut Context) -> Self {
-        Self { world, clock, context, steps: Vec::new(), decisions: Vec::new(), forwarded: 0 }
+        Self {
+            world,
+            clock,
+            context,
+            steps: Vec::new(),
+            decisions: Vec::new(),
+            forwarded: 0,
+        }
     }
 
     /// The names of the steps that came out as told.
@@ -55,8 +62,12 @@ impl<'a> Story<'a> {
 
     pub(crate) async fn tell(&mut self) -> Result<(), Failure> {
         self.say("taper: authority for AI agents that narrows at every hop\n");
-        self.say("Running on this machine: an identity provider (development only), an issuer, a boundary proxy,");
-        self.say("and behind it a small MCP server over two real git repositories, acme/web and acme/payroll.");
+        self.say(
+            "Running on this machine: an identity provider (development only), an issuer, a boundary proxy,",
+        );
+        self.say(
+            "and behind it a small MCP server over two real git repositories, acme/web and acme/payroll.",
+        );
         let issuer = self.step("discovery", Self::discover(self.world).await)?;
         self.title("Getting a capability");
         let refused = self.exchange(&issuer, "mallory", &[]).await;
@@ -75,7 +86,8 @@ impl<'a> Story<'a> {
         self.refusals(&orchestrator, &researcher, &summariser).await?;
         self.forgeries(&researcher, &summariser).await?;
         self.title("Taking it back");
-        self.revocation(&issuer, &[&orchestrator, &researcher, &summariser]).await?;
+        self.revocation(&issuer, &[&orchestrator, &researcher, &summariser])
+            .await?;
         self.title("What is left on record");
         let seen = self.upstream_saw();
         self.step("upstream-calls", seen)?;
@@ -96,19 +108,32 @@ impl<'a> Story<'a> {
     }
 
     async fn exchange(&self, issuer: &Issuer, name: &str, groups: &[String]) -> Result<Agent> {
-        let subject = dev::Subject { name, groups, ttl: 3600 };
+        let subject = dev::Subject {
+            name,
+            groups,
+            ttl: 3600,
+        };
         let access_token = dev::mint(&self.world.dir, &subject, self.clock.unix())?;
         let mut request = ExchangeRequest::new(Secret::new(access_token), TokenType::AccessToken);
         request.scope = scope::parse_list("git:*")?;
         let key = new_key();
-        let client = Client { id: CLIENT_ID.to_owned(), secret: None };
+        let client = Client {
+            id: CLIENT_ID.to_owned(),
+            secret: None,
+        };
         let granted = exchange(issuer, &client, request, &key, self.clock.as_ref()).await?;
-        Ok(Agent { name: "orchestrator", key, token: granted.token })
+        Ok(Agent {
+            name: "orchestrator",
+            key,
+            token: granted.token,
+        })
     }
 
     fn stranger_gets_nothing(&mut self, result: Result<Agent>) -> Result<(), Failure> {
         let outcome = match result {
-            Ok(_) => Err(anyhow::anyhow!("mallory, who is in no group, was granted something")),
+            Ok(_) => Err(anyhow::anyhow!(
+                "mallory, who is in no group, was granted something"
+            )),
             Err(error) if error.to_string().contains("invalid_scope") => Ok(error.to_string()),
             Err(error) => Err(error),
         };
@@ -122,10 +147,17 @@ impl<'a> Story<'a> {
         let token = Delegation::to(key.public())
             .until(self.clock.unix() + 600)
             .only(tools(&["git_log", "git_show"]))
-            .only(Caveat::Resource { kind: "repo".into(), matches: ResourceMatch::OneOf(vec![WEB.into()]) })
+            .only(Caveat::Resource {
+                kind: "repo".into(),
+                matches: ResourceMatch::OneOf(vec![WEB.into()]),
+            })
             .note("find out what changed last week")
             .sign(&from.token, &from.key, &mut rng::os())?;
-        Ok(Agent { name: "researcher", key, token })
+        Ok(Agent {
+            name: "researcher",
+            key,
+            token,
+        })
     }
 
     fn delegate_to_summariser(&self, from: &Agent) -> Result<Agent> {
@@ -134,17 +166,31 @@ impl<'a> Story<'a> {
             .until(self.clock.unix() + 60)
             .only(tools(&["git_log"]))
             .sign(&from.token, &from.key, &mut rng::os())?;
-        Ok(Agent { name: "summariser", key, token })
+        Ok(Agent {
+            name: "summariser",
+            key,
+            token,
+        })
     }
 
     async fn allowed(&mut self, summariser: &Agent, researcher: &Agent) -> Result<(), Failure> {
-        let log = self.call(summariser, "git_log", &json!({ "repo_path": WEB })).await;
+        let log = self
+            .call(summariser, "git_log", &json!({ "repo_path": WEB }))
+            .await;
         let log = self.permitted("allowed-log", log)?;
         let same = self.equals_git(&log);
         self.step("same-as-git", same)?;
         let first = log.text().lines().next().unwrap_or_default().to_owned();
-        self.say(&format!("  summariser calls git_log on acme/web: allowed; it begins “{first}”"));
-        let show = self.call(researcher, "git_show", &json!({ "repo_path": WEB, "revision": "HEAD" })).await;
+        self.say(&format!(
+            "  summariser calls git_log on acme/web: allowed; it begins “{first}”"
+        ));
+        let show = self
+            .call(
+                researcher,
+                "git_show",
+                &json!({ "repo_path": WEB, "revision": "HEAD" }),
+            )
+            .await;
         self.permitted("allowed-show", show)?;
         self.say("  researcher calls git_show on acme/web: allowed");
         let list = self.message(summariser, "tools/list", &json!({})).await;
@@ -164,74 +210,161 @@ impl<'a> Story<'a> {
         let secret = json!({ "repo_path": PAYROLL, "revision": "HEAD" });
 
         let answer = self.call(summariser, "git_show", &show).await;
-        self.denied("wrong-tool", answer, "R-22", "summariser calls git_show: its link allows git_log only")?;
+        self.denied(
+            "wrong-tool",
+            answer,
+            "R-22",
+            "summariser calls git_show: its link allows git_log only",
+        )?;
         let answer = self.call(researcher, "git_log", &payroll).await;
-        self.denied("wrong-repository", answer, "R-22", "researcher reads acme/payroll: its link allows acme/web only")?;
+        self.denied(
+            "wrong-repository",
+            answer,
+            "R-22",
+            "researcher reads acme/payroll: its link allows acme/web only",
+        )?;
         let answer = self.call(top, "git_show", &secret).await;
         self.denied("policy", answer, "R-23", "orchestrator shows acme/payroll: its capability would allow it, the security team's policy does not")?;
 
         let thief = new_key();
         let stolen = self.request(summariser, &thief, "git_log", &web);
         let answer = self.send(stolen).await;
-        self.refused("thief", answer, "R-14", "a thief presents the stolen token with a key of its own")?;
-        let answer = self.send(self.request(summariser, &summariser.key, "git_log", &web).map(Call::as_bearer)).await;
+        self.refused(
+            "thief",
+            answer,
+            "R-14",
+            "a thief presents the stolen token with a key of its own",
+        )?;
+        let answer = self
+            .send(
+                self.request(summariser, &summariser.key, "git_log", &web)
+                    .map(Call::as_bearer),
+            )
+            .await;
         self.refused("bearer", answer, "M-10", "a thief presents it as a bearer token")?;
 
         let request = self.request(summariser, &summariser.key, "git_log", &web);
-        let replay = request.as_ref().map(Clone::clone).map_err(|error| anyhow::anyhow!("{error:#}"));
+        let replay = request
+            .as_ref()
+            .map(Clone::clone)
+            .map_err(|error| anyhow::anyhow!("{error:#}"));
         let first = self.send(request).await;
         self.permitted("replay-first", first)?;
         let answer = self.send(replay).await;
-        self.refused("replayed-request", answer, "R-13", "the same request once more, byte for byte")?;
+        self.refused(
+            "replayed-request",
+            answer,
+            "R-13",
+            "the same request once more, byte for byte",
+        )?;
         let changed = self
             .request(researcher, &researcher.key, "git_log", &web)
             .map(|call| call.with_body(WEB, PAYROLL));
         let answer = self.send(changed).await;
-        self.refused("changed-body", answer, "R-12", "a request whose body was changed on the way")
+        self.refused(
+            "changed-body",
+            answer,
+            "R-12",
+            "a request whose body was changed on the way",
+        )
     }
 
     async fn forgeries(&mut self, researcher: &Agent, summariser: &Agent) -> Result<(), Failure> {
         let web = json!({ "repo_path": WEB });
         let now = self.clock.unix();
         let key = new_key();
-        let brief = Delegation::to(key.public()).until(now + 1).sign(&summariser.token, &summariser.key, &mut rng::os());
+        let brief = Delegation::to(key.public()).until(now + 1).sign(
+            &summariser.token,
+            &summariser.key,
+            &mut rng::os(),
+        );
         let brief = self.step("brief-link", brief.map_err(anyhow::Error::from))?;
         while self.clock.unix() <= now {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let expired = Agent { name: "late", key, token: brief };
+        let expired = Agent {
+            name: "late",
+            key,
+            token: brief,
+        };
         let answer = self.call(&expired, "git_log", &web).await;
-        self.refused("expired-link", answer, "P-15", "a link of one second, used after two")?;
+        self.refused(
+            "expired-link",
+            answer,
+            "P-15",
+            "a link of one second, used after two",
+        )?;
 
         let (stranger, child) = (new_key(), new_key());
-        let forged = forgery::hand_over_by(&stranger, &child.public(), now + 60, &researcher.token, &mut rng::os());
+        let forged = forgery::hand_over_by(
+            &stranger,
+            &child.public(),
+            now + 60,
+            &researcher.token,
+            &mut rng::os(),
+        );
         let forged = self.step("forge-hand-over", forged.map_err(anyhow::Error::from))?;
-        let forged = Agent { name: "stranger's child", key: child, token: forged };
+        let forged = Agent {
+            name: "stranger's child",
+            key: child,
+            token: forged,
+        };
         let answer = self.call(&forged, "git_log", &web).await;
-        self.refused("stranger", answer, "D-02", "a hand-over signed by a stranger (a valid Biscuit all the same)")?;
+        self.refused(
+            "stranger",
+            answer,
+            "D-02",
+            "a hand-over signed by a stranger (a valid Biscuit all the same)",
+        )?;
 
         let plain = forgery::plain_block(now + 60, &summariser.token, &mut rng::os());
         let plain = self.step("forge-plain-block", plain.map_err(anyhow::Error::from))?;
-        let call = Call::tool(&self.world.urls.mcp.git, &plain, &summariser.key, "git_log", &web, self.clock.unix());
+        let call = Call::tool(
+            &self.world.urls.mcp.git,
+            &plain,
+            &summariser.key,
+            "git_log",
+            &web,
+            self.clock.unix(),
+        );
         let answer = self.send(call).await;
-        self.refused("plain-block", answer, "D-01", "a plain block, appended by someone who only saw the token")
+        self.refused(
+            "plain-block",
+            answer,
+            "D-01",
+            "a plain block, appended by someone who only saw the token",
+        )
     }
 
     async fn revocation(&mut self, issuer: &Issuer, agents: &[&Agent]) -> Result<(), Failure> {
         let [top, ..] = agents else { return Ok(()) };
         let key = PrivateKey::from_bytes(Algorithm::EdDsa, &top.key.to_bytes());
-        let client = Client { id: CLIENT_ID.to_owned(), secret: None };
+        let client = Client {
+            id: CLIENT_ID.to_owned(),
+            secret: None,
+        };
         let revoked = match key {
-            Ok(key) => revoke::revoke(issuer, &client, &top.token, key, self.clock.as_ref()).await.map_err(Into::into),
+            Ok(key) => revoke::revoke(issuer, &client, &top.token, key, self.clock.as_ref())
+                .await
+                .map_err(Into::into),
             Err(error) => Err(error.into()),
         };
         self.step("revoke", revoked)?;
         self.say("  the orchestrator revokes its grant at the issuer");
         let enforced = self.until_revoked(top).await;
         self.step("revocation-arrives", enforced)?;
-        for (agent, name) in agents.iter().zip(["revoked-orchestrator", "revoked-researcher", "revoked-summariser"]) {
+        for (agent, name) in
+            agents
+                .iter()
+                .zip(["revoked-orchestrator", "revoked-researcher", "revoked-summariser"])
+        {
             let answer = self.call(agent, "git_log", &json!({ "repo_path": WEB })).await;
-            self.refused(name, answer, "M-12", &format!("{} calls git_log on acme/web", agent.name))?;
+            self.refused(
+                name,
+                answer,
+                "M-12",
+                &format!("{} calls git_log on acme/web", agent.name),
+            )?;
         }
         Ok(())
     }
@@ -250,8 +383,14 @@ impl<'a> Story<'a> {
 
     fn upstream_saw(&mut self) -> Result<()> {
         let seen = self.world.calls.count();
-        ensure!(seen == self.forwarded, "the MCP server saw {seen} calls, {} were permitted", self.forwarded);
-        let text = format!("  the MCP server saw {seen} calls: those that were permitted, and none of the refused ones");
+        ensure!(
+            seen == self.forwarded,
+            "the MCP server saw {seen} calls, {} were permitted",
+            self.forwarded
+        );
+        let text = format!(
+            "  the MCP server saw {seen} calls: those that were permitted, and none of the refused ones"
+        );
         self.say(&text);
         Ok(())
     }
@@ -263,14 +402,35 @@ impl<'a> Story<'a> {
         let mut lines = Vec::new();
         for dir in &journals {
             let report = verify_dir(dir)?;
-            ensure!(report.is_ok(), "the journal {} does not verify: {report:?}", dir.display());
-            let name = dir.strip_prefix(&self.world.dir).unwrap_or(dir).display().to_string();
-            lines.push(format!("  audit verify: {name}: {} records, tree and signed checkpoint are right", report.records));
+            ensure!(
+                report.is_ok(),
+                "the journal {} does not verify: {report:?}",
+                dir.display()
+            );
+            let name = dir
+                .strip_prefix(&self.world.dir)
+                .unwrap_or(dir)
+                .display()
+                .to_string();
+            lines.push(format!(
+                "  audit verify: {name}: {} records, tree and signed checkpoint are right",
+                report.records
+            ));
         }
         let recorded = tool_decisions(&self.world.dir.join("proxy/state"))?;
-        let told: Vec<_> = self.decisions.iter().map(|(o, rule)| (*o, rule.map(str::to_owned))).collect();
-        ensure!(recorded == told, "the journal has the decisions {recorded:?}, told were {told:?}");
-        lines.push(format!("  every one of the {} decisions about a tool is in the journal, in order", told.len()));
+        let told: Vec<_> = self
+            .decisions
+            .iter()
+            .map(|(o, rule)| (*o, rule.map(str::to_owned)))
+            .collect();
+        ensure!(
+            recorded == told,
+            "the journal has the decisions {recorded:?}, told were {told:?}"
+        );
+        lines.push(format!(
+            "  every one of the {} decisions about a tool is in the journal, in order",
+            told.len()
+        ));
         Ok(lines.join("\n"))
     }
 
@@ -284,13 +444,23 @@ impl<'a> Story<'a> {
         let subjects = String::from_utf8(output.stdout)?;
         ensure!(!subjects.is_empty(), "`git log` printed nothing");
         for subject in subjects.lines() {
-            ensure!(answer.text().contains(subject), "the answer lacks the commit “{subject}”");
+            ensure!(
+                answer.text().contains(subject),
+                "the answer lacks the commit “{subject}”"
+            );
         }
         Ok(())
     }
 
     fn request(&self, agent: &Agent, key: &PrivateKey, tool: &str, arguments: &Value) -> Result<Call> {
-        Call::tool(&self.world.urls.mcp.git, &agent.token, key, tool, arguments, self.clock.unix())
+        Call::tool(
+            &self.world.urls.mcp.git,
+            &agent.token,
+            key,
+            tool,
+            arguments,
+            self.clock.unix(),
+        )
     }
 
     async fn send(&self, call: Result<Call>) -> Result<Answer> {
@@ -303,13 +473,26 @@ impl<'a> Story<'a> {
 
     async fn message(&self, agent: &Agent, method: &str, params: &Value) -> Result<Answer> {
         let now = self.clock.unix();
-        self.send(Call::message(&self.world.urls.mcp.git, &agent.token, &agent.key, method, params, now)).await
+        self.send(Call::message(
+            &self.world.urls.mcp.git,
+            &agent.token,
+            &agent.key,
+            method,
+            params,
+            now,
+        ))
+        .await
     }
 
     fn permitted(&mut self, name: &'static str, answer: Result<Answer>) -> Result<Answer, Failure> {
         let outcome = answer.and_then(|answer| {
-            let worked = answer.status == 200 && answer.body.pointer("/result/isError") != Some(&Value::Bool(true));
-            ensure!(worked && answer.body.get("result").is_some(), "expected a result, got {}", answer.summary());
+            let worked =
+                answer.status == 200 && answer.body.pointer("/result/isError") != Some(&Value::Bool(true));
+            ensure!(
+                worked && answer.body.get("result").is_some(),
+                "expected a result, got {}",
+                answer.summary()
+            );
             Ok(answer)
         });
         let answer = self.step(name, outcome)?;
@@ -319,21 +502,44 @@ impl<'a> Story<'a> {
     }
 
     /// A refusal by a decision: 403, code 4403, and on record.
-    fn denied(&mut self, name: &'static str, answer: Result<Answer>, rule: &'static str, what: &str) -> Result<(), Failure> {
+    fn denied(
+        &mut self,
+        name: &'static str,
+        answer: Result<Answer>,
+        rule: &'static str,
+        what: &str,
+    ) -> Result<(), Failure> {
         self.outcome(name, answer, 403, rule, what)?;
         self.decisions.push((Outcome::Deny, Some(rule)));
         Ok(())
     }
 
     /// A refusal before any decision: 401.
-    fn refused(&mut self, name: &'static str, answer: Result<Answer>, rule: &'static str, what: &str) -> Result<(), Failure> {
+    fn refused(
+        &mut self,
+        name: &'static str,
+        answer: Result<Answer>,
+        rule: &'static str,
+        what: &str,
+    ) -> Result<(), Failure> {
         self.outcome(name, answer, 401, rule, what)
     }
 
-    fn outcome(&mut self, name: &'static str, answer: Result<Answer>, status: u16, rule: &str, what: &str) -> Result<(), Failure> {
+    fn outcome(
+        &mut self,
+        name: &'static str,
+        answer: Result<Answer>,
+        status: u16,
+        rule: &str,
+        what: &str,
+    ) -> Result<(), Failure> {
         let outcome = answer.and_then(|answer| {
             let fits = answer.status == status && answer.rule.as_deref() == Some(rule);
-            ensure!(fits, "expected {status} with rule {rule}, got {}", answer.summary());
+            ensure!(
+                fits,
+                "expected {status} with rule {rule}, got {}",
+                answer.summary()
+            );
             Ok(answer)
         });
         let answer = self.step(name, outcome)?;
@@ -347,7 +553,10 @@ impl<'a> Story<'a> {
                 self.steps.push(name);
                 Ok(value)
             }
-            Err(error) => Err(Failure::new(Kind::Failure, format!("step `{name}` did not come out as told: {error:#}"))),
+            Err(error) => Err(Failure::new(
+                Kind::Failure,
+                format!("step `{name}` did not come out as told: {error:#}"),
+            )),
         }
     }
 
@@ -365,7 +574,10 @@ fn new_key() -> PrivateKey {
 }
 
 fn tools(names: &[&str]) -> Caveat {
-    Caveat::Tool { server: "git".into(), tools: names.iter().map(|name| (*name).to_owned()).collect() }
+    Caveat::Tool {
+        server: "git".into(),
+        tools: names.iter().map(|name| (*name).to_owned()).collect(),
+    }
 }
 
 fn tool_names(answer: &Answer) -> Vec<String> {

@@ -58,7 +58,9 @@ impl Call {
     ) -> Result<Self> {
         let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params }).to_string();
         let token = token.sealed()?;
-        let claims = ProofClaims::new("POST", url, now, &mut rng::os()).token(token.as_str()).body(body.as_bytes());
+        let claims = ProofClaims::new("POST", url, now, &mut rng::os())
+            .token(token.as_str())
+            .body(body.as_bytes());
         Ok(Self {
             url: url.to_owned(),
             authorization: format!("DPoP {}", token.as_str()),
@@ -81,13 +83,23 @@ impl Call {
 
     /// Sends it.
     pub(crate) async fn send(&self) -> Result<Answer> {
-        let rules =
-            FetchRules { allow_loopback_http: true, total_timeout: Duration::from_secs(20), ..FetchRules::default() };
+        let rules = FetchRules {
+            allow_loopback_http: true,
+            total_timeout: Duration::from_secs(20),
+            ..FetchRules::default()
+        };
         let value = |text: &str| HeaderValue::from_str(text).context("a header value");
-        let request = Request::post(&self.url, HeaderValue::from_static("application/json"), self.body.clone())
-            .header(header::ACCEPT, HeaderValue::from_static("application/json, text/event-stream"))
-            .header(header::AUTHORIZATION, value(&self.authorization)?)
-            .header(HeaderName::from_static("dpop"), value(&self.proof)?);
+        let request = Request::post(
+            &self.url,
+            HeaderValue::from_static("application/json"),
+            self.body.clone(),
+        )
+        .header(
+            header::ACCEPT,
+            HeaderValue::from_static("application/json, text/event-stream"),
+        )
+        .header(header::AUTHORIZATION, value(&self.authorization)?)
+        .header(HeaderName::from_static("dpop"), value(&self.proof)?);
         Ok(Answer::read(&Fetcher::new(&rules)?.send(request).await?))
     }
 }
@@ -102,26 +114,46 @@ impl Answer {
             .and_then(|text| Challenge::parse_all(text).ok())
             .and_then(|challenges| challenges.into_iter().find(Challenge::is_dpop));
         let description = challenge.as_ref().and_then(|c| c.param("error_description"));
-        let in_description = description.and_then(|text| text.strip_suffix(')')?.rsplit_once('(')).map(|(_, rule)| rule);
+        let in_description = description
+            .and_then(|text| text.strip_suffix(')')?.rsplit_once('('))
+            .map(|(_, rule)| rule);
         let in_body = body.pointer("/error/data/rule").and_then(Value::as_str);
         Self {
             status: fetched.status.as_u16(),
             rule: in_body.or(in_description).map(str::to_owned),
-            challenge: challenge.as_ref().and_then(|c| c.param("error")).map(str::to_owned),
+            challenge: challenge
+                .as_ref()
+                .and_then(|c| c.param("error"))
+                .map(str::to_owned),
             body,
         }
     }
 
     /// The text of a tool's result.
     pub(crate) fn text(&self) -> &str {
-        self.body.pointer("/result/content/0/text").and_then(Value::as_str).unwrap_or_default()
+        self.body
+            .pointer("/result/content/0/text")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
 
     /// The answer in a few words.
     pub(crate) fn summary(&self) -> String {
-        let code = self.body.pointer("/error/code").map(|code| format!(" code {code}")).unwrap_or_default();
-        let challenge = self.challenge.as_ref().map(|error| format!(" {error}")).unwrap_or_default();
-        let rule = self.rule.as_ref().map(|rule| format!(" rule {rule}")).unwrap_or_default();
+        let code = self
+            .body
+            .pointer("/error/code")
+            .map(|code| format!(" code {code}"))
+            .unwrap_or_default();
+        let challenge = self
+            .challenge
+            .as_ref()
+            .map(|error| format!(" {error}"))
+            .unwrap_or_default();
+        let rule = self
+            .rule
+            .as_ref()
+            .map(|rule| format!(" rule {rule}"))
+            .unwrap_or_default();
         format!("{}{challenge}{code}{rule}", self.status)
     }
 }
