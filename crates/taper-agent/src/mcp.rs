@@ -215,7 +215,10 @@ impl McpClient {
             Err(reason) => return Err(unusable(&self.url, reason)),
         };
         match message {
-            Ok(result) if answer.status == StatusCode::OK => Ok((result, answer.headers)),
+            Ok(result) if answer.status == StatusCode::OK => match Refusal::of_result(&answer, &result) {
+                Some(refusal) => Err(Box::new(refusal).into()),
+                None => Ok((result, answer.headers)),
+            },
             Ok(_) => Err(self.refused(&answer)),
             Err(error) => Err(Box::new(Refusal::new(&answer, Some(&error))).into()),
         }

@@ -80,3 +80,93 @@ pub async fn revoke_as_admin(admin_url: &str, admin_token: &Secret, target: &Tar
         Err(issuer::refusal(&url, &answer))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Json;
+    use serde_json::{Value, json};
+    use taper_dpop::{Algorithm, Expectation, NonceRule, PrivateKey, Proof, TokenHash};
+    use taper_oauth::{AuthorizationServerMetadata, Form};
+    use taper_service::rng;
+
+    use super::*;
+    use crate::testing::{Chain, NOW, Server, clock};
+
+    async fn start() -> (Server, Issuer, Client) {
+        let server = Server::start().await;
+        server.will_answer(Json(AuthorizationServerMetadata::for_issuer(&server.url)));
+        let issuer = Issuer::discover(&server.url).await.unwrap();
+        let client = Client {
+            id: "dev".into(),
+            secret: None,
+        };
+        (server, issuer, client)
+    }
+
+    #[tokio::test]
+    async fn the_holder_proves_possession_of_what_it_takes_back() {
+        let (server, issuer, client) = start().await;
+        let chain = Chain::new();
+        let holder = chain.key.public();
+        server.will_answer(StatusCode::OK);
+        revoke(&issuer, &client, &chain.token, chain.key, clock().as_ref())
+            .await
+            .unwrap();
+        let seen = server.seen().pop().unwrap();
+        let form = Form::parse(&seen.body, 64 * 1024).unwrap();
+        let (token, url) = (form.get("token").unwrap(), format!("{}/revoke", server.url));
+        assert_eq!(form.get("client_id"), Some("dev"));
+        assert_ne!(token, chain.token.as_str(), "a sealed copy is sent");
+        let expectation = Expectation {
+            method: "POST",
+            url: &url,
+            token: Some(TokenHash::of(token)),
+            nonce: NonceRule::Unused,
+            now: NOW,
+        };
+        let proof = Proof::parse(seen.headers["dpop"].to_str().unwrap()).unwrap();
+        let proof = proof.check(&expectation).unwrap().verify().unwrap();
+        assert_eq!(proof.key(), &holder);
+        assert_eq!(proof.binds(&seen.body), Ok(true));
+        assert!(!seen.headers.contains_key("authorization"));
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_told_and_a_stranger_sends_nothing() {
+        let (server, issuer, client) = start().await;
+        let chain = Chain::new();
+        let stranger = PrivateKey::generate(Algorithm::EdDsa, &mut rng::os());
+        let error = revoke(&issuer, &client, &chain.token, stranger, clock().as_ref()).await;
+        assert!(matches!(error, Err(Error::Request(_))));
+        assert_eq!(server.seen().len(), 1);
+        server.will_answer((
+            StatusCode::BAD_REQUEST,
+            Json(json!({"error": "unsupported_token_type"})),
+        ));
+        let error = revoke(&issuer, &client, &chain.token, chain.key, clock().as_ref()).await;
+        assert!(matches!(error, Err(Error::Issuer { status: 400, .. })));
+    }
+
+    #[tokio::test]
+    async fn an_administrator_names_what_is_revoked() {
+        let server = Server::start().await;
+        for (target, body) in [
+            (Target::Grant("g".into()), json!({"grant": "g"})),
+            (Target::Branch("b".into()), json!({"branch": "b"})),
+            (Target::Holder("h".into()), json!({"holder": "h"})),
+            (Target::Client("c".into()), json!({"client": "c"})),
+        ] {
+            server.will_answer(StatusCode::NO_CONTENT);
+            revoke_as_admin(&format!("{}/", server.url), &Secret::new("hunter2"), &target)
+                .await
+                .unwrap();
+            let seen = server.seen().pop().unwrap();
+            assert_eq!(seen.path, "/admin/v1/revocations");
+            assert_eq!(seen.headers["authorization"], "Bearer hunter2");
+            assert_eq!(serde_json::from_slice::<Value>(&seen.body).unwrap(), body);
+        }
+        server.will_answer(StatusCode::UNAUTHORIZED);
+        let refused = revoke_as_admin(&server.url, &Secret::new("x"), &Target::Grant("g".into())).await;
+        assert!(matches!(refused, Err(Error::Answer { .. })));
+    }
+}

@@ -53,11 +53,6 @@ impl Context {
         }
     }
 
-    /// The form of the result.
-    pub(crate) fn format(&self) -> Format {
-        self.format
-    }
-
     /// The clock.
     pub(crate) fn clock(&self) -> SharedClock {
         self.clock.clone()

@@ -123,7 +123,7 @@ impl fmt::Display for Failure {
                 other => taper_agent::escape::printable(&other.to_string()),
             };
             let mut line = |name: &str, value: Option<Value>| match value {
-                Some(value) if !value.is_null() => write!(f, "\n  {name}: {}", shown(&value)),
+                Some(value) if !is_empty(&value) => write!(f, "\n  {name}: {}", shown(&value)),
                 _ => Ok(()),
             };
             line("decision", data.decision_id.clone().map(Value::from))?;
@@ -172,6 +172,10 @@ impl From<taper_capability::Error> for Failure {
     fn from(error: taper_capability::Error) -> Self {
         Self::failed(format!("{error} [rule {}]", error.rule()))
     }
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_array().is_some_and(Vec::is_empty)
 }
 
 fn next_after(refusal: &Refusal) -> Option<String> {

@@ -14,6 +14,11 @@ use crate::proven;
 /// The longest message that is kept of another party, in characters.
 const MAX_MESSAGE: usize = 512;
 
+/// The JSON-RPC error code of a refusal by a caveat or a policy.
+const DENIED: i64 = 4403;
+/// The member of `_meta` that holds [`DenialData`] in the result of a tool.
+const DENIAL_META: &str = "taper/denial";
+
 /// Why a request was refused. Everything in it was said by the other side.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
@@ -67,9 +72,25 @@ impl Refusal {
         }
     }
 
+    /// The refusal that a proxy wrote as the result of a tool (`deny_style = "tool_result"`), if
+    /// `result` is one.
+    pub(super) fn of_result(answer: &Fetched, result: &Value) -> Option<Self> {
+        if result.get("isError") != Some(&Value::Bool(true)) {
+            return None;
+        }
+        let data = result.get("_meta")?.get(DENIAL_META)?.clone();
+        let text = result.pointer("/content/0/text").and_then(Value::as_str);
+        let error = RpcError {
+            code: DENIED,
+            message: text.unwrap_or_default().to_owned(),
+            data: Some(data),
+        };
+        Some(Self::new(answer, Some(&error)))
+    }
+
     /// Whether somebody decided against the request, as opposed to a failure that may pass.
     pub fn is_denial(&self) -> bool {
-        self.code == Some(4403) || matches!(self.status, 401 | 403)
+        self.code == Some(DENIED) || matches!(self.status, 401 | 403)
     }
 }
 

@@ -252,3 +252,24 @@ async fn a_legacy_session_is_opened_kept_and_closed() {
     let body: Value = serde_json::from_slice(&seen[2].body).unwrap();
     assert!(body["params"].get("_meta").is_none());
 }
+
+#[tokio::test]
+async fn a_refusal_in_the_form_of_a_result_is_a_refusal() {
+    let server = Server::start().await;
+    let mut client = client(&server, Era::Modern);
+    let refused = json!({
+        "content": [{"type": "text", "text": "no"}],
+        "isError": true,
+        "_meta": {"taper/denial": {"decision_id": "d1", "rule": "R-22", "link": 0}},
+    });
+    let failed = json!({"content": [{"type": "text", "text": "no such repository"}], "isError": true});
+    server.will_answer(result(1, refused));
+    server.will_answer(result(2, failed.clone()));
+    let error = client.call("git_log", Map::new()).await.unwrap_err();
+    let Error::Refused(refusal) = error else {
+        panic!("{error}")
+    };
+    assert!(refusal.is_denial());
+    assert_eq!(refusal.data.unwrap().rule.as_deref(), Some("R-22"));
+    assert_eq!(client.call("git_log", Map::new()).await.unwrap(), failed);
+}

@@ -9,7 +9,7 @@ use taper_store::{
     Outcome, RecordKind, RevocationKey, StoredRecord, VerifyReport, find_journals, read_records, verify_dir,
 };
 
-use crate::context::{Context, Format};
+use crate::context::Context;
 use crate::failure::Failure;
 
 /// The arguments of `taper audit`.
@@ -40,11 +40,11 @@ struct Folder {
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     match args.command {
         Command::Verify(folder) => verify(&folder.dir, context),
-        Command::Show(folder) => each(&folder.dir, context, |context, dir, record| {
+        Command::Show(folder) => each(&folder.dir, context, true, |context, dir, record| {
             let json = json!({"journal": dir, "index": record.index, "record": record.record});
             context.result(line(record), &json)
         }),
-        Command::Export(folder) => each(&folder.dir, context, |context, dir, record| {
+        Command::Export(folder) => each(&folder.dir, context, false, |context, dir, record| {
             context.raw(export(dir, record).as_bytes())
         }),
     }
@@ -120,13 +120,14 @@ fn verdict(report: &VerifyReport) -> String {
 fn each(
     dir: &Path,
     context: &mut Context,
+    headings: bool,
     mut show: impl FnMut(&mut Context, &Path, &StoredRecord) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let journals = journals(dir)?;
-    let several = journals.len() > 1;
+    let headings = headings && journals.len() > 1;
     for journal in &journals {
-        if several && context.format() == Format::Text {
-            context.talk(format_args!("{}:", journal.display()));
+        if headings {
+            context.tell(&format!("{}:", journal.display()));
         }
         for record in read_records(journal).map_err(Failure::failed)? {
             let record = record.map_err(|e| {
@@ -184,10 +185,14 @@ fn line(stored: &StoredRecord) -> String {
                 .iter()
                 .map(|(kind, value)| format!(" {kind}={value}"));
             format!(
-                "{outcome} {} {} {}{} to {} at depth {} of grant {}{}",
+                "{outcome} {} {}{}{} to {} at depth {} of grant {}{}",
                 decision.server,
                 decision.method,
-                decision.tool.as_deref().unwrap_or_default(),
+                decision
+                    .tool
+                    .as_ref()
+                    .map(|tool| format!(" {tool}"))
+                    .unwrap_or_default(),
                 resources.collect::<String>(),
                 decision.holder_jkt,
                 decision.depth,

@@ -4,6 +4,7 @@ use taper_service::rng;
 use taper_store::{Audit as _, EmbeddedStore, Record};
 
 use super::*;
+use crate::context::Format;
 use crate::context::testing::{NOW, context};
 use crate::failure::Kind;
 
