@@ -151,7 +151,9 @@ pub struct CheckedProof<'a>(Proof<'a>);
 /// [`CheckedProof::verify`].
 ///
 /// ```compile_fail
-/// let forged = taper_dpop::VerifiedProof { key: todo!(), jti_hash: [0; 32], iat: 0, content_digest: None };
+/// fn forge(key: taper_dpop::PublicKey) -> taper_dpop::VerifiedProof {
+///     taper_dpop::VerifiedProof { key, jti_hash: [0; 32], iat: 0, content_digest: None }
+/// }
 /// ```
 /// while its parts can be read:
 /// ```
