@@ -69,13 +69,13 @@ impl Context {
             Format::Text => writeln!(self.stdout, "{text}"),
             Format::Json => writeln!(self.stdout, "{json}"),
         };
-        written.and_then(|()| self.stdout.flush()).map_err(cannot_write)
+        finished(written.and_then(|()| self.stdout.flush()))
     }
 
     /// Writes bytes of a result as they are.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         let written = self.stdout.write_all(bytes);
-        written.and_then(|()| self.stdout.flush()).map_err(cannot_write)
+        finished(written.and_then(|()| self.stdout.flush()))
     }
 
     /// Tells a person a part of a long result as it comes; a program gets the whole at the end.
@@ -170,8 +170,14 @@ impl Context {
     }
 }
 
-fn cannot_write(error: io::Error) -> Failure {
-    Failure::failed(format!("cannot write the result: {error}"))
+/// A reader that has seen enough (`taper … | head`) is no failure.
+fn finished(written: io::Result<()>) -> Result<(), Failure> {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format!("cannot write the result: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

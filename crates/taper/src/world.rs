@@ -81,12 +81,23 @@ pub(crate) struct World {
 impl World {
     /// Starts everything in `dir`, on the ports that it remembers, else on `port` and the four after
     /// it (0: free ones). `extra_policy` is a further boundary policy file. Returns when all is ready.
-    pub(crate) async fn start(dir: &Path, port: u16, extra_policy: Option<&str>, clock: SharedClock) -> Result<Self> {
+    pub(crate) async fn start(
+        dir: &Path,
+        port: u16,
+        extra_policy: Option<&str>,
+        clock: SharedClock,
+    ) -> Result<Self> {
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make the folder {}", dir.display()))?;
         let dir = dir.canonicalize()?;
         let urls = remembered(&dir, port)?;
         let shutdown = Shutdown::new();
-        let world = Self { calls: Calls::default(), urls, dir, shutdown, broken: Arc::default() };
+        let world = Self {
+            calls: Calls::default(),
+            urls,
+            dir,
+            shutdown,
+            broken: Arc::default(),
+        };
         match world.start_parts(extra_policy, clock).await {
             Ok(calls) => Ok(Self { calls, ..world }),
             Err(error) => {
@@ -116,7 +127,10 @@ impl World {
     /// Stops everything and waits for it.
     pub(crate) async fn stop(self) -> Result<()> {
         self.shutdown.trigger();
-        self.shutdown.drain(Duration::from_secs(30)).await.map_err(|_| anyhow::anyhow!("a part did not stop in time"))?;
+        self.shutdown
+            .drain(Duration::from_secs(30))
+            .await
+            .map_err(|_| anyhow::anyhow!("a part did not stop in time"))?;
         match self.broken.get() {
             Some(reason) => bail!("{reason}"),
             None if self.shutdown.failed() => bail!("a part of the program failed; its log says why"),
@@ -125,7 +139,11 @@ impl World {
     }
 
     /// Runs a part; when it fails, everything ends.
-    fn part<E: Display>(&self, name: &'static str, part: impl Future<Output = Result<(), E>> + Send + 'static) {
+    fn part<E: Display>(
+        &self,
+        name: &'static str,
+        part: impl Future<Output = Result<(), E>> + Send + 'static,
+    ) {
         let (shutdown, broken) = (self.shutdown.clone(), Arc::clone(&self.broken));
         self.shutdown.spawn(name, async move {
             if let Err(error) = part.await {
@@ -157,12 +175,21 @@ impl World {
         let file: taper_issuer::Config = config::load(&folder.join("issuer.toml"))?;
         let issuer_clock = clock.clone();
         let issuer =
-            tokio::task::spawn_blocking(move || taper_issuer::Issuer::open(file, &folder, issuer_clock)).await??;
-        self.shutdown.spawn("issuer", issuer.bind().await.with_context(taken)?.serve(self.shutdown.clone()));
+            tokio::task::spawn_blocking(move || taper_issuer::Issuer::open(file, &folder, issuer_clock))
+                .await??;
+        self.shutdown.spawn(
+            "issuer",
+            issuer
+                .bind()
+                .await
+                .with_context(taken)?
+                .serve(self.shutdown.clone()),
+        );
 
         let folder = self.dir.join("proxy");
         let file: taper_proxy::Config = config::load(&folder.join("proxy.toml"))?;
-        let proxy = tokio::task::spawn_blocking(move || taper_proxy::Proxy::open(&file, &folder, clock)).await??;
+        let proxy =
+            tokio::task::spawn_blocking(move || taper_proxy::Proxy::open(&file, &folder, clock)).await??;
         let proxy = proxy.bind().await.with_context(taken)?;
         self.part("proxy", proxy.serve(self.shutdown.clone()));
 
@@ -177,7 +204,10 @@ impl World {
 
     /// Waits until issuer and proxy say that they are ready.
     async fn ready(&self) -> Result<()> {
-        let rules = FetchRules { allow_loopback_http: true, ..FetchRules::default() };
+        let rules = FetchRules {
+            allow_loopback_http: true,
+            ..FetchRules::default()
+        };
         let fetcher = Fetcher::new(&rules)?;
         let proxy = self.urls.mcp.git.trim_end_matches("/git/mcp");
         let deadline = tokio::time::Instant::now() + READY_TIMEOUT;
@@ -226,7 +256,13 @@ impl World {
 
     // The values are URLs of ours, port numbers and constants; none needs escaping in TOML.
     fn issuer_config(&self) -> String {
-        let Urls { issuer, idp, mcp, ports, .. } = &self.urls;
+        let Urls {
+            issuer,
+            idp,
+            mcp,
+            ports,
+            ..
+        } = &self.urls;
         format!(
             r#"# Written by `taper up`; for development only.
 issuer = "{issuer}"
@@ -293,8 +329,13 @@ tools.git_show = {{ resources = {{ repo = "{{repo_path}}" }}, arguments = ["revi
 /// What `DIR/up.json` says of a folder where `taper up` runs or ran.
 pub(crate) fn read_urls(dir: &Path) -> Result<Urls> {
     let path = dir.join(STATE_FILE);
-    let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("{} cannot be read; `taper up --dir {}` makes it", path.display(), dir.display()))?;
+    let text = std::fs::read_to_string(&path).with_context(|| {
+        format!(
+            "{} cannot be read; `taper up --dir {}` makes it",
+            path.display(),
+            dir.display()
+        )
+    })?;
     serde_json::from_str(&text).with_context(|| format!("{} is not what `taper up` wrote", path.display()))
 }
 
@@ -302,12 +343,18 @@ fn remembered(dir: &Path, port: u16) -> Result<Urls> {
     if dir.join(STATE_FILE).exists() {
         return read_urls(dir);
     }
-    let ports = if port == 0 { free_ports()? } else { consecutive(port)? };
+    let ports = if port == 0 {
+        free_ports()?
+    } else {
+        consecutive(port)?
+    };
     let loopback = |port: u16| format!("http://127.0.0.1:{port}");
     Ok(Urls {
         issuer: loopback(ports.issuer),
         idp: format!("{}/development", loopback(ports.idp)),
-        mcp: Mcp { git: format!("{}/git/mcp", loopback(ports.proxy)) },
+        mcp: Mcp {
+            git: format!("{}/git/mcp", loopback(ports.proxy)),
+        },
         admin: loopback(ports.admin),
         ports,
     })
@@ -319,17 +366,35 @@ fn free_ports() -> Result<Ports> {
     let held = [bind()?, bind()?, bind()?, bind()?, bind()?];
     let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
     let [issuer, admin, idp, proxy, git] = &held;
-    Ok(Ports { issuer: port(issuer)?, admin: port(admin)?, idp: port(idp)?, proxy: port(proxy)?, git: port(git)? })
+    Ok(Ports {
+        issuer: port(issuer)?,
+        admin: port(admin)?,
+        idp: port(idp)?,
+        proxy: port(proxy)?,
+        git: port(git)?,
+    })
 }
 
 fn consecutive(port: u16) -> Result<Ports> {
-    let nth = |n: u16| port.checked_add(n).context("the ports after --port would pass 65535");
-    Ok(Ports { issuer: port, admin: nth(1)?, idp: nth(2)?, proxy: nth(3)?, git: nth(4)? })
+    let nth = |n: u16| {
+        port.checked_add(n)
+            .context("the ports after --port would pass 65535")
+    };
+    Ok(Ports {
+        issuer: port,
+        admin: nth(1)?,
+        idp: nth(2)?,
+        proxy: nth(3)?,
+        git: nth(4)?,
+    })
 }
 
 async fn listen(port: u16) -> Result<tokio::net::TcpListener> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    tokio::net::TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}")).with_context(taken)
+    tokio::net::TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}"))
+        .with_context(taken)
 }
 
 fn taken() -> &'static str {

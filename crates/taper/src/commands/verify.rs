@@ -59,7 +59,7 @@ fn keys(args: &Args, context: &mut Context) -> Result<Vec<u8>, Failure> {
 }
 
 /// The issuer's root keys: the `kid` is the decimal root key id. Keys of another kind are not roots.
-fn roots(issuer: &str, keys: &[u8]) -> Result<Roots, Failure> {
+pub(crate) fn roots(issuer: &str, keys: &[u8]) -> Result<Roots, Failure> {
     let bad = |e: &dyn std::fmt::Display| Failure::failed(format!("the key set is not usable: {e}"));
     let set = json::parse_object(keys, jwk::MAX_SET).map_err(|e| bad(&e))?;
     let members = set.get("keys").and_then(|keys| keys.as_array());

@@ -8,13 +8,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use taper_agent::inspect::Report;
 use taper_agent::{Client, Issuer, exchange, revoke};
-use taper_capability::{Caveat, Delegation, ResourceMatch, Token, forgery};
+use taper_capability::{Caveat, Delegation, ResourceMatch, Token, UnverifiedToken, Verifier, forgery};
 use taper_dpop::{Algorithm, PrivateKey};
 use taper_oauth::{ExchangeRequest, Secret, TokenType, scope};
 use taper_service::clock::SharedClock;
 use taper_service::rng;
 use taper_store::{Outcome, RecordKind, find_journals, read_records, verify_dir};
 
+use crate::commands::verify;
 use crate::context::Context;
 use crate::demo::wire::{Answer, Call};
 use crate::dev;
@@ -94,11 +95,9 @@ impl<'a> Story<'a> {
         let record = self.audit();
         let lines = self.step("audit", record)?;
         self.say(&lines);
-        let drawn = Report::unverified(&summariser.token)
-            .map(|report| report.to_text(self.clock.unix()))
-            .map_err(anyhow::Error::from);
+        let drawn = self.draw(&issuer, &summariser).await;
         let chain = self.step("chain", drawn)?;
-        self.title("The summariser's chain, as `taper inspect` draws it");
+        self.title("The summariser's chain, as `taper verify` draws it");
         self.say(&chain);
         Ok(())
     }
@@ -432,6 +431,15 @@ impl<'a> Story<'a> {
             told.len()
         ));
         Ok(lines.join("\n"))
+    }
+
+    async fn draw(&self, issuer: &Issuer, agent: &Agent) -> Result<String> {
+        let keys = issuer.keys().await?;
+        let roots =
+            verify::roots(&self.world.urls.issuer, &keys).map_err(|failure| anyhow::anyhow!("{failure}"))?;
+        let now = self.clock.unix();
+        let chain = Verifier::new(roots).verify(UnverifiedToken::decode(agent.token.as_str())?, now)?;
+        Ok(Report::verified(&chain).to_text(now))
     }
 
     fn equals_git(&self, answer: &Answer) -> Result<()> {
