@@ -275,3 +275,18 @@ fn every_example_policy_is_used_by_an_example_configuration() {
         );
     }
 }
+
+/// What the page names in code or as a link is there.
+#[test]
+fn every_path_of_the_readme_exists() {
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let words = readme.split(|c: char| c.is_whitespace() || "`()[],;:".contains(c));
+    let folders = ["crates/", "examples/", "spec/", "tests/"];
+    let paths: BTreeSet<&str> = words
+        .filter(|word| folders.iter().any(|folder| word.starts_with(folder)))
+        .collect();
+    assert!(paths.len() > 10, "{paths:?}");
+    for path in paths {
+        assert!(root().join(path.trim_end_matches('.')).exists(), "{path}");
+    }
+}
