@@ -1,6 +1,6 @@
 //! The configuration file of the proxy. Unknown keys are refused; secrets are named, never written.
 //!
-//! This module is the file as it is written. [`crate::profile`] checks each server's part and makes it
+//! This module is the file as it is written. The module `profile` checks each server's part and makes it
 //! ready for use; [`crate::Proxy::check`] does so for all of it.
 
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Every refusal, and the one match that puts it into protocol words (RULES 24).
+//! The one match that puts refusals into protocol words (RULES 24).
 //!
 //! The caller learns the rule, and for a denial the link and the caveat; never policy text, a value of
 //! the request or what the upstream said.
@@ -7,9 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
-use taper_capability::{Caveat, rules as capability_rules};
 use taper_dpop::RuleId;
-use taper_dpop::rule::r;
 use taper_oauth::{Challenge, ErrorCode, OAuthError};
 use taper_policy::DenialKind;
 
@@ -17,171 +15,7 @@ use crate::body::Body;
 use crate::config::DenyStyle;
 use crate::headers::DPOP_NONCE;
 use crate::message::{LEGACY, MODERN};
-use crate::rules;
-
-/// Why a request was refused. `rule` says which check it was; [`respond`] what the caller reads.
-#[derive(Clone, Debug, thiserror::Error)]
-pub(crate) enum Refusal {
-    #[error("there is nothing at this path")]
-    Path,
-    #[error("the method is not allowed here")]
-    Method { allow: &'static str },
-    #[error("a header names another method")]
-    MethodOverride,
-    #[error("a query string is not accepted")]
-    Query,
-    #[error("a content encoding is not accepted")]
-    ContentEncoding,
-    #[error("the origin is not allowed")]
-    Origin,
-    #[error("this host is not served here")]
-    Host,
-    #[error("another protocol is not spoken here")]
-    Upgrade,
-    #[error("the body is too large")]
-    BodyTooLarge,
-    #[error("the body did not arrive in time")]
-    BodyTimedOut,
-    #[error("the body broke off")]
-    BodyBroken,
-    #[error("a GET or DELETE has no body")]
-    BodyUnwanted,
-    #[error("the content type is not application/json")]
-    MediaType,
-    #[error("a bearer token is not accepted")]
-    Bearer,
-    #[error("a capability and its proof are needed")]
-    NoCredentials,
-    #[error("one `Authorization: DPoP` and one `DPoP` header are needed")]
-    Credentials,
-    #[error("the proof is refused: {0}")]
-    Proof(taper_dpop::Error),
-    #[error("the capability is refused: {0}")]
-    Capability(taper_capability::Error),
-    #[error("the issuer is not one whose capabilities count here")]
-    Issuer,
-    #[error("the issuer's keys are not known yet")]
-    IssuerNotReady,
-    #[error("the {0} is revoked")]
-    Revoked(&'static str),
-    #[error("revocations are not known to be complete")]
-    Stale,
-    #[error("the proof does not carry the digest of the body")]
-    Unbound,
-    #[error("a nonce is needed until older proofs have expired")]
-    Restart,
-    #[error("the proof was used before")]
-    Replay,
-    #[error("too many proofs of this grant are alive")]
-    Quota,
-    #[error("the proof cannot be remembered")]
-    SeenFailed,
-    #[error("{0}")]
-    Json(String),
-    #[error("{0}")]
-    Message(&'static str),
-    #[error("two keys differ in letter case only")]
-    FoldedKeys,
-    #[error("the header `{0}` does not equal the message")]
-    HeaderMismatch(&'static str),
-    #[error("the message answers a request that is not outstanding")]
-    ClientAnswer,
-    #[error("the upstream does not speak this revision")]
-    Revision { requested: Option<String> },
-    #[error("there is no such session")]
-    Session,
-    #[error("{0}")]
-    Denied(Box<Denied>),
-    #[error("the decision ran into a limit")]
-    Indeterminate(RuleId),
-    #[error("the decision could not be recorded")]
-    Audit,
-    #[error("too much is waiting to be checked")]
-    Busy,
-    #[error("too many programs are running")]
-    Children,
-    #[error("the upstream did not answer as it should: {0}")]
-    Upstream(&'static str),
-}
-
-/// A denial by rights, caveats, policy or the server's profile. `reason` is the operator's.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{reason}")]
-pub(crate) struct Denied {
-    pub(crate) rule: RuleId,
-    pub(crate) kind: DenialKind,
-    pub(crate) link: Option<usize>,
-    pub(crate) caveat: Option<Caveat>,
-    pub(crate) obtainable: Vec<String>,
-    pub(crate) reason: String,
-}
-
-impl Denied {
-    /// A denial by the server's profile.
-    pub(crate) fn by_profile(rule: RuleId, reason: String) -> Box<Self> {
-        Box::new(Self {
-            rule,
-            kind: DenialKind::Policy,
-            link: None,
-            caveat: None,
-            obtainable: Vec::new(),
-            reason,
-        })
-    }
-}
-
-impl Refusal {
-    /// The rule that was broken.
-    pub(crate) fn rule(&self) -> RuleId {
-        match self {
-            Self::Path => rules::PATH,
-            Self::Method { .. } | Self::MethodOverride => rules::METHOD,
-            Self::Query => rules::QUERY,
-            Self::ContentEncoding => rules::ENCODING,
-            Self::Origin => rules::ORIGIN,
-            Self::Host => rules::HOST,
-            Self::Upgrade => rules::UPGRADE,
-            Self::BodyTooLarge | Self::BodyTimedOut | Self::BodyBroken | Self::BodyUnwanted => rules::BODY,
-            Self::MediaType => rules::MEDIA_TYPE,
-            Self::Bearer => rules::BEARER,
-            Self::NoCredentials | Self::Credentials => r::CREDENTIAL,
-            Self::Proof(error) => error.rule(),
-            Self::Capability(error) => error.rule(),
-            Self::Issuer | Self::IssuerNotReady => rules::ISSUER,
-            Self::Revoked(_) => rules::REVOKED,
-            Self::Stale => rules::STALE,
-            Self::Unbound => rules::BINDING,
-            Self::Restart => rules::RESTART,
-            Self::Replay | Self::SeenFailed => r::REPLAY,
-            Self::Quota => rules::QUOTA,
-            Self::Json(_) => rules::JSON,
-            Self::Message(_) => rules::MESSAGE,
-            Self::FoldedKeys => rules::FOLDED_KEYS,
-            Self::HeaderMismatch(_) => rules::HEADERS,
-            Self::ClientAnswer => rules::CLIENT_ANSWER,
-            Self::Revision { .. } => rules::REVISION,
-            Self::Session => rules::SESSION,
-            Self::Denied(denied) => denied.rule,
-            Self::Indeterminate(rule) => *rule,
-            Self::Audit => rules::AUDIT,
-            Self::Busy => rules::BUSY,
-            Self::Children => rules::CHILDREN,
-            Self::Upstream(_) => rules::UPSTREAM,
-        }
-    }
-}
-
-impl From<taper_dpop::Error> for Refusal {
-    fn from(error: taper_dpop::Error) -> Self {
-        Self::Proof(error)
-    }
-}
-
-impl From<taper_capability::Error> for Refusal {
-    fn from(error: taper_capability::Error) -> Self {
-        Self::Capability(error)
-    }
-}
+use crate::refusal::{Denied, Refusal};
 
 /// What an answer may mention. Scopes are configured names (RULES 24).
 #[derive(Clone, Debug, Default)]
@@ -431,12 +265,10 @@ impl Answer {
     }
 }
 
-/// The number of the rule that an unadmitted evaluation limit has.
-pub(crate) const LIMITS: RuleId = capability_rules::LIMITS;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rules;
 
     fn context() -> AnswerContext {
         AnswerContext {

@@ -24,12 +24,13 @@ use taper_policy::boundary::{self, BoundaryPolicy, Decision, Permit};
 use taper_store::{DecisionRecord, LinkRecord, Outcome, Seen, SeenProofs};
 
 use crate::config::NonceMode;
-use crate::error::{Denied, LIMITS, Refusal};
 use crate::headers::{self, Credentials, SESSION};
 use crate::issuers::Issuers;
-use crate::message::{self, Class, Era, Message, MessageError, Subject};
+use crate::message::{Era, Message, MessageError};
+use crate::methods::{self, Class, Subject};
 use crate::permitted::{Call, Outbound, Permitted};
 use crate::profile::Profile;
+use crate::refusal::{Denied, Refusal};
 use crate::rules;
 use crate::session::{Owner, Owners};
 
@@ -202,7 +203,7 @@ impl Gate {
         bound: bool,
         session: Option<&str>,
     ) -> Result<(Option<Class>, Era, Option<String>), Refusal> {
-        let known = message::classify(&message.method, &asked.profile.extra_methods);
+        let known = methods::classify(&message.method, &asked.profile.extra_methods);
         let kind = known.map_or(AccessKind::Plumbing, |class| class.kind);
         let demanded = asked.profile.demands_binding(kind, message);
         if !rules::BINDING.holds(bound || !demanded) {
@@ -290,7 +291,7 @@ impl Gate {
                 },
                 reason: denial.reason,
             }))),
-            Decision::Indeterminate(_) => Err(Refusal::Indeterminate(LIMITS)),
+            Decision::Indeterminate(reason) => Err(Refusal::Indeterminate(reason)),
         }
     }
 

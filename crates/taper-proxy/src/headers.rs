@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use http::{HeaderMap, HeaderName, Method, Request, header};
 use taper_service::secret::Secret;
 
-use crate::error::Refusal;
+use crate::refusal::Refusal;
 
 /// Names of a caller that an upstream gets, beside `mcp-*` and the profile's.
 const TO_UPSTREAM: [&str; 5] = [

@@ -10,7 +10,7 @@ use taper_oauth::json;
 use taper_store::{RevocationKeys, RevocationPage, RevocationView};
 use tokio::sync::{Notify, watch};
 
-use crate::error::Refusal;
+use crate::refusal::Refusal;
 use crate::rules;
 
 /// The largest key set that is read, in bytes.

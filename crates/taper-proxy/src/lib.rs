@@ -9,14 +9,14 @@
 //! |---|---|
 //! | [`config`] | the file as it is written |
 //! | `profile`, `template` | one server, checked: resources from arguments, what must be bound |
-//! | `headers`, `message` | what arrives, read strictly |
+//! | `headers`, `message`, `methods` | what arrives, read strictly |
 //! | `issuers`, `feed` | root keys and revocations |
 //! | `gate` | the judgement, in the order of RULES 9 |
 //! | `permitted`, `upstream` | the only way out |
 //! | `lists`, `sse`, `stream` | what comes back: filtered, and cut when the permit ends |
 //! | `session` | who owns a session |
-//! | `error`, [`rules`] | refusals in protocol words, by number (`spec/proxy.md`) |
-//! | `service`, `proxy` | the HTTP service and the daemon |
+//! | `refusal`, `error`, [`rules`] | refusals by number (`spec/proxy.md`), and in protocol words |
+//! | `service`, `ready`, `proxy` | the HTTP service; the configuration, checked; the daemon |
 
 mod body;
 pub mod config;
@@ -27,9 +27,12 @@ mod headers;
 mod issuers;
 mod lists;
 mod message;
+mod methods;
 mod permitted;
 mod profile;
 mod proxy;
+mod ready;
+mod refusal;
 pub mod rules;
 mod service;
 mod session;
@@ -44,5 +47,6 @@ pub use config::Config;
 pub use issuers::RootKeysError;
 pub use permitted::Permitted;
 pub use profile::ProfileError;
-pub use proxy::{BoundProxy, OpenError, Proxy};
+pub use proxy::{BoundProxy, Proxy};
+pub use ready::OpenError;
 pub use template::TemplateError;

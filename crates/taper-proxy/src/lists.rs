@@ -15,7 +15,8 @@ use taper_service::pool::CpuPool;
 
 use crate::body::Body;
 use crate::gate::Gate;
-use crate::message::{Era, List};
+use crate::message::Era;
+use crate::methods::List;
 use crate::profile::Profile;
 use crate::rules;
 use crate::sse::Events;

@@ -5,7 +5,8 @@ use http::{HeaderMap, Method};
 use taper_capability::json::Value;
 use taper_policy::boundary::Permit;
 
-use crate::message::{Era, List};
+use crate::message::Era;
+use crate::methods::List;
 use crate::session::Owner;
 
 /// Something that a permit was made for. Upstreams take nothing else, and only the gate makes one, from

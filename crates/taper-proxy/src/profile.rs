@@ -7,8 +7,9 @@ use taper_capability::json::Value;
 use taper_capability::{AccessKind, Caveat, VerifiedChain, is_server, is_tool};
 
 use crate::config::{self, BodyBinding, DenyStyle, Kind, KindForm, Limits};
-use crate::error::Denied;
-use crate::message::{self, Message};
+use crate::message::Message;
+use crate::methods::{self, Subject};
+use crate::refusal::Denied;
 use crate::rules;
 use crate::template::{Template, TemplateError, canonical, top_of};
 
@@ -124,7 +125,7 @@ impl Profile {
             scopes.push(format!("{id}:*"));
         }
         for method in &server.extra_methods {
-            if message::classify(method, &[]).is_some() {
+            if methods::classify(method, &[]).is_some() {
                 return Err(ProfileError::Method {
                     server: id.to_owned(),
                     method: method.clone(),
@@ -158,13 +159,17 @@ impl Profile {
 
     /// Whether the proof of this message must carry the body's digest (M-14). A server with tools that
     /// are listed as read-only takes its plumbing without one too: a client with plain DPoP could not
-    /// reach those tools otherwise, and plumbing gives no right.
+    /// reach those tools otherwise, and plumbing that names nothing gives no right. The configured extra
+    /// methods are not among it: what they do, nobody knows here.
     pub(crate) fn demands_binding(&self, kind: AccessKind, message: &Message) -> bool {
         let exempt = match kind {
             AccessKind::ToolCall => message
                 .text("name")
                 .is_some_and(|tool| self.read_only.contains(tool)),
-            AccessKind::Plumbing => !self.read_only.is_empty(),
+            AccessKind::Plumbing => {
+                let class = methods::classify(&message.method, &[]);
+                !self.read_only.is_empty() && class.is_some_and(|class| class.subject == Subject::Nothing)
+            }
             _ => false,
         };
         self.body_binding == BodyBinding::Required && !exempt
@@ -362,16 +367,21 @@ pub(crate) mod tests {
                 format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{"name":"{name}"}}}}"#);
             Message::parse(body.as_bytes(), 1000).unwrap()
         };
-        let check = |text: &str, kind: AccessKind, name: &str, expected: bool| {
-            let demanded = profile(text).unwrap().demands_binding(kind, &message("m", name));
-            assert_eq!(demanded, expected, "{text} {kind:?} {name}");
+        let check = |text: &str, kind: AccessKind, method: &str, name: &str, expected: bool| {
+            let message = message(method, name);
+            let demanded = profile(text).unwrap().demands_binding(kind, &message);
+            assert_eq!(demanded, expected, "{text} {method} {name}");
         };
-        check("read_only = ['a']", AccessKind::ToolCall, "a", false);
-        check("read_only = ['a']", AccessKind::ToolCall, "b", true);
-        check("read_only = ['a']", AccessKind::PromptGet, "a", true);
-        check("", AccessKind::Plumbing, "a", true);
-        check("read_only = ['a']", AccessKind::Plumbing, "a", false);
-        check("body_binding = 'optional'", AccessKind::ToolCall, "b", false);
+        use AccessKind as K;
+        let reads = "read_only = ['a']";
+        check(reads, K::ToolCall, "tools/call", "a", false);
+        check(reads, K::ToolCall, "tools/call", "b", true);
+        check(reads, K::PromptGet, "prompts/get", "a", true);
+        check(reads, K::Plumbing, "ping", "a", false);
+        check(reads, K::Plumbing, "x/own", "a", true);
+        check(reads, K::Plumbing, "subscriptions/listen", "a", true);
+        check("", K::Plumbing, "ping", "a", true);
+        check("body_binding = 'optional'", K::ToolCall, "tools/call", "b", false);
     }
 
     #[test]

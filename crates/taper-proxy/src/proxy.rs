@@ -2,86 +2,30 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Request, Uri};
+use http::Request;
 use hyper::body::Incoming;
 use taper_dpop::NonceKey;
-use taper_oauth::{client_auth, uri};
-use taper_policy::PolicyFile;
-use taper_policy::boundary::BoundaryPolicy;
 use taper_service::clock::SharedClock;
-use taper_service::config::resolve;
-use taper_service::edge::{Bound, EdgeLimits};
-use taper_service::fetch::{FetchRules, Fetcher};
+use taper_service::edge::Bound;
+use taper_service::fetch::Fetcher;
 use taper_service::pool::CpuPool;
 use taper_service::rng;
-use taper_service::secret::SecretError;
 use taper_service::shutdown::Shutdown;
-use taper_store::{Audit as _, EmbeddedStore, Record, RecordKind, StoreError, load_head};
+use taper_store::{Audit as _, EmbeddedStore, Record, RecordKind};
 use tower::service_fn;
 
-use crate::config::{self, Config, EnvValue};
+use crate::config::Config;
 use crate::feed::{Follower, follow_keys};
 use crate::gate::Gate;
-use crate::headers::{Names, may_forward};
-use crate::issuers::{IssuerState, Issuers, RootKeysError};
-use crate::profile::{Profile, ProfileError};
+use crate::issuers::Issuers;
+use crate::profile::Profile;
+use crate::ready::{OpenError, Ready};
 use crate::service::{Server, Shared, answer, answer_admin};
 use crate::session::Owners;
-use crate::upstream::{HttpUpstream, StdioSettings, StdioUpstream, Upstream};
-
-/// The largest policy or key file that is read, in bytes.
-const MAX_FILE: u64 = 1024 * 1024;
-
-/// Why the proxy does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// A URL of the configuration cannot be used.
-    #[error("`{name}`: {reason}")]
-    Setting {
-        /// The key.
-        name: String,
-        /// What is wrong with its value.
-        reason: String,
-    },
-    /// A server's configuration.
-    #[error(transparent)]
-    Profile(#[from] ProfileError),
-    /// A file cannot be read.
-    #[error("cannot read `{}`: {reason}", path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What the operating system said.
-        reason: String,
-    },
-    /// A policy has mistakes.
-    #[error("{0}")]
-    Policy(#[from] taper_policy::PolicyErrors),
-    /// A secret is absent or open to others.
-    #[error(transparent)]
-    Secret(#[from] SecretError),
-    /// An issuer's key file.
-    #[error("issuer `{issuer}`: {error}")]
-    RootKeys {
-        /// The issuer.
-        issuer: String,
-        /// What is wrong.
-        error: RootKeysError,
-    },
-    /// Outbound requests cannot be set up.
-    #[error(transparent)]
-    Fetch(#[from] taper_service::fetch::FetchError),
-    /// The state folder.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// A port cannot be opened.
-    #[error(transparent)]
-    Listen(#[from] std::io::Error),
-}
+use crate::upstream::Upstream;
 
 /// A proxy whose configuration, policies, secrets and state are in order. No port is open yet.
 pub struct Proxy {
@@ -100,26 +44,6 @@ pub struct BoundProxy {
     followers: Vec<Follower>,
     key_uris: Vec<(String, String)>,
     policy: RecordKind,
-    fetcher: Fetcher,
-}
-
-/// All of the configuration that can be checked without taking the state folder.
-struct Ready {
-    listen: SocketAddr,
-    admin_listen: Option<SocketAddr>,
-    edge: EdgeLimits,
-    state: PathBuf,
-    names: Names,
-    trusted_hops: usize,
-    queue: usize,
-    nonce: config::NonceMode,
-    policy: BoundaryPolicy,
-    policy_record: RecordKind,
-    servers: Vec<(Profile, Upstream)>,
-    issuers: Vec<config::Issuer>,
-    key_files: Vec<(String, Vec<u8>)>,
-    key_uris: Vec<(String, String)>,
-    feeds: Vec<(String, String, HeaderValue, Duration)>,
     fetcher: Fetcher,
 }
 
@@ -267,301 +191,4 @@ impl BoundProxy {
         shared.store.close().await?;
         Ok(())
     }
-}
-
-impl Ready {
-    fn new(config: &Config, folder: &Path) -> Result<Self, OpenError> {
-        let public = config.public_url.trim_end_matches('/');
-        let parsed = uri::secure(public, true).map_err(|e| setting("public_url", e))?;
-        if parsed.path() != "/" || parsed.query().is_some() {
-            return Err(setting("public_url", "it has a path or a query"));
-        }
-        let names = names_of(config, &parsed);
-
-        let mut servers = Vec::new();
-        for (id, server) in &config.servers {
-            let profile = Profile::new(id, public, server)?;
-            let upstream = upstream(id, server, folder)?;
-            servers.push((profile, upstream));
-        }
-        if servers.is_empty() {
-            return Err(setting("servers", "there is none"));
-        }
-
-        let mut files = Vec::new();
-        for path in &config.policies {
-            let path = resolve(folder, path);
-            let bytes = read_file(&path)?;
-            files.push(PolicyFile {
-                name: path.display().to_string(),
-                source: String::from_utf8(bytes).map_err(|_| OpenError::File {
-                    path: path.clone(),
-                    reason: "it is not UTF-8 text".to_owned(),
-                })?,
-            });
-        }
-        if files.is_empty() {
-            tracing::warn!("there is no policy, every call will be denied");
-        }
-        let policy = BoundaryPolicy::load(&files)?;
-        let policy_record = RecordKind::Policy {
-            digest: policy.digest().to_owned(),
-            files: files.into_iter().map(|file| file.name).collect(),
-        };
-
-        let mut ready = Self {
-            listen: config.listen,
-            admin_listen: config.admin_listen,
-            edge: config.edge.clone(),
-            state: resolve(folder, &config.state),
-            names,
-            trusted_hops: config.trusted_hops,
-            queue: config.queue,
-            nonce: config.nonce,
-            policy,
-            policy_record,
-            servers,
-            issuers: config.issuers.clone(),
-            key_files: Vec::new(),
-            key_uris: Vec::new(),
-            feeds: Vec::new(),
-            fetcher: Fetcher::new(&FetchRules {
-                allow_loopback_http: config.outbound.allow_loopback_http,
-                trusted_hosts: config.outbound.trusted_hosts.clone(),
-                ..FetchRules::default()
-            })?,
-        };
-        if config.issuers.is_empty() {
-            return Err(setting("issuers", "there is none"));
-        }
-        for (at, issuer) in config.issuers.iter().enumerate() {
-            let twice = config
-                .issuers
-                .iter()
-                .take(at)
-                .any(|one| one.issuer == issuer.issuer);
-            if twice {
-                return Err(setting("issuers", format!("`{}` is there twice", issuer.issuer)));
-            }
-            ready.issuer(issuer, config, folder)?;
-        }
-        Ok(ready)
-    }
-
-    /// The issuers as they stood when the proxy last ran, and who follows them.
-    fn issuers(&self) -> Result<(Issuers, Vec<Follower>), OpenError> {
-        let mut states = Vec::new();
-        let mut followers = Vec::new();
-        for issuer in &self.issuers {
-            let feed = self.feeds.iter().find(|(id, ..)| *id == issuer.issuer);
-            let (floor, staleness) = match feed {
-                None => (None, Duration::MAX),
-                Some((id, uri, authorization, max_staleness)) => {
-                    let head_file = self.state.join(format!("feed-{}.json", file_name(id)));
-                    let floor = load_head(&head_file, id)?.unwrap_or(0);
-                    followers.push(Follower {
-                        issuer: id.clone(),
-                        uri: uri.clone(),
-                        authorization: authorization.clone(),
-                        max_staleness: *max_staleness,
-                        head_file,
-                    });
-                    (Some(floor), *max_staleness)
-                }
-            };
-            states.push(IssuerState::new(
-                &issuer.issuer,
-                issuer.servers.clone(),
-                floor,
-                staleness,
-            ));
-        }
-        let issuers = Issuers::new(states);
-        for (issuer, document) in &self.key_files {
-            let refused = |error| OpenError::RootKeys {
-                issuer: issuer.clone(),
-                error,
-            };
-            issuers.set_keys(issuer, document).map_err(refused)?;
-        }
-        Ok((issuers, followers))
-    }
-
-    fn issuer(&mut self, issuer: &config::Issuer, config: &Config, folder: &Path) -> Result<(), OpenError> {
-        let name = |key: &str| format!("issuers.{}.{key}", issuer.issuer);
-        let loopback = config.outbound.allow_loopback_http;
-        uri::issuer(&issuer.issuer, loopback).map_err(|e| setting(&name("issuer"), e))?;
-        for server in issuer.servers.iter().flatten() {
-            if !taper_capability::is_server(server) {
-                return Err(setting(
-                    &name("servers"),
-                    format!("`{server}` is not a server id"),
-                ));
-            }
-        }
-        match (&issuer.jwks_uri, &issuer.jwks_file) {
-            (Some(keys), None) => {
-                uri::secure(keys, loopback).map_err(|e| setting(&name("jwks_uri"), e))?;
-                self.key_uris.push((issuer.issuer.clone(), keys.clone()));
-            }
-            (None, Some(path)) => {
-                let document = read_file(&resolve(folder, path))?;
-                // Read once here, so that a check finds what a start would find.
-                let alone = IssuerState::new(&issuer.issuer, None, None, Duration::MAX);
-                Issuers::new(vec![alone])
-                    .set_keys(&issuer.issuer, &document)
-                    .map_err(|error| OpenError::RootKeys {
-                        issuer: issuer.issuer.clone(),
-                        error,
-                    })?;
-                self.key_files.push((issuer.issuer.clone(), document));
-            }
-            _ => {
-                return Err(setting(
-                    &name("jwks_uri"),
-                    "one of `jwks_uri` and `jwks_file` is needed",
-                ));
-            }
-        }
-        let Some(feed) = &issuer.feed else {
-            return if issuer.without_feed {
-                Ok(())
-            } else {
-                Err(setting(
-                    &name("feed"),
-                    "it is missing; `without_feed = true` says that there is none",
-                ))
-            };
-        };
-        let default = || format!("{}/revocations", issuer.issuer.trim_end_matches('/'));
-        let feed_uri = feed.uri.clone().unwrap_or_else(default);
-        let parsed = uri::secure(&feed_uri, loopback).map_err(|e| setting(&name("feed.uri"), e))?;
-        if parsed.query().is_some() {
-            return Err(setting(&name("feed.uri"), "it has a query"));
-        }
-        let secret = feed.client_secret.read(folder)?;
-        let secret = taper_oauth::Secret::new(secret.expose_str()?);
-        let basic = client_auth::basic_header(&feed.client_id, &secret);
-        let mut authorization =
-            HeaderValue::from_str(basic.expose()).map_err(|e| setting(&name("feed.client_secret"), e))?;
-        authorization.set_sensitive(true);
-        self.feeds
-            .push((issuer.issuer.clone(), feed_uri, authorization, feed.max_staleness));
-        Ok(())
-    }
-}
-
-fn names_of(config: &Config, public: &url::Url) -> Names {
-    let host = public.host_str().unwrap_or_default();
-    let authority = match public.port() {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_owned(),
-    };
-    let mut hosts = config.hosts.clone();
-    if let (None, Some(port)) = (public.port(), public.port_or_known_default()) {
-        hosts.push(format!("{host}:{port}"));
-    }
-    let mut origins = config.origins.clone();
-    origins.push(format!("{}://{authority}", public.scheme()));
-    hosts.push(authority);
-    Names { hosts, origins }
-}
-
-fn upstream(id: &str, server: &config::Server, folder: &Path) -> Result<Upstream, OpenError> {
-    let refused = |reason: String| ProfileError::Upstream {
-        server: id.to_owned(),
-        reason,
-    };
-    match &server.upstream {
-        config::Upstream::Http { http, headers, .. } => {
-            let parsed = uri::absolute(http).map_err(|e| refused(format!("`{http}`: {e}")))?;
-            if !matches!(parsed.scheme(), "http" | "https") || !parsed.username().is_empty() {
-                return Err(refused(format!("`{http}` is not an http url without credentials")).into());
-            }
-            let uri: Uri = http.parse().map_err(|e| refused(format!("`{http}`: {e}")))?;
-            let mut set = Vec::new();
-            for (name, source) in headers {
-                let header = HeaderName::try_from(name.as_str()).ok();
-                let credential =
-                    |name: &HeaderName| *name == http::header::AUTHORIZATION || may_forward(name);
-                let header = header.filter(credential).ok_or_else(|| ProfileError::Header {
-                    server: id.to_owned(),
-                    header: name.clone(),
-                })?;
-                let secret = source.read(folder)?;
-                let mut value = HeaderValue::from_bytes(secret.expose())
-                    .map_err(|_| refused(format!("the value of the header `{name}` is not one")))?;
-                value.set_sensitive(true);
-                set.push((header, value));
-            }
-            Ok(Upstream::Http(HttpUpstream::new(
-                uri,
-                set,
-                server.limits.answer_timeout,
-            )))
-        }
-        config::Upstream::Stdio {
-            stdio,
-            env,
-            era,
-            max_children,
-            idle,
-        } => {
-            if stdio.is_empty() {
-                return Err(refused("`stdio` names no command".to_owned()).into());
-            }
-            let mut variables = Vec::new();
-            for (name, value) in env {
-                let value = match value {
-                    EnvValue::Plain(text) => taper_service::secret::Secret::new(text.as_str()),
-                    EnvValue::Secret(source) => source.read(folder)?,
-                };
-                variables.push((name.clone(), value));
-            }
-            Ok(Upstream::Stdio(StdioUpstream::new(StdioSettings {
-                server: id.to_owned(),
-                command: stdio.clone(),
-                env: variables,
-                era: *era,
-                max_children: *max_children,
-                idle: *idle,
-                limits: server.limits,
-            })))
-        }
-    }
-}
-
-fn setting(name: &str, reason: impl ToString) -> OpenError {
-    OpenError::Setting {
-        name: name.to_owned(),
-        reason: reason.to_string(),
-    }
-}
-
-fn read_file(path: &Path) -> Result<Vec<u8>, OpenError> {
-    use std::io::Read as _;
-    let failed = |e: std::io::Error| OpenError::File {
-        path: path.to_owned(),
-        reason: e.to_string(),
-    };
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(failed)?;
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(OpenError::File {
-            path: path.to_owned(),
-            reason: format!("it is larger than {MAX_FILE} bytes"),
-        });
-    }
-    Ok(bytes)
-}
-
-/// A name of one issuer that fits into a file system.
-fn file_name(issuer: &str) -> String {
-    use sha2::{Digest as _, Sha256};
-    Sha256::digest(issuer.as_bytes())
-        .iter()
-        .take(8)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }

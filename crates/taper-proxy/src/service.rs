@@ -16,13 +16,15 @@ use taper_service::shutdown::Shutdown;
 use taper_store::{Audit, EmbeddedStore, Outcome, Record, RecordKind};
 
 use crate::body::{Body, empty, full};
-use crate::error::{AnswerContext, Refusal, respond};
+use crate::error::{AnswerContext, respond};
 use crate::gate::{Asked, Gate, Judgement};
 use crate::headers::{self, Credentials, Names, SESSION};
 use crate::lists::ListFilter;
-use crate::message::{Era, List};
+use crate::message::Era;
+use crate::methods::List;
 use crate::permitted::{Call, Outbound, Permitted};
 use crate::profile::Profile;
+use crate::refusal::Refusal;
 use crate::session::{Owner, Owners};
 use crate::stream::{Lease, leased};
 use crate::upstream::Upstream;
@@ -279,7 +281,7 @@ impl Shared {
         sent: &Sent,
         response: Response<Body>,
     ) -> Result<Response<Body>, Refusal> {
-        let Some(lists) = sent.lists() else {
+        let Some(lists) = sent.lists().filter(|_| response.status().is_success()) else {
             return Ok(response);
         };
         let filter = ListFilter {

@@ -9,14 +9,14 @@ use taper_service::shutdown::Shutdown;
 pub(crate) use self::http::HttpUpstream;
 pub(crate) use self::stdio::{StdioSettings, StdioUpstream};
 use crate::body::Body;
-use crate::error::Refusal;
 use crate::permitted::{Outbound, Permitted};
+use crate::refusal::Refusal;
 
 /// One server behind the proxy.
 #[derive(Debug)]
 pub(crate) enum Upstream {
     /// Streamable HTTP.
-    Http(HttpUpstream),
+    Http(Box<HttpUpstream>),
     /// Programs that speak over standard input and output.
     Stdio(StdioUpstream),
 }

@@ -24,10 +24,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::body::{Body, empty, full};
 use crate::config::{Limits, StdioEra};
-use crate::error::Refusal;
 use crate::headers::SESSION;
 use crate::message::Era;
 use crate::permitted::{Call, Outbound};
+use crate::refusal::Refusal;
 use crate::session::Owner;
 
 /// Messages that wait for a program that does not read.
