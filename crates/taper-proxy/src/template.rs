@@ -195,7 +195,7 @@ pub(crate) fn canonical(value: &str, form: KindForm) -> Result<(), &'static str>
     }
     match form {
         KindForm::Text => Ok(()),
-        KindForm::Path => segments(value.strip_prefix('/').unwrap_or(value)),
+        KindForm::Path => segments(value),
         KindForm::AbsolutePath => segments(value.strip_prefix('/').ok_or("it is not absolute")?),
         KindForm::Url => match Url::parse(value) {
             Ok(url) if url.as_str() == value => {
@@ -339,6 +339,7 @@ mod tests {
         let check = |value: &str, form: KindForm, ok: bool| {
             assert_eq!(canonical(value, form).is_ok(), ok, "{value} {form:?}");
         };
+        check("/acme/web", KindForm::Path, false);
         check("/a/b", KindForm::AbsolutePath, true);
         check("a/b", KindForm::AbsolutePath, false);
         check("/", KindForm::AbsolutePath, false);
