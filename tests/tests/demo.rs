@@ -1,5 +1,6 @@
 //! The demo, whole and sabotaged: with a room that does not do its work it must end with that step's
 //! name. `tests/run` builds the sabotaged program (feature `sabotage`, never in a release).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::process::{Command, Output};
 use taper_tests::{named_by_run, taper_bin};
@@ -16,9 +17,25 @@ fn demo(bin: std::path::PathBuf, sabotage: Option<&str>) -> Output {
 #[test]
 fn the_demo_comes_out_as_told() {
     let output = demo(taper_bin(), None);
-    let (stdout, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    let (stdout, stderr) = (
+        String::from_utf8(output.stdout).unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    );
     assert!(output.status.success(), "{stdout}\n{stderr}");
-    for told in ["R-22", "R-23", "R-14", "M-10", "R-13", "R-12", "P-15", "D-02", "D-01", "M-12", "audit verify", "steps came out as told"] {
+    for told in [
+        "R-22",
+        "R-23",
+        "R-14",
+        "M-10",
+        "R-13",
+        "R-12",
+        "P-15",
+        "D-02",
+        "D-01",
+        "M-12",
+        "audit verify",
+        "steps came out as told",
+    ] {
         assert!(stdout.contains(told), "{told} is missing:\n{stdout}");
     }
     assert_eq!(stderr, "");
@@ -31,9 +48,15 @@ fn a_release_does_not_know_sabotage() {
 
 fn check(room: &str, step: &str) {
     let output = demo(named_by_run("TAPER_SABOTAGED_BIN"), Some(room));
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
     assert_eq!(output.status.code(), Some(1), "{room}: {stdout}\n{stderr}");
-    assert!(stderr.contains(&format!("step `{step}`")), "{room}: {stderr}\n{stdout}");
+    assert!(
+        stderr.contains(&format!("step `{step}`")),
+        "{room}: {stderr}\n{stdout}"
+    );
 }
 
 #[test]

@@ -202,7 +202,7 @@ fn a_refused_caveat_is_named_with_its_link() {
         server: "git".into(),
         tools: vec!["git_log".into()],
     };
-    let p = w.with(&[only.clone()]);
+    let p = w.with(std::slice::from_ref(&only));
     match decide(&policy(&["allow if true;"]), &p, call("git_show", "{}", &[]), NOW) {
         Decision::Deny(denial) => {
             assert_eq!(

@@ -19,7 +19,7 @@ pub enum SecretSource {
 
 impl SecretSource {
     /// Fetches the secret, without one line end; a relative path starts at `folder`, the
-    /// configuration file's (see [`folder_of`]).
+    /// configuration file's (see [`folder_of`](super::folder_of)).
     ///
     /// # Errors
     /// [`SecretError`], also when the secret is empty or its file open to other users.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -82,12 +82,18 @@ pub(super) async fn drive<S, B>(
     let answer = service_fn(move |mut request: Request<Incoming>| {
         let running = counted.begin();
         request.extensions_mut().insert(peer);
+        let framing = Framing::of(request.headers());
         let answered = service.clone().oneshot(request);
         async move {
-            answered
-                .await
-                .map(|response| running.until_sent(response))
-                .map_err(|e| NoAnswer(e.into()))
+            if framing == Framing::Foreign {
+                return Err(NoAnswer("a transfer coding other than chunked".into()));
+            }
+            let mut response = answered.await.map_err(|e| NoAnswer(e.into()))?;
+            if framing == Framing::Chunked {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok(running.until_sent(response))
         }
     });
     let connection = protocol.serve_connection(TokioIo::new(stream), answer);
@@ -109,6 +115,29 @@ pub(super) async fn drive<S, B>(
     };
     if let Err(error) = end {
         tracing::debug!(peer = %peer.0, %error, "a connection ended early");
+    }
+}
+
+/// How the body of an HTTP/1.1 request is delimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    /// By its length, or there is none.
+    Plain,
+    /// In chunks. A length beside them is dropped before it can be seen here, and whoever stands in
+    /// front may have believed it: what follows on the connection is not read (RFC 9112 section 6.1).
+    Chunked,
+    /// In a coding that nobody here decodes.
+    Foreign,
+}
+
+impl Framing {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+        match (codings.next(), codings.next()) {
+            (None, _) => Self::Plain,
+            (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Self::Chunked,
+            _ => Self::Foreign,
+        }
     }
 }
 

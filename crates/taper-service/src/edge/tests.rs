@@ -114,6 +114,25 @@ async fn large_heads_are_refused() {
 }
 
 #[tokio::test]
+async fn nothing_is_read_behind_a_body_in_chunks() {
+    let (addr, shutdown) = start(EdgeLimits::default(), hello()).await;
+    let check = async |framing: &str, body: &str, answers: usize| {
+        let first = format!("GET / HTTP/1.1\r\nhost: a\r\n{framing}\r\n{body}");
+        let second = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let answer = rest(connect(addr, &format!("{first}{second}")).await).await;
+        assert_eq!(answer.matches("hello").count(), answers, "{framing}: {answer}");
+    };
+    check("", "", 2).await;
+    check("content-length: 1\r\n", "x", 2).await;
+    check("transfer-encoding: chunked\r\n", "0\r\n\r\n", 1).await;
+    check("content-length: 5\r\ntransfer-encoding: chunked\r\n", "0\r\n\r\n", 1).await;
+    check("transfer-encoding: Chunked\r\ncontent-length: 5\r\n", "0\r\n\r\n", 1).await;
+    check("transfer-encoding: gzip, chunked\r\n", "0\r\n\r\n", 0).await;
+    check("transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n", "0\r\n\r\n", 0).await;
+    end(&shutdown).await;
+}
+
+#[tokio::test]
 async fn further_connections_wait_for_a_place() {
     let limits = EdgeLimits {
         max_connections: 1,

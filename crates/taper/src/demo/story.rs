@@ -237,7 +237,7 @@ impl<'a> Story<'a> {
         let answer = self
             .send(
                 self.request(summariser, &summariser.key, "git_log", &web)
-                    .map(Call::as_bearer),
+                    .map(Call::with_bearer_scheme),
             )
             .await;
         self.refused("bearer", answer, "M-10", "a thief presents it as a bearer token")?;

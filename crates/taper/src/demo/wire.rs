@@ -76,7 +76,7 @@ impl Call {
     }
 
     /// The same request with the token as a bearer token.
-    pub(crate) fn as_bearer(mut self) -> Self {
+    pub(crate) fn with_bearer_scheme(mut self) -> Self {
         self.authorization = self.authorization.replacen("DPoP ", "Bearer ", 1);
         self
     }
