@@ -1,5 +1,12 @@
 //! Runs what `README.md` says, and checks the configurations and policies in `examples/`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::Path;
