@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -34,6 +34,9 @@ pub(crate) async fn body(headers: &HeaderMap, body: Body, media_type: &str) -> R
     };
     if !rules::FORM.holds(fits) {
         return Err(refused(format!("the body is not declared as {media_type}")));
+    }
+    if !rules::FORM.holds(!headers.contains_key(CONTENT_ENCODING)) {
+        return Err(refused("a content encoding is not accepted".to_owned()).with_status(415));
     }
     read_body(body, MAX_BODY, BODY_DEADLINE)
         .await

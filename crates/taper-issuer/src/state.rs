@@ -164,8 +164,9 @@ impl Shared {
 
 /// Refuses whoever is not the admin.
 pub(crate) fn demand_admin(shared: &Shared, headers: &HeaderMap) -> Result<(), Refusal> {
-    let sent = headers
-        .get(axum::http::header::AUTHORIZATION)
+    let mut given = headers.get_all(axum::http::header::AUTHORIZATION).iter();
+    let only = given.next().filter(|_| given.next().is_none());
+    let sent = only
         .and_then(|value| value.to_str().ok())
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
