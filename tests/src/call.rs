@@ -8,7 +8,9 @@ use crate::{Answer, authority, raw};
 /// Seconds since the Unix epoch.
 #[allow(clippy::disallowed_methods)]
 pub fn now() -> i64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let since = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
     since.as_secs().try_into().unwrap()
 }
 
@@ -39,7 +41,12 @@ pub struct Call {
 impl Call {
     /// A request without credentials.
     pub fn new(method: &str, url: &str) -> Self {
-        let target = url.split("://").nth(1).unwrap().split_once('/').map_or("", |(_, path)| path);
+        let target = url
+            .split("://")
+            .nth(1)
+            .unwrap()
+            .split_once('/')
+            .map_or("", |(_, path)| path);
         Self {
             url: url.to_owned(),
             method: method.to_owned(),
@@ -55,13 +62,21 @@ impl Call {
 
     /// A form to an issuer's endpoint, proven with a private JWK.
     pub fn form(url: &str, form: &str, key: &str) -> Self {
-        let call = Self { key: Some(key.to_owned()), ..Self::new("POST", url) };
-        call.header("content-type", "application/x-www-form-urlencoded").body(form)
+        let call = Self {
+            key: Some(key.to_owned()),
+            ..Self::new("POST", url)
+        };
+        call.header("content-type", "application/x-www-form-urlencoded")
+            .body(form)
     }
 
     /// A message of MCP, presented with a capability.
     pub fn mcp(url: &str, token: &str, key: &str, message: &str) -> Self {
-        let call = Self { token: Some(token.to_owned()), key: Some(key.to_owned()), ..Self::new("POST", url) };
+        let call = Self {
+            token: Some(token.to_owned()),
+            key: Some(key.to_owned()),
+            ..Self::new("POST", url)
+        };
         call.header("content-type", "application/json")
             .header("accept", "application/json, text/event-stream")
             .header("authorization", &format!("DPoP {token}"))
@@ -128,7 +143,11 @@ impl Call {
     /// The claims of the right proof, a new one each time.
     pub fn claims(&self) -> ProofClaims {
         let claims = ProofClaims::new(&self.method, &self.url, now(), &mut OsRng);
-        let claims = if self.body.is_empty() { claims } else { claims.body(&self.body) };
+        let claims = if self.body.is_empty() {
+            claims
+        } else {
+            claims.body(&self.body)
+        };
         match &self.token {
             Some(token) => claims.token(token),
             None => claims,
@@ -137,12 +156,18 @@ impl Call {
 
     /// The right proof, a new one each time.
     pub fn proof(&self) -> String {
-        self.claims().sign(&PrivateKey::from_jwk_str(self.key.as_ref().unwrap()).unwrap()).unwrap()
+        self.claims()
+            .sign(&PrivateKey::from_jwk_str(self.key.as_ref().unwrap()).unwrap())
+            .unwrap()
     }
 
     /// The whole request.
     pub fn bytes(&self) -> Vec<u8> {
-        let mut bytes = format!("{} {} HTTP/1.1\r\nconnection: close\r\n", self.method, self.target).into_bytes();
+        let mut bytes = format!(
+            "{} {} HTTP/1.1\r\nconnection: close\r\n",
+            self.method, self.target
+        )
+        .into_bytes();
         let mut put = |name: &str, value: &[u8]| {
             bytes.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
         };

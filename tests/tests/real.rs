@@ -1,7 +1,12 @@
 //! The whole story over other people's programs: an OpenID provider and a TypeScript MCP client from
 //! npm, an MCP server from PyPI. Issuer and proxy are two daemons with files of their own.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -28,10 +33,17 @@ fn ts_client(dir: &Path, url: &str, name: &str, era: &str, call: &Value) -> Valu
         "jwk": serde_json::from_str::<Value>(&read(format!("{name}.jwk"))).unwrap(),
         "era": era,
     });
-    input.as_object_mut().unwrap().extend(call.as_object().unwrap().clone());
+    input
+        .as_object_mut()
+        .unwrap()
+        .extend(call.as_object().unwrap().clone());
     let file = dir.join(format!("ts-{name}.json"));
     std::fs::write(&file, input.to_string()).unwrap();
-    let output = Command::new(real("bin/node")).arg(real("ts-client.mjs")).arg(&file).output().unwrap();
+    let output = Command::new(real("bin/node"))
+        .arg(real("ts-client.mjs"))
+        .arg(&file)
+        .output()
+        .unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {stderr}"))
 }
@@ -41,30 +53,54 @@ fn ts_client(dir: &Path, url: &str, name: &str, era: &str, call: &Value) -> Valu
 fn ts_result(dir: &Path, url: &str, name: &str, era: &str, call: &Value) -> (Value, String) {
     let report = ts_client(dir, url, name, era, call);
     assert_eq!(report.get("error"), None, "{report:#}");
-    let text = report["result"]["content"][0]["text"].as_str().expect("a text").to_owned();
+    let text = report["result"]["content"][0]["text"]
+        .as_str()
+        .expect("a text")
+        .to_owned();
     assert_ne!(report["result"]["isError"], true, "{text}");
     (report, text)
 }
 
 /// What the last request of a report was answered: status, and the JSON-RPC error.
 fn last_answer(report: &Value) -> (u64, Value) {
-    let calls = report["requests"].as_array().unwrap().iter().filter(|request| request["method"] == "POST");
-    let last = calls.last().unwrap_or_else(|| panic!("nothing was sent: {report:#}"));
-    let body = last["error"].as_str().and_then(|body| serde_json::from_str(body).ok()).unwrap_or(Value::Null);
+    let calls = report["requests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|request| request["method"] == "POST");
+    let last = calls
+        .last()
+        .unwrap_or_else(|| panic!("nothing was sent: {report:#}"));
+    let body = last["error"]
+        .as_str()
+        .and_then(|body| serde_json::from_str(body).ok())
+        .unwrap_or(Value::Null);
     (last["status"].as_u64().unwrap(), body["error"].clone())
 }
 
 /// What `git` says itself.
 fn git(repository: &Path, arguments: &[&str]) -> Vec<String> {
-    let output = Command::new("git").arg("-C").arg(repository).args(arguments).output().unwrap();
+    let output = Command::new("git")
+        .arg("-C")
+        .arg(repository)
+        .args(arguments)
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{output:?}");
-    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The commit ids in a text, in order.
 fn commit_ids(text: &str) -> Vec<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric());
-    words.filter(|word| word.len() == 40 && word.bytes().all(|b| b.is_ascii_hexdigit())).map(str::to_owned).collect()
+    words
+        .filter(|word| word.len() == 40 && word.bytes().all(|b| b.is_ascii_hexdigit()))
+        .map(str::to_owned)
+        .collect()
 }
 
 #[track_caller]
@@ -105,7 +141,10 @@ impl Parts {
         taper_ok(dir, &["keygen", "--out", "root.jwk"]);
         for secret in ["admin-token", "feed-secret", "agents-secret"] {
             // The test's own, on loopback.
-            write_private(&dir.join(secret), &format!("{secret}-0123456789abcdef0123456789abcdef"));
+            write_private(
+                &dir.join(secret),
+                &format!("{secret}-0123456789abcdef0123456789abcdef"),
+            );
         }
         std::fs::write(
             dir.join("grant.dl"),
@@ -160,7 +199,14 @@ kinds.repo = {{ form = "absolute_path" }}
 "#
         );
         let proxy = daemon::start(dir, "proxy", &proxy, &proxy_url);
-        Self { provider, issuer, proxy, issuer_url, mcp_url, folder }
+        Self {
+            provider,
+            issuer,
+            proxy,
+            issuer_url,
+            mcp_url,
+            folder,
+        }
     }
 
     fn dir(&self) -> &Path {
@@ -168,15 +214,28 @@ kinds.repo = {{ form = "absolute_path" }}
     }
 
     fn repository(&self, name: &str) -> PathBuf {
-        self.dir().canonicalize().unwrap().join("repositories/acme").join(name)
+        self.dir()
+            .canonicalize()
+            .unwrap()
+            .join("repositories/acme")
+            .join(name)
     }
 
     /// Asks the provider for an access token, as the person `subject` would get it in a browser.
     fn access_token(&self, subject: &str, groups: &str) {
-        let id = format!("{}:{}", self.provider.text("/client_id"), self.provider.text("/client_secret"));
-        let mut basic = base64url_encode(id.as_bytes()).replace('-', "+").replace('_', "/");
+        let id = format!(
+            "{}:{}",
+            self.provider.text("/client_id"),
+            self.provider.text("/client_secret")
+        );
+        let mut basic = base64url_encode(id.as_bytes())
+            .replace('-', "+")
+            .replace('_', "/");
         basic.extend(std::iter::repeat_n('=', (4 - basic.len() % 4) % 4));
-        let (grant, endpoint) = (self.provider.text("/subject_grant"), self.provider.text("/token_endpoint"));
+        let (grant, endpoint) = (
+            self.provider.text("/subject_grant"),
+            self.provider.text("/token_endpoint"),
+        );
         let answer = Call::new("POST", &endpoint)
             .header("authorization", format!("Basic {basic}"))
             .header("content-type", "application/x-www-form-urlencoded")
@@ -184,20 +243,42 @@ kinds.repo = {{ form = "absolute_path" }}
             .send();
         assert_eq!(answer.status, 200, "{answer:?}");
         let answer: Value = serde_json::from_str(&answer.body).unwrap();
-        write_private(&self.dir().join(format!("{subject}.token")), answer["access_token"].as_str().unwrap());
+        write_private(
+            &self.dir().join(format!("{subject}.token")),
+            answer["access_token"].as_str().unwrap(),
+        );
     }
 
     fn exchange(&self, subject: &str) -> std::process::Output {
         let (token, cap) = (format!("{subject}.token"), format!("{subject}.cap"));
-        let common = ["exchange", "--issuer", &self.issuer_url, "--client-id", "agents", "--key", "alice.jwk"];
-        let asked = ["--client-secret-file", "agents-secret", "--scope", "git:*", "--subject-token", &token, "--out", &cap];
+        let common = [
+            "exchange",
+            "--issuer",
+            &self.issuer_url,
+            "--client-id",
+            "agents",
+            "--key",
+            "alice.jwk",
+        ];
+        let asked = [
+            "--client-secret-file",
+            "agents-secret",
+            "--scope",
+            "git:*",
+            "--subject-token",
+            &token,
+            "--out",
+            &cap,
+        ];
         taper(self.dir(), &[&common[..], &asked[..]].concat())
     }
 
     /// The tools and repositories that the journal says were called, with their outcomes.
     fn decisions(&self) -> BTreeSet<(String, String)> {
         let export = taper_ok(self.dir(), &["audit", "export", "--dir", "proxy-state"]);
-        let records = export.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let records = export
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         records
             .map(|record| record["payload"].clone())
@@ -232,24 +313,47 @@ fn the_whole_story() {
 
     // Exchange.
     parts.access_token("alice", "eng");
-    assert!(!fetched().contains("openid-configuration") && !fetched().contains("/jwks"), "{}", fetched());
+    assert!(
+        !fetched().contains("openid-configuration") && !fetched().contains("/jwks"),
+        "{}",
+        fetched()
+    );
     let output = parts.exchange("alice");
     assert!(output.status.success(), "{output:?}\n{}", parts.issuer.log());
     for path in ["GET /.well-known/openid-configuration", "GET /jwks"] {
-        assert!(fetched().lines().any(|line| line == path), "{path}: {}", fetched());
+        assert!(
+            fetched().lines().any(|line| line == path),
+            "{path}: {}",
+            fetched()
+        );
     }
     parts.access_token("mallory", "sales");
     let output = parts.exchange("mallory");
     assert_eq!(output.status.code(), Some(2), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("invalid_scope"), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("invalid_scope"),
+        "{output:?}"
+    );
 
     // Delegate, offline.
     let repo = format!("repo={}", web.display());
     taper_ok(
         dir,
         &[
-            "delegate", "alice.cap", "--key", "alice.jwk", "--to", &public, "--tool", "git:git_log", "--resource", &repo,
-            "--for", "10m", "--out", "researcher.cap",
+            "delegate",
+            "alice.cap",
+            "--key",
+            "alice.jwk",
+            "--to",
+            &public,
+            "--tool",
+            "git:git_log",
+            "--resource",
+            &repo,
+            "--for",
+            "10m",
+            "--out",
+            "researcher.cap",
         ],
     );
 
@@ -263,15 +367,33 @@ fn the_whole_story() {
     }
     let path = format!("repo_path={}", web.display());
     let shared = ["call", "--url", &parts.mcp_url, "--era", "legacy"];
-    let by_researcher = [&shared[..], &["--token", "researcher.cap", "--key", "researcher.jwk"]].concat();
-    equals_git_log(&taper_ok(dir, &[&by_researcher[..], &["git_log", &path]].concat()), &web);
-    let listed = taper_ok(dir, &[&by_researcher[..], &["--list", "--format", "json"]].concat());
+    let by_researcher = [
+        &shared[..],
+        &["--token", "researcher.cap", "--key", "researcher.jwk"],
+    ]
+    .concat();
+    equals_git_log(
+        &taper_ok(dir, &[&by_researcher[..], &["git_log", &path]].concat()),
+        &web,
+    );
+    let listed = taper_ok(
+        dir,
+        &[&by_researcher[..], &["--list", "--format", "json"]].concat(),
+    );
     let listed: Value = serde_json::from_str(&listed).unwrap();
-    let names: Vec<_> = listed["tools"].as_array().unwrap().iter().map(|tool| &tool["name"]).collect();
+    let names: Vec<_> = listed["tools"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|tool| &tool["name"])
+        .collect();
     assert_eq!(names, ["git_log"]);
     let by_alice = [&shared[..], &["--token", "alice.cap", "--key", "alice.jwk"]].concat();
     let at_payroll = format!("repo_path={}", payroll.display());
-    equals_git_log(&taper_ok(dir, &[&by_alice[..], &["git_log", &at_payroll]].concat()), &payroll);
+    equals_git_log(
+        &taper_ok(dir, &[&by_alice[..], &["git_log", &at_payroll]].concat()),
+        &payroll,
+    );
 
     // What the delegate may not.
     for (tool, repository) in [("git_status", &web), ("git_log", &payroll)] {
@@ -280,7 +402,11 @@ fn the_whole_story() {
         assert_eq!(report["error"]["step"], "call", "{report:#}");
         let (status, error) = last_answer(&report);
         assert_eq!((status, &error["code"]), (403, &json!(4403)), "{tool} {report:#}");
-        assert_eq!((&error["data"]["rule"], &error["data"]["link"]), (&json!("R-22"), &json!(1)), "{error:#}");
+        assert_eq!(
+            (&error["data"]["rule"], &error["data"]["link"]),
+            (&json!("R-22"), &json!(1)),
+            "{error:#}"
+        );
         let argument = format!("repo_path={}", repository.display());
         let output = taper(dir, &[&by_researcher[..], &[tool, &argument]].concat());
         assert_eq!(output.status.code(), Some(2), "{output:?}");
@@ -288,11 +414,30 @@ fn the_whole_story() {
     // The capability alone is of no use.
     std::fs::copy(dir.join("researcher.cap"), dir.join("mallory.cap")).unwrap();
     let report = ts_client(dir, &parts.mcp_url, "mallory", "legacy", &log);
-    assert_eq!((&report["error"]["step"], last_answer(&report).0), (&json!("connect"), 401), "{report:#}");
+    assert_eq!(
+        (&report["error"]["step"], last_answer(&report).0),
+        (&json!("connect"), 401),
+        "{report:#}"
+    );
 
     // Take it back.
-    let revoked = ["revoke", "--issuer", &parts.issuer_url, "--client-id", "agents", "--token", "alice.cap"];
-    taper_ok(dir, &[&revoked[..], &["--client-secret-file", "agents-secret", "--key", "alice.jwk"]].concat());
+    let revoked = [
+        "revoke",
+        "--issuer",
+        &parts.issuer_url,
+        "--client-id",
+        "agents",
+        "--token",
+        "alice.cap",
+    ];
+    taper_ok(
+        dir,
+        &[
+            &revoked[..],
+            &["--client-secret-file", "agents-secret", "--key", "alice.jwk"],
+        ]
+        .concat(),
+    );
     let refused = (0..100).find_map(|_| {
         let report = ts_client(dir, &parts.mcp_url, "researcher", "legacy", &log);
         report.get("error").is_some().then_some(report)
@@ -301,12 +446,24 @@ fn the_whole_story() {
     let sent = refused["requests"].as_array().unwrap();
     assert!(sent.iter().all(|request| request["status"] == 401), "{refused:#}");
     let challenge = sent[0]["challenge"].as_str().unwrap();
-    assert!(challenge.contains("error=\"invalid_token\"") && challenge.contains("M-12"), "{challenge}");
+    assert!(
+        challenge.contains("error=\"invalid_token\"") && challenge.contains("M-12"),
+        "{challenge}"
+    );
 
     // What is left.
     let told = [("allow", "git_log"), ("deny", "git_log"), ("deny", "git_status")];
-    assert_eq!(parts.decisions(), told.map(|(outcome, tool)| (outcome.to_owned(), tool.to_owned())).into());
-    let Parts { proxy, issuer, folder, .. } = parts;
+    assert_eq!(
+        parts.decisions(),
+        told.map(|(outcome, tool)| (outcome.to_owned(), tool.to_owned()))
+            .into()
+    );
+    let Parts {
+        proxy,
+        issuer,
+        folder,
+        ..
+    } = parts;
     for (daemon, state) in [(proxy, "proxy-state"), (issuer, "issuer-state")] {
         let (success, log) = daemon.stop_for_log();
         assert!(success, "{log}");
@@ -322,16 +479,34 @@ fn the_real_client_in_both_eras() {
     up.capability("alice", "git:*");
     let web = up.dir().join("up/repositories/acme/web");
     let call = json!({ "tool": "git_log", "arguments": { "repo_path": "acme/web" } });
-    for (era, version) in [("modern", "2026-07-28"), ("legacy", "2025-11-25"), ("auto", "2026-07-28")] {
+    for (era, version) in [
+        ("modern", "2026-07-28"),
+        ("legacy", "2025-11-25"),
+        ("auto", "2026-07-28"),
+    ] {
         let (report, text) = ts_result(up.dir(), &up.mcp(), "alice", era, &call);
         assert_eq!(report["version"], version, "{report:#}");
         assert_eq!(report["tools"], json!(["git_log", "git_show"]));
         let subjects = git(&web, &["log", "--format=%s"]);
-        assert!(subjects.len() > 1 && subjects.iter().all(|subject| text.contains(subject)), "{text}");
+        assert!(
+            subjects.len() > 1 && subjects.iter().all(|subject| text.contains(subject)),
+            "{text}"
+        );
     }
     taper_ok(
         up.dir(),
-        &["narrow", "alice.cap", "--key", "alice.jwk", "--tool", "git:git_log", "--for", "5m", "--out", "narrow.cap"],
+        &[
+            "narrow",
+            "alice.cap",
+            "--key",
+            "alice.jwk",
+            "--tool",
+            "git:git_log",
+            "--for",
+            "5m",
+            "--out",
+            "narrow.cap",
+        ],
     );
     std::fs::copy(up.dir().join("alice.jwk"), up.dir().join("narrow.jwk")).unwrap();
     for era in ["modern", "legacy"] {
