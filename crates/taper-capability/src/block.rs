@@ -15,6 +15,8 @@ use taper_dpop::PublicKey;
 pub(crate) const MAX_LATER_BLOCKS: usize = 16;
 const MAX_FACTS: usize = 256;
 const MAX_CHECKS: usize = 32;
+/// The most checks of a whole chain: each runs on every call.
+const MAX_CHECKS_OF_CHAIN: usize = 64;
 
 /// One decoded block.
 #[derive(Debug)]
@@ -54,6 +56,10 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Container, Error> {
         .enumerate()
         .map(|(index, signed)| block(index, signed))
         .collect::<Result<Vec<_>, _>>()?;
+    let checks: usize = blocks.iter().map(|block| block.checks.len()).sum();
+    if !rules::PROTOBUF.holds(checks <= MAX_CHECKS_OF_CHAIN) {
+        return Err(Error::Protobuf("too many checks in all"));
+    }
     Ok(Container { root_key_id, blocks })
 }
 

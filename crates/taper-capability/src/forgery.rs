@@ -21,14 +21,22 @@ pub fn hand_over_by(
     rng: &mut impl CryptoRngCore,
 ) -> Result<Token, Error> {
     let holder = Fact::new("holder".to_owned(), holder_terms(child));
-    let block = BlockBuilder::new().fact(holder).map_err(internal)?.check(expiry(until)?).map_err(internal)?;
+    let block = BlockBuilder::new()
+        .fact(holder)
+        .map_err(internal)?
+        .check(expiry(until)?)
+        .map_err(internal)?;
     let biscuit = token.biscuit()?;
     let request = biscuit.third_party_request().map_err(|_| Error::Sealed)?;
     let signed = request
         .create_block(&key_pair(stranger)?.private(), block)
         .and_then(|block| block.serialize())
         .map_err(internal)?;
-    Token::from_biscuit(&biscuit.append_third_party_with_keypair(&signed, fresh_pair(rng)).map_err(internal)?)
+    Token::from_biscuit(
+        &biscuit
+            .append_third_party_with_keypair(&signed, fresh_pair(rng))
+            .map_err(internal)?,
+    )
 }
 
 /// The token with a plain first-party block appended, which whoever saw the unsealed bytes can do
@@ -39,5 +47,9 @@ pub fn hand_over_by(
 pub fn plain_block(until: i64, token: &Token, rng: &mut impl CryptoRngCore) -> Result<Token, Error> {
     let block = BlockBuilder::new().check(expiry(until)?).map_err(internal)?;
     let biscuit = token.biscuit()?;
-    Token::from_biscuit(&biscuit.append_with_keypair(&fresh_pair(rng), block).map_err(|_| Error::Sealed)?)
+    Token::from_biscuit(
+        &biscuit
+            .append_with_keypair(&fresh_pair(rng), block)
+            .map_err(|_| Error::Sealed)?,
+    )
 }

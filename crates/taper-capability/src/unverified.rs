@@ -121,6 +121,12 @@ impl UnverifiedToken {
         &self.authority.client
     }
 
+    /// Who it says acts for the subject.
+    #[must_use]
+    pub fn actor(&self) -> Option<&Party> {
+        self.authority.actor.as_ref()
+    }
+
     /// The rights it says it has.
     #[must_use]
     pub fn rights(&self) -> &[Right] {
@@ -325,6 +331,15 @@ fn authority(facts: &[Fact]) -> Result<Authority, Error> {
 fn later(block: Block) -> Result<UnverifiedLink, Error> {
     let index = block.index;
     let (mut holders, mut note, mut max_depth) = (Vec::new(), None, None);
+    let count = block
+        .facts
+        .iter()
+        .filter(|fact| fact.predicate.name == "holder")
+        .count();
+    // Asked before a key is parsed: a point costs as much as many facts.
+    if !rules::ONE_HOLDER.holds(count == 1) {
+        return Err(Error::OneHolder { block: index, count });
+    }
     for fact in &block.facts {
         let wrong = |problem| Error::LaterFact {
             block: index,
@@ -348,16 +363,14 @@ fn later(block: Block) -> Result<UnverifiedLink, Error> {
             _ => return Err(wrong("is not allowed here")),
         }
     }
-    let count = holders.len();
-    let mut holders = holders.into_iter();
-    match holders.next() {
-        Some(holder) if rules::ONE_HOLDER.holds(count == 1) => Ok(UnverifiedLink {
+    match holders.into_iter().next() {
+        Some(holder) => Ok(UnverifiedLink {
             block,
             holder,
             note,
             max_depth,
         }),
-        _ => Err(Error::OneHolder { block: index, count }),
+        None => Err(Error::OneHolder { block: index, count }),
     }
 }
 

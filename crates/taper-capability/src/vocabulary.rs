@@ -82,6 +82,22 @@ pub fn word(name: &str) -> Option<&'static Word> {
     WORDS.iter().find(|word| word.name == name)
 }
 
+/// Whether one access may bring several facts of the word `name`.
+#[must_use]
+pub(crate) fn is_multi_valued(name: &str) -> bool {
+    matches!(
+        name,
+        "resource"
+            | "hop"
+            | "claim"
+            | "for_audience"
+            | "right"
+            | "right_any_tool"
+            | "right_resource"
+            | "right_prompt"
+    )
+}
+
 /// Whether an access of this kind supplies facts of the word `name`. Facts of block 0 and those
 /// about the request as a whole are always there.
 #[must_use]
@@ -90,8 +106,8 @@ pub fn supplies(kind: AccessKind, name: &str) -> bool {
     match name {
         "tool" => matches!(kind, K::ToolCall | K::ListEntry),
         "args" | "resource" => kind == K::ToolCall,
-        "uri" => kind == K::ResourceRead,
-        "prompt" => matches!(kind, K::PromptGet | K::ListEntry),
+        "uri" => matches!(kind, K::ResourceRead | K::Completion | K::ListEntry),
+        "prompt" => matches!(kind, K::PromptGet | K::Completion | K::ListEntry),
         "body_bound" => kind != K::ListEntry,
         _ => word(name).is_some(),
     }

@@ -1,5 +1,10 @@
 //! Chains made, broken and verified.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use biscuit_auth::builder::{BlockBuilder, Fact, Term};
 use biscuit_auth::{KeyPair, UnverifiedBiscuit};

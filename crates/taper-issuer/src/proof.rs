@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, HeaderValue};
 use rand_core::CryptoRngCore;
 use taper_dpop::{
-    Error, Expectation, NonceKey, NonceRule, Proof, TokenHash, VerifiedProof, base64url_encode,
+    Error, Expectation, MAX_FUTURE, NonceKey, NonceRule, Proof, TokenHash, VerifiedProof, base64url_encode,
 };
 use taper_oauth::ErrorCode;
 use taper_store::{Seen, SeenProofs};
@@ -72,7 +72,7 @@ impl<S: SeenProofs> ProofGate<S> {
                 let forgotten = self
                     .seen
                     .complete_since()
-                    .is_some_and(|since| checked.iat() <= since);
+                    .is_some_and(|since| checked.iat() <= since.saturating_add(MAX_FUTURE));
                 if !rules::NONCE.holds(!forgotten) {
                     return Err(refused(Error::Nonce));
                 }

@@ -114,15 +114,18 @@ async fn introspected(state: &State, headers: &HeaderMap, body: Body) -> Result<
 
 /// Everything by which a chain can be revoked (RULES 28).
 fn revocation_keys(chain: &VerifiedChain) -> Vec<RevocationKey> {
-    let subject = chain.subject();
     let mut keys = vec![
         RevocationKey::Grant(chain.grant_id().to_owned()),
         RevocationKey::Client(chain.client().to_owned()),
-        RevocationKey::Subject {
-            iss: subject.iss.clone(),
-            sub: subject.sub.clone(),
-        },
     ];
+    keys.extend(
+        std::iter::once(chain.subject())
+            .chain(chain.actor())
+            .map(|party| RevocationKey::Subject {
+                iss: party.iss.clone(),
+                sub: party.sub.clone(),
+            }),
+    );
     let holder = |link: &Link| RevocationKey::Holder(link.holder.thumbprint().to_string());
     keys.extend(chain.links().iter().map(holder));
     keys.extend(chain.branch_ids().iter().map(|id| RevocationKey::Branch(hex(id))));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use taper_capability::{Roots, UnverifiedToken, VerifiedChain, Verifier};
+use taper_capability::{Party, Roots, UnverifiedToken, VerifiedChain, Verifier};
 use taper_dpop::PublicKey;
 use taper_oauth::json;
 use taper_store::{RevocationKeys, RevocationPage, RevocationView};
@@ -165,14 +165,14 @@ impl Issuers {
             .iter()
             .map(|link| *link.holder.thumbprint().as_bytes())
             .collect();
-        let subject = token.subject();
+        let subjects = parties(token.subject(), token.actor());
         state.refuse_revoked(&RevocationKeys {
             issuer: token.issuer(),
             grant: token.grant_id(),
             branches: &[],
             holders: &holders,
             client: token.client(),
-            subject: (&subject.iss, &subject.sub),
+            subjects: &subjects,
         })
     }
 
@@ -202,14 +202,14 @@ impl Issuers {
             .iter()
             .map(|link| *link.holder.thumbprint().as_bytes())
             .collect();
-        let subject = chain.subject();
+        let subjects = parties(chain.subject(), chain.actor());
         state.refuse_revoked(&RevocationKeys {
             issuer: chain.issuer(),
             grant: chain.grant_id(),
             branches: chain.branch_ids(),
             holders: &holders,
             client: chain.client(),
-            subject: (&subject.iss, &subject.sub),
+            subjects: &subjects,
         })?;
         if rules::STALE.holds(state.is_fresh(now)) {
             Ok(())
@@ -282,6 +282,11 @@ fn read_keys(document: &[u8]) -> Result<Vec<(u32, PublicKey)>, RootKeysError> {
         Ok((id, key))
     };
     keys.iter().map(read).collect()
+}
+
+/// The subject, and the actor where there is one: a revocation of either counts.
+fn parties<'a>(subject: &'a Party, actor: Option<&'a Party>) -> Vec<(&'a str, &'a str)> {
+    std::iter::once(subject).chain(actor).map(|party| (party.iss.as_str(), party.sub.as_str())).collect()
 }
 
 #[cfg(test)]

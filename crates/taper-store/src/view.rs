@@ -29,8 +29,8 @@ pub struct RevocationKeys<'a> {
     pub holders: &'a [[u8; 32]],
     /// The client id.
     pub client: &'a str,
-    /// The subject as (iss, sub).
-    pub subject: (&'a str, &'a str),
+    /// The subject and, where there is one, the actor, each as (iss, sub).
+    pub subjects: &'a [(&'a str, &'a str)],
 }
 
 /// The set of revocations of one issuer.
@@ -122,7 +122,8 @@ impl RevocationView {
             return Some("issuer");
         }
         let sets = self.read();
-        let (iss, sub) = keys.subject;
+        let is_gone =
+            |(iss, sub): &(&str, &str)| sets.subjects.get(*iss).is_some_and(|subs| subs.contains(*sub));
         if sets.grants.contains(keys.grant) {
             Some("grant")
         } else if keys.branches.iter().any(|branch| sets.branches.contains(branch)) {
@@ -131,7 +132,7 @@ impl RevocationView {
             Some("holder")
         } else if sets.clients.contains(keys.client) {
             Some("client")
-        } else if sets.subjects.get(iss).is_some_and(|subs| subs.contains(sub)) {
+        } else if keys.subjects.iter().any(is_gone) {
             Some("subject")
         } else {
             None
@@ -260,7 +261,7 @@ mod tests {
         branches: &[[1; 32], [2; 32]],
         holders: &[[3; 32], [4; 32]],
         client: "c",
-        subject: ("idp", "alice"),
+        subjects: &[("idp", "alice"), ("idp", "agent-7")],
     };
 
     #[test]
@@ -286,6 +287,7 @@ mod tests {
         check(RevocationKey::Client("c".into()), Some("client"));
         check(RevocationKey::Client("g".into()), None);
         check(subject("idp", "alice"), Some("subject"));
+        check(subject("idp", "agent-7"), Some("subject"));
         check(subject("other", "alice"), None);
         check(subject("idp", "bob"), None);
     }

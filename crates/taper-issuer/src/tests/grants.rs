@@ -201,6 +201,11 @@ async fn a_node_that_may_have_forgotten_proofs_asks_for_a_nonce() {
         .change(|a| a.claims.nonce = Some("made-up".to_owned()))
         .refused("made up", 400, "use_dpop_nonce")
         .await;
+    // A proof may be dated ahead: one used before the start could carry a time after it.
+    rig.clock.advance(taper_dpop::MAX_FUTURE);
+    rig.ask()
+        .refused("dated ahead, perhaps", 400, "use_dpop_nonce")
+        .await;
     rig.clock.advance(1);
     rig.ask().accepted("from after").await;
 }
