@@ -46,6 +46,8 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<(), Failure> {
             "admin_token_file": token_file,
             "dir": world.dir,
         });
+        // Whoever reads the line may stop the process at once.
+        world.stop_on_signals().map_err(failed)?;
         context.result(text(&world), &ready)?;
         world.run().await.map_err(failed)
     })

@@ -117,9 +117,13 @@ impl World {
         self.dir.join("repositories")
     }
 
+    /// From here on SIGINT and SIGTERM stop everything in order.
+    pub(crate) fn stop_on_signals(&self) -> Result<()> {
+        Ok(self.shutdown.on_signals()?)
+    }
+
     /// Ends when the process is told to, or a part fails.
     pub(crate) async fn run(self) -> Result<()> {
-        self.shutdown.on_signals()?;
         self.shutdown.cancelled().await;
         self.stop().await
     }
