@@ -79,7 +79,7 @@ impl Call {
         };
         call.header("content-type", "application/json")
             .header("accept", "application/json, text/event-stream")
-            .header("authorization", &format!("DPoP {token}"))
+            .header("authorization", format!("DPoP {token}"))
             .body(message)
     }
 
@@ -177,7 +177,7 @@ impl Call {
         if self.length {
             put("content-length", self.body.len().to_string().as_bytes());
         }
-        let right = || self.key.is_some().then(|| vec![self.proof()]).unwrap_or_default();
+        let right = || self.key.iter().map(|_| self.proof()).collect();
         for proof in self.proofs.clone().unwrap_or_else(right) {
             put("dpop", proof.as_bytes());
         }

@@ -2,7 +2,13 @@
 //!
 //! The tests drive the release binary that `tests/run` built and named in `TAPER_BIN`. Without it they
 //! fail and say so: a test that did not run must not read as passed.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs
+)]
 
 pub mod call;
 pub mod daemon;
@@ -37,7 +43,12 @@ pub fn root() -> PathBuf {
 
 /// A `taper` command in a folder.
 pub fn taper(dir: &Path, arguments: &[&str]) -> Output {
-    Command::new(taper_bin()).current_dir(dir).args(arguments).stdin(Stdio::null()).output().unwrap()
+    Command::new(taper_bin())
+        .current_dir(dir)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
 }
 
 /// A `taper` command that reads `input` from stdin.
@@ -60,7 +71,11 @@ pub fn taper_reading(dir: &Path, arguments: &[&str], input: &[u8]) -> Output {
 pub fn taper_ok(dir: &Path, arguments: &[&str]) -> String {
     let output = taper(dir, arguments);
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "taper {arguments:?}: {}\n{stderr}", output.status);
+    assert!(
+        output.status.success(),
+        "taper {arguments:?}: {}\n{stderr}",
+        output.status
+    );
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -108,8 +123,12 @@ impl Running {
     }
 
     fn spawn(command: &mut Command) -> Self {
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("it starts");
         let log = Arc::new(Mutex::new(String::new()));
         let collected = Arc::clone(&log);
         let stderr = child.stderr.take().unwrap();
@@ -120,7 +139,12 @@ impl Running {
                 log.push('\n');
             }
         });
-        Self { child, ready: Value::Null, log, reader: Some(reader) }
+        Self {
+            child,
+            ready: Value::Null,
+            log,
+            reader: Some(reader),
+        }
     }
 
     /// Ends it at once; all that it wrote to stderr.
@@ -139,7 +163,11 @@ impl Running {
     /// A string of the line of JSON, by RFC 6901 pointer.
     #[track_caller]
     pub fn text(&self, pointer: &str) -> String {
-        self.ready.pointer(pointer).and_then(Value::as_str).expect(pointer).to_owned()
+        self.ready
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .expect(pointer)
+            .to_owned()
     }
 
     /// Asks it to stop (SIGTERM) and waits; whether it ended with success.
@@ -180,13 +208,18 @@ impl Up {
     /// Starts it, with everything logged.
     pub fn start() -> Self {
         let folder = TempDir::new().unwrap();
-        Self { process: Self::start_in(folder.path()), folder }
+        Self {
+            process: Self::start_in(folder.path()),
+            folder,
+        }
     }
 
     /// Starts `taper up --dir FOLDER/up`.
     pub fn start_in(folder: &Path) -> Running {
         let mut command = Command::new(taper_bin());
-        command.args(["up", "--port", "0", "--format", "json", "--log", "trace", "--dir"]).arg(folder.join("up"));
+        command
+            .args(["up", "--port", "0", "--format", "json", "--log", "trace", "--dir"])
+            .arg(folder.join("up"));
         Running::start(&mut command)
     }
 
@@ -207,7 +240,10 @@ impl Up {
 
     /// Makes a key `NAME.jwk` and its public part `NAME.pub.jwk`.
     pub fn keygen(&self, name: &str) {
-        let public = taper_ok(self.dir(), &["keygen", "--out", &format!("{name}.jwk"), "--format", "json"]);
+        let public = taper_ok(
+            self.dir(),
+            &["keygen", "--out", &format!("{name}.jwk"), "--format", "json"],
+        );
         let public: Value = serde_json::from_str(&public).unwrap();
         let jwk = public.get("jwk").unwrap_or(&public);
         std::fs::write(self.dir().join(format!("{name}.pub.jwk")), jwk.to_string()).unwrap();
@@ -216,14 +252,28 @@ impl Up {
     /// Obtains a capability `NAME.cap` for `scope`, held by the key `NAME.jwk`, which is made.
     pub fn capability(&self, name: &str, scope: &str) {
         self.keygen(name);
-        let token = taper_ok(self.dir(), &["dev-token", "--dir", "up", "--subject", "alice", "--group", "eng"]);
+        let token = taper_ok(
+            self.dir(),
+            &["dev-token", "--dir", "up", "--subject", "alice", "--group", "eng"],
+        );
         std::fs::write(self.dir().join("access-token"), token).unwrap();
         let (issuer, key, cap) = (self.issuer(), format!("{name}.jwk"), format!("{name}.cap"));
         taper_ok(
             self.dir(),
             &[
-                "exchange", "--issuer", &issuer, "--client-id", "dev", "--subject-token", "access-token", "--key", &key,
-                "--scope", scope, "--out", &cap,
+                "exchange",
+                "--issuer",
+                &issuer,
+                "--client-id",
+                "dev",
+                "--subject-token",
+                "access-token",
+                "--key",
+                &key,
+                "--scope",
+                scope,
+                "--out",
+                &cap,
             ],
         );
     }
@@ -253,7 +303,10 @@ pub fn answers(url: &str) -> bool {
 /// A plain GET of `path` at the host of `url`.
 pub fn get(url: &str, path: &str) -> Answer {
     let host = authority(url);
-    raw(url, format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes())
+    raw(
+        url,
+        format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n").as_bytes(),
+    )
 }
 
 /// Sends bytes to the host of `url` as they are and reads until the server closes. The bytes should
@@ -267,6 +320,14 @@ pub fn raw(url: &str, bytes: &[u8]) -> Answer {
     let _ = stream.read_to_end(&mut answer);
     let text = String::from_utf8_lossy(&answer).into_owned();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-    Answer { status, head: head.to_owned(), body: body.to_owned() }
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok())
+        .unwrap_or(0);
+    Answer {
+        status,
+        head: head.to_owned(),
+        body: body.to_owned(),
+    }
 }

@@ -9,9 +9,13 @@
     clippy::indexing_slicing
 )]
 
+mod bodies;
+mod credentials;
+mod heads;
 mod issuer;
-mod proxy;
+mod proxies;
 mod slow;
+mod token;
 
 use std::sync::Mutex;
 

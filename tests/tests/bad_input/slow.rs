@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use taper_tests::authority;
 
-use super::proxy::Proxies;
+use super::proxies::Proxies;
 
 /// What comes back when these bytes are all that is sent. Hangs for a minute at most.
 fn silence_after(url: &str, bytes: &[u8]) -> taper_tests::Answer {
