@@ -159,7 +159,8 @@ pub struct Server {
     /// Sizes and times.
     #[serde(default)]
     pub limits: Limits,
-    /// Methods outside the protocol that pass as plumbing; all others are refused.
+    /// Methods outside the protocol; all others are refused. They need some right on the server, and
+    /// every check runs.
     #[serde(default)]
     pub extra_methods: Vec<String>,
 }

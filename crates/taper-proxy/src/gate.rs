@@ -12,12 +12,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method, header};
 use taper_capability::json::Value;
 use taper_capability::{Access, AccessKind, UnverifiedToken, VerifiedPresentation};
 use taper_dpop::rule::r;
 use taper_dpop::{
-    CheckedProof, ContentDigest, Expectation, NonceKey, NonceRule, Proof, TokenHash, base64url_encode,
+    CheckedProof, ContentDigest, Expectation, MAX_FUTURE, NonceKey, NonceRule, Proof, TokenHash,
+    base64url_encode,
 };
 use taper_policy::DenialKind;
 use taper_policy::boundary::{self, BoundaryPolicy, Decision, Permit};
@@ -117,7 +118,8 @@ impl Gate {
             return Ok(check(NonceRule::Unused)?);
         };
         let proof = check(NonceRule::Optional(&self.nonces))?;
-        if proof.iat() > since {
+        // A proof may be dated ahead: one that was used before could carry a time after the start.
+        if proof.iat() > since.saturating_add(MAX_FUTURE) {
             return Ok(proof);
         }
         // It may have been used before this process began; a nonce of ours shows that it was not.
@@ -235,6 +237,10 @@ impl Gate {
     fn admit_once(&self, asked: &Asked, now: i64) -> Result<(), Refusal> {
         let (chain, proof) = (asked.presentation.chain(), asked.presentation.proof());
         self.issuers.check_revocation(chain, now)?;
+        // The body may have taken long; an entry that is already forgotten would not stop a replay.
+        if !r::IAT.holds(now <= proof.replayable_until()) {
+            return Err(taper_dpop::Error::Iat("too old").into());
+        }
         let seen = self.seen.insert_once(
             &format!("{} {}", chain.issuer(), chain.grant_id()),
             *proof.thumbprint().as_bytes(),
@@ -423,11 +429,15 @@ fn fill(access: &mut Access, message: &Message, subject: Subject, asked: &Asked)
 }
 
 fn outbound(asked: Asked, read: &Read) -> Outbound {
-    let headers = headers::to_upstream(
+    let mut headers = headers::to_upstream(
+        &asked.method,
         &asked.headers,
         &asked.profile.forward_headers,
         read.session.is_some(),
     );
+    if read.message.is_some() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
     let call = read.message.as_ref().map(|message| Call {
         method: message.method.clone(),
         id: message.id.clone(),

@@ -7,14 +7,10 @@ use taper_service::secret::Secret;
 
 use crate::refusal::Refusal;
 
-/// Names of a caller that an upstream gets, beside `mcp-*` and the profile's.
-const TO_UPSTREAM: [&str; 5] = [
-    "accept",
-    "content-type",
-    "last-event-id",
-    "traceparent",
-    "tracestate",
-];
+/// Names of a caller that an upstream gets, beside `mcp-*` and the profile's. The content type is not
+/// among them: it is set anew, for a `charset` would make the upstream read another text than was
+/// checked.
+const TO_UPSTREAM: [&str; 3] = ["accept", "traceparent", "tracestate"];
 /// Names of an upstream that a caller gets, beside `mcp-*`.
 const TO_CALLER: [&str; 4] = [
     "content-type",
@@ -26,6 +22,9 @@ const TO_CALLER: [&str; 4] = [
 const PARAM_PREFIX: &str = "mcp-param-";
 /// Ways to say another method than the request line does.
 const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+
+/// Where a stream shall go on. It counts on a GET within a session only, which has an owner.
+const LAST_EVENT: HeaderName = HeaderName::from_static("last-event-id");
 
 /// The session's id.
 pub(crate) const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -97,13 +96,20 @@ fn is_websocket(headers: &HeaderMap) -> bool {
     upgrade || headers.contains_key(header::SEC_WEBSOCKET_KEY)
 }
 
-/// Whether a body says that it is JSON (M-09).
+/// Whether a body says that it is JSON, in UTF-8 if it says anything about that (M-09).
 pub(crate) fn is_json(headers: &HeaderMap) -> bool {
-    single(headers, &header::CONTENT_TYPE)
-        .ok()
-        .flatten()
-        .and_then(|value| value.split(';').next())
-        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+    let Ok(Some(value)) = single(headers, &header::CONTENT_TYPE) else {
+        return false;
+    };
+    let mut parts = value.split(';').map(str::trim);
+    let json = parts
+        .next()
+        .is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
+    json && parts.all(|parameter| {
+        ["charset=utf-8", "charset=\"utf-8\""]
+            .iter()
+            .any(|utf8| parameter.eq_ignore_ascii_case(utf8))
+    })
 }
 
 /// A capability and its proof, as they were sent. Debug shows neither.
@@ -167,13 +173,23 @@ pub(crate) fn client_ip(peer: Option<SocketAddr>, headers: &HeaderMap, hops: usi
 }
 
 /// What an upstream gets of the caller's headers. Hop-by-hop names and credentials are in no list.
-pub(crate) fn to_upstream(headers: &HeaderMap, extra: &[HeaderName], session: bool) -> HeaderMap {
+/// `session` is whether the request has an owned one.
+pub(crate) fn to_upstream(
+    method: &Method,
+    headers: &HeaderMap,
+    extra: &[HeaderName],
+    session: bool,
+) -> HeaderMap {
+    let resumes = session && method == Method::GET;
     pass(headers, |name| {
         let text = name.as_str();
         if text.starts_with(PARAM_PREFIX) || (name == SESSION && !session) {
             return false;
         }
-        TO_UPSTREAM.contains(&text) || text.starts_with("mcp-") || extra.contains(name)
+        TO_UPSTREAM.contains(&text)
+            || text.starts_with("mcp-")
+            || (resumes && name == LAST_EVENT)
+            || extra.contains(name)
     })
 }
 
@@ -185,18 +201,21 @@ pub(crate) fn to_caller(headers: &HeaderMap, session: bool) -> HeaderMap {
     })
 }
 
-/// Whether a configured header may be forwarded: never one that carries credentials or framing.
+/// Whether a configured header may be forwarded: never one that carries credentials or framing, says
+/// how the body is read, or belongs to a session.
 pub(crate) fn may_forward(name: &HeaderName) -> bool {
-    const NEVER: [&str; 14] = [
+    const NEVER: [&str; 16] = [
         "authorization",
         "connection",
         "content-encoding",
         "content-length",
+        "content-type",
         "cookie",
         "dpop",
         "expect",
         "host",
         "keep-alive",
+        "last-event-id",
         "proxy-authorization",
         "te",
         "trailer",
@@ -308,6 +327,8 @@ mod tests {
             ("mcp-param-repo", "x"),
             ("x-own", "1"),
             ("transfer-encoding", "chunked"),
+            ("content-type", "application/json; charset=utf-7"),
+            ("last-event-id", "9"),
         ]);
         let names = |map: &HeaderMap| {
             let mut names: Vec<String> = map.keys().map(|name| name.to_string()).collect();
@@ -316,12 +337,16 @@ mod tests {
         };
         let own = [HeaderName::from_static("x-own")];
         assert_eq!(
-            names(&to_upstream(&sent, &own, true)),
+            names(&to_upstream(&Method::POST, &sent, &own, true)),
             "accept mcp-protocol-version mcp-session-id x-own"
         );
         assert_eq!(
-            names(&to_upstream(&sent, &[], false)),
+            names(&to_upstream(&Method::GET, &sent, &[], false)),
             "accept mcp-protocol-version"
+        );
+        assert_eq!(
+            names(&to_upstream(&Method::GET, &sent, &[], true)),
+            "accept last-event-id mcp-protocol-version mcp-session-id"
         );
         let answered = headers(&[
             ("content-type", "application/json"),
@@ -333,6 +358,31 @@ mod tests {
         assert_eq!(names(&to_caller(&answered, true)), "content-type mcp-session-id");
         assert_eq!(names(&to_caller(&answered, false)), "content-type");
         assert!(!may_forward(&header::AUTHORIZATION) && !may_forward(&DPOP) && may_forward(&own[0]));
+        assert!(!may_forward(&header::CONTENT_TYPE) && !may_forward(&LAST_EVENT));
+    }
+
+    #[test]
+    fn json_is_utf_8() {
+        let check = |value: &'static str, expected: bool| {
+            let given = headers(&[("content-type", value)]);
+            assert_eq!(is_json(&given), expected, "{value}");
+        };
+        check("application/json", true);
+        check("Application/JSON; charset=utf-8", true);
+        check("application/json;Charset=\"UTF-8\"", true);
+        check("application/json; charset=utf-7", false);
+        check("application/json; charset=utf-16le", false);
+        check("application/json; charset=utf-8; charset=utf-7", false);
+        check("application/json; boundary=x", false);
+        check("application/json;", false);
+        check("application/json, text/plain", false);
+        check("text/json", false);
+        check("", false);
+        let twice = [
+            ("content-type", "application/json"),
+            ("content-type", "text/plain"),
+        ];
+        assert!(!is_json(&headers(&twice)));
     }
 
     #[test]

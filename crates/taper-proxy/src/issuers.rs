@@ -286,7 +286,10 @@ fn read_keys(document: &[u8]) -> Result<Vec<(u32, PublicKey)>, RootKeysError> {
 
 /// The subject, and the actor where there is one: a revocation of either counts.
 fn parties<'a>(subject: &'a Party, actor: Option<&'a Party>) -> Vec<(&'a str, &'a str)> {
-    std::iter::once(subject).chain(actor).map(|party| (party.iss.as_str(), party.sub.as_str())).collect()
+    std::iter::once(subject)
+        .chain(actor)
+        .map(|party| (party.iss.as_str(), party.sub.as_str()))
+        .collect()
 }
 
 #[cfg(test)]

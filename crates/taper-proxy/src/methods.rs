@@ -119,13 +119,17 @@ const METHODS: [(&str, Class); 25] = [
     ("notifications/tasks/status", PLUMBING),
 ];
 
+/// A configured method: what it does is unknown here, so it needs some right on the server, and every
+/// check of the chain runs.
+const CONFIGURED: Class = class(AccessKind::LoggingLevel, Subject::Nothing);
+
 /// The class of a method; `None` for one that is neither the protocol's nor in `extra`.
 pub(crate) fn classify(method: &str, extra: &[String]) -> Option<Class> {
     METHODS
         .iter()
         .find(|(name, _)| *name == method)
         .map(|(_, class)| *class)
-        .or_else(|| extra.iter().any(|name| name == method).then_some(PLUMBING))
+        .or_else(|| extra.iter().any(|name| name == method).then_some(CONFIGURED))
 }
 
 #[cfg(test)]
@@ -141,7 +145,7 @@ mod tests {
         check("tools/call", Some(AccessKind::ToolCall));
         check("tools/list", Some(AccessKind::Plumbing));
         check("resources/subscribe", Some(AccessKind::ResourceRead));
-        check("x/own", Some(AccessKind::Plumbing));
+        check("x/own", Some(AccessKind::LoggingLevel));
         check("Tools/Call", None);
         check("tools/call ", None);
         check("notifications/anything", None);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::HeaderName;
 use taper_capability::json::Value;
-use taper_capability::{AccessKind, Caveat, VerifiedChain, is_server, is_tool};
+use taper_capability::{AccessKind, Caveat, Link, VerifiedChain, is_server, is_tool};
 
 use crate::config::{self, BodyBinding, DenyStyle, Kind, KindForm, Limits};
 use crate::message::Message;
@@ -159,8 +159,7 @@ impl Profile {
 
     /// Whether the proof of this message must carry the body's digest (M-14). A server with tools that
     /// are listed as read-only takes its plumbing without one too: a client with plain DPoP could not
-    /// reach those tools otherwise, and plumbing that names nothing gives no right. The configured extra
-    /// methods are not among it: what they do, nobody knows here.
+    /// reach those tools otherwise, and plumbing that names nothing gives no right.
     pub(crate) fn demands_binding(&self, kind: AccessKind, message: &Message) -> bool {
         let exempt = match kind {
             AccessKind::ToolCall => message
@@ -205,19 +204,27 @@ impl Profile {
         chain: &VerifiedChain,
     ) -> Result<(), Box<Denied>> {
         let profile = self.tools.get(tool);
-        let checks = || chain.links().iter().flat_map(|link| &link.caveats);
-        let of_caveats: BTreeSet<String> = checks()
+        let has_templates = profile.is_some_and(|tool| !tool.templates.is_empty());
+        // A check that is none of our caveats may speak about arguments too. Only the first link that
+        // does counts: a later one, the presenter's own perhaps, may not list what an earlier one left out.
+        let speaks = |link: &&Link| {
+            link.caveats
+                .iter()
+                .any(|check| check.words().any(|word| word == "args"))
+        };
+        let first = chain.links().iter().find(speaks);
+        if !has_templates && first.is_none() {
+            return Ok(());
+        }
+        let of_caveats: BTreeSet<String> = first
+            .filter(|_| !has_templates)
+            .into_iter()
+            .flat_map(|link| &link.caveats)
             .filter_map(|check| match check.caveat() {
                 Some(Caveat::Argument { pointer, .. }) => top_of(pointer),
                 _ => None,
             })
             .collect();
-        let has_templates = profile.is_some_and(|tool| !tool.templates.is_empty());
-        // A check that is none of our caveats may speak about arguments too.
-        let has_checks = checks().any(|check| check.words().any(|word| word == "args"));
-        if !has_templates && !has_checks {
-            return Ok(());
-        }
         let listed = |name: &str| {
             of_caveats.contains(name) || profile.is_some_and(|tool| tool.arguments.contains(name))
         };
@@ -378,7 +385,7 @@ pub(crate) mod tests {
         check(reads, K::ToolCall, "tools/call", "b", true);
         check(reads, K::PromptGet, "prompts/get", "a", true);
         check(reads, K::Plumbing, "ping", "a", false);
-        check(reads, K::Plumbing, "x/own", "a", true);
+        check(reads, K::LoggingLevel, "x/own", "a", true);
         check(reads, K::Plumbing, "subscriptions/listen", "a", true);
         check("", K::Plumbing, "ping", "a", true);
         check("body_binding = 'optional'", K::ToolCall, "tools/call", "b", false);

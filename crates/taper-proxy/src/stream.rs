@@ -21,6 +21,8 @@ use crate::gate::Gate;
 use crate::rules;
 
 const AGAIN: Duration = Duration::from_secs(10);
+/// How often in a row it may be undecided whether a stream goes on.
+const MAX_UNDECIDED: u8 = 3;
 
 /// What a stream depends on.
 pub(crate) struct Lease {
@@ -44,6 +46,10 @@ struct State {
     expiry: Pin<Box<Sleep>>,
     again: Interval,
     changes: watch::Receiver<u64>,
+    /// Whether nothing of the body was passed on yet.
+    fresh: bool,
+    /// How often in a row it was undecided.
+    undecided: u8,
 }
 
 /// The body, as long as its lease holds.
@@ -60,9 +66,17 @@ pub(crate) fn leased(body: Body, lease: Lease) -> Body {
         body,
         again,
         changes,
+        fresh: true,
+        undecided: 0,
     };
     let frames = stream::unfold(Some(state), |state| async move {
         let mut state = state?;
+        // What was revoked while the upstream worked on its answer is not in `changes`.
+        if std::mem::take(&mut state.fresh)
+            && let Err(cut) = state.lease.check_revocation()
+        {
+            return Some((Err(BoxError::from(cut)), None));
+        }
         loop {
             let again = tokio::select! {
                 biased;
@@ -82,7 +96,7 @@ pub(crate) fn leased(body: Body, lease: Lease) -> Body {
                     Some(Err(error)) => return Some((Err(error), None)),
                 },
             };
-            if again && let Err(cut) = state.lease.check().await {
+            if again && let Err(cut) = state.lease.check(&mut state.undecided).await {
                 let chain = state.lease.presentation.chain();
                 tracing::info!(rule = %rules::STREAM, grant.id = chain.grant_id(), reason = cut.0, "a stream was cut");
                 return Some((Err(BoxError::from(cut)), None));
@@ -93,15 +107,20 @@ pub(crate) fn leased(body: Body, lease: Lease) -> Body {
 }
 
 impl Lease {
-    async fn check(&self) -> Result<(), Cut> {
+    fn check_revocation(&self) -> Result<(), Cut> {
+        let checked = self
+            .gate
+            .issuers
+            .check_revocation(self.presentation.chain(), self.clock.unix());
+        checked.map_err(|_| Cut("the capability is revoked, or that cannot be known"))
+    }
+
+    async fn check(&self, undecided: &mut u8) -> Result<(), Cut> {
         let now = self.clock.unix();
         if !rules::STREAM.holds(now < self.expires_at) {
             return Err(Cut("the capability has expired"));
         }
-        let chain = self.presentation.chain();
-        if self.gate.issuers.check_revocation(chain, now).is_err() {
-            return Err(Cut("the capability is revoked, or that cannot be known"));
-        }
+        self.check_revocation()?;
         let (gate, presentation) = (Arc::clone(&self.gate), Arc::clone(&self.presentation));
         let access = self.access.clone();
         let decided = self
@@ -109,10 +128,20 @@ impl Lease {
             .run(move || boundary::decide(&gate.policy, &presentation, access, now))
             .await;
         match decided {
-            Ok(Decision::Allow(_)) => Ok(()),
+            Ok(Decision::Allow(_)) => {
+                *undecided = 0;
+                Ok(())
+            }
             Ok(Decision::Deny(_)) => Err(Cut("it is no longer allowed")),
-            // A limit is not a denial; the next time is 10 s away.
-            Ok(Decision::Indeterminate(_)) | Err(PoolError::Busy) => Ok(()),
+            // A limit is not a denial; the next time is 10 s away. Lasting doubt ends the stream (G5).
+            Ok(Decision::Indeterminate(_)) | Err(PoolError::Busy) => {
+                *undecided = undecided.saturating_add(1);
+                if *undecided < MAX_UNDECIDED {
+                    Ok(())
+                } else {
+                    Err(Cut("it could not be decided"))
+                }
+            }
             Err(PoolError::Failed) => Err(Cut("it could not be decided")),
         }
     }

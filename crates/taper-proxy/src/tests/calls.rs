@@ -1,7 +1,9 @@
 //! What may pass, and what may not.
 
 use http::Method;
-use taper_capability::{Caveat, Delegation, Grant, Narrowing, ResourceMatch, RootKey, Token};
+use taper_capability::{
+    ArgumentMatch, Caveat, Delegation, Grant, Narrowing, Party, ResourceMatch, Right, RootKey, Token,
+};
 use taper_dpop::{Algorithm, PrivateKey};
 use taper_service::rng;
 use taper_store::RevocationKey;
@@ -52,6 +54,8 @@ async fn an_honest_call_passes_as_it_was_sent() {
     let body = format!(" {}\n", tool_call("git_log", LOG));
     let ask = world
         .ask(body.clone())
+        .header("content-type", "application/json; charset=\"UTF-8\"")
+        .header("last-event-id", "9")
         .header("cookie", "a=b")
         .header("x-secret", "s")
         .header("mcp-protocol-version", "2025-11-25");
@@ -62,10 +66,14 @@ async fn an_honest_call_passes_as_it_was_sent() {
         seen.headers["authorization"], "hunter2",
         "the proxy's own credentials"
     );
-    for name in ["dpop", "cookie", "x-secret"] {
+    for name in ["dpop", "cookie", "x-secret", "last-event-id"] {
         assert!(!seen.headers.contains_key(name), "{name}");
     }
     assert_eq!(seen.headers["mcp-protocol-version"], "2025-11-25");
+    assert_eq!(
+        seen.headers["content-type"], "application/json",
+        "what was read here"
+    );
     assert_eq!(world.decisions().await, [("allow".to_owned(), String::new())]);
     world.end().await;
 }
@@ -225,6 +233,8 @@ async fn heads() {
     refused(&honest().header("content-encoding", "gzip"), 400, "encoding").await;
     refused(&honest().header("content-type", "text/plain"), 415, "").await;
     refused(&honest().header("content-type", ""), 415, "").await;
+    let utf7 = "application/json; charset=utf-7";
+    refused(&honest().header("content-type", utf7), 415, "").await;
     refused(
         &honest().header("x-http-method-override", "DELETE"),
         400,
@@ -319,6 +329,74 @@ async fn rights_caveats_profile_and_policy() {
     world.end().await;
 }
 
+fn argument(pointer: &str) -> Caveat {
+    Caveat::Argument {
+        pointer: pointer.into(),
+        matches: ArgumentMatch::Prefix("x".into()),
+    }
+}
+
+#[tokio::test]
+async fn a_narrowing_never_turns_a_denial_into_a_pass() {
+    let setup = super::support::Setup {
+        policy: Some("allow if true;"),
+        server: "read_only = ['git_log']\nextra_methods = ['x/own']\n\
+                 tools.git_log = { resources = { repo = '{repo_path}' } }",
+        ..super::support::Setup::default()
+    };
+    let world = World::start(setup).await;
+    let token = world.issue(&world.grant());
+    let narrowed = |token: &Token, caveat: Caveat| {
+        let narrowing = Narrowing::new().only(caveat);
+        narrowing.sign(token, &world.holder, &mut rng::os()).unwrap()
+    };
+    // With templates the profile alone lists arguments.
+    let unlisted = || world.call("git_log", r#"{"repo_path":"acme/web","path":"x"}"#);
+    refused(&unlisted().token(token.as_str()), 403, "M-23").await;
+    let own = narrowed(&token, argument("/path"));
+    refused(&unlisted().token(own.as_str()), 403, "M-23").await;
+
+    // Without templates the first link that speaks of arguments does.
+    let both = || world.call("git_push", r#"{"a":"x","b":"x"}"#);
+    passes(&both().token(token.as_str())).await;
+    let first = narrowed(&token, argument("/a"));
+    refused(&both().token(first.as_str()), 403, "M-23").await;
+    let second = narrowed(&first, argument("/b"));
+    refused(&both().token(second.as_str()), 403, "M-23").await;
+    let one = || world.call("git_push", r#"{"a":"x"}"#);
+    passes(&one().token(first.as_str())).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_configured_method_needs_a_right_and_every_check() {
+    let setup = super::support::Setup {
+        server: "extra_methods = ['x/own']",
+        ..usual()
+    };
+    let world = World::start(setup).await;
+    let own = || world.ask(r#"{"jsonrpc":"2.0","id":1,"method":"x/own"}"#);
+    passes(&own()).await;
+    let none = Grant {
+        rights: vec![Right::AnyTool {
+            server: "other".into(),
+        }],
+        ..world.grant()
+    };
+    refused(
+        &own().token(world.issue(&none).as_str()),
+        403,
+        "insufficient_scope",
+    )
+    .await;
+    let checked = Narrowing::new()
+        .only(argument("/a"))
+        .sign(&world.issue(&world.grant()), &world.holder, &mut rng::os())
+        .unwrap();
+    refused(&own().token(checked.as_str()), 403, "R-22").await;
+    world.end().await;
+}
+
 #[tokio::test]
 async fn a_delegate_passes_with_its_own_key_only() {
     let world = World::start(usual()).await;
@@ -394,6 +472,36 @@ async fn revocation_and_staleness() {
         RevocationKey::Holder(world.holder.public().thumbprint().to_string()),
     );
     refused(&world.call("git_log", LOG).token(second.as_str()), 401, "revoked").await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_actor_can_be_revoked() {
+    let setup = super::support::Setup {
+        feed: true,
+        ..usual()
+    };
+    let world = World::start(setup).await;
+    world.page(Vec::new(), 0);
+    let actor = Party {
+        iss: "https://idp.test".into(),
+        sub: "agent".into(),
+    };
+    let grant = Grant {
+        actor: Some(actor.clone()),
+        ..world.grant()
+    };
+    let (acted, own) = (world.issue(&grant), world.issue(&world.grant()));
+    passes(&world.call("git_log", LOG).token(acted.as_str())).await;
+    world.revoke(
+        1,
+        RevocationKey::Subject {
+            iss: actor.iss,
+            sub: actor.sub,
+        },
+    );
+    refused(&world.call("git_log", LOG).token(acted.as_str()), 401, "revoked").await;
+    passes(&world.call("git_log", LOG).token(own.as_str())).await;
     world.end().await;
 }
 
