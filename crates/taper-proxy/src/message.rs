@@ -17,6 +17,27 @@ const VERSION: HeaderName = HeaderName::from_static("mcp-protocol-version");
 const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
+/// Keys that give a message its meaning. An upstream that ignores letter case would take another
+/// spelling for the same key, which nothing here has read.
+const PROTOCOL_KEYS: [&str; 16] = [
+    "jsonrpc",
+    "id",
+    "method",
+    "params",
+    "result",
+    "error",
+    "name",
+    "arguments",
+    "uri",
+    "ref",
+    "type",
+    "notifications",
+    "resourceSubscriptions",
+    "taskId",
+    "cursor",
+    "_meta",
+];
+
 /// Which half of the protocol's history a message belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Era {
@@ -42,7 +63,7 @@ pub(crate) enum MessageError {
     Json(JsonError),
     #[error("{0}")]
     Shape(&'static str),
-    #[error("two keys differ in letter case only")]
+    #[error("two keys, or a key and one of the protocol, differ in letter case only")]
     FoldedKeys,
     #[error("the message answers a request that is not outstanding")]
     ClientAnswer,
@@ -60,7 +81,7 @@ impl Message {
         if message.as_object().is_none() {
             return Err(shape("a message is one object, batches are not accepted"));
         }
-        if folded_twins(&message) {
+        if folded_twins(&message) || misspelt(&message) {
             return Err(MessageError::FoldedKeys);
         }
         if message.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
@@ -90,7 +111,13 @@ impl Message {
         if arguments.is_some_and(|arguments| arguments.as_object().is_none()) {
             return Err(shape("`arguments` is not an object"));
         }
-        if folded_twins(&params) || arguments.is_some_and(folded_twins) {
+        let named = [Some(&params), params.get("ref"), params.get("notifications")];
+        // Below its top an argument is the tool's own.
+        if named.into_iter().flatten().any(misspelt)
+            || arguments.is_some_and(folded_twins)
+            || folded_twins(&params)
+            || members(&params).any(|(name, value)| name != "arguments" && folded_twins_within(value))
+        {
             return Err(MessageError::FoldedKeys);
         }
         Ok(Self { id, method, params })
@@ -184,26 +211,52 @@ fn is_integer(text: &str) -> bool {
         .all(|b| b.is_ascii_digit())
 }
 
-/// Whether two member names would be one to a reader that ignores case. Two letters outside ASCII
-/// fold into it (long s, Kelvin sign), and such readers know that.
+/// A name as a reader sees it that ignores case. Two letters outside ASCII fold into it (long s, Kelvin
+/// sign), and such readers know that.
+fn fold(name: &str) -> String {
+    name.chars()
+        .map(|c| match c {
+            '\u{17f}' => 's',
+            '\u{212a}' => 'k',
+            c => c.to_ascii_lowercase(),
+        })
+        .collect()
+}
+
+/// Whether two member names would be one to a reader that ignores case.
 fn folded_twins(object: &Value) -> bool {
-    let fold = |name: &str| -> String {
-        name.chars()
-            .map(|c| match c {
-                '\u{17f}' => 's',
-                '\u{212a}' => 'k',
-                c => c.to_ascii_lowercase(),
-            })
-            .collect()
-    };
-    let mut names: Vec<String> = object
+    let mut names: Vec<String> = members(object).map(|(name, _)| fold(name)).collect();
+    names.sort_unstable();
+    names.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
+}
+
+/// The same of every object in `value`; the parser has bounded its depth.
+fn folded_twins_within(value: &Value) -> bool {
+    folded_twins(value)
+        || members(value).any(|(_, member)| folded_twins_within(member))
+        || value
+            .as_array()
+            .unwrap_or_default()
+            .iter()
+            .any(folded_twins_within)
+}
+
+/// Whether a member name is one of the protocol's in another spelling.
+fn misspelt(object: &Value) -> bool {
+    members(object).any(|(name, _)| {
+        let folded = fold(name);
+        PROTOCOL_KEYS
+            .iter()
+            .any(|key| *key != name && fold(key) == folded)
+    })
+}
+
+fn members(object: &Value) -> impl Iterator<Item = (&str, &Value)> {
+    object
         .as_object()
         .unwrap_or_default()
         .iter()
-        .map(|(name, _)| fold(name))
-        .collect();
-    names.sort_unstable();
-    names.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
+        .map(|(name, value)| (name.as_str(), value))
 }
 
 #[cfg(test)]
@@ -263,6 +316,44 @@ mod tests {
         check("\u{feff}{}", Err("strict"));
         check("", Err("strict"));
         check(&" ".repeat(1001), Err("strict"));
+    }
+
+    #[test]
+    fn keys_have_one_spelling() {
+        let refused = |body: &str| check(body, Err("letter case"));
+        let params = |params: &str| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","params":{params}}}"#);
+        for key in ["Params", "RESULT", "Error", "\u{17f}", "Re\u{17f}ult", "Uri"] {
+            let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"x","{key}":{{}}}}"#);
+            let expected = if key == "\u{17f}" {
+                Ok(("x", "1"))
+            } else {
+                Err("letter case")
+            };
+            check(&body, expected);
+        }
+        refused(r#"{"jsonrpc":"2.0","ID":1,"method":"x"}"#);
+        for key in [
+            "Name",
+            "Arguments",
+            "URI",
+            "Ref",
+            "Notifications",
+            "TaskId",
+            "taskid",
+            "Cursor",
+            "_Meta",
+        ] {
+            refused(&params(&format!(r#"{{"{key}":{{}}}}"#)));
+        }
+        refused(&params(r#"{"ref":{"type":"ref/prompt","Name":"a"}}"#));
+        refused(&params(r#"{"ref":{"Type":"ref/prompt"}}"#));
+        refused(&params(r#"{"notifications":{"resourcesubscriptions":[]}}"#));
+        refused(&params(r#"{"_meta":{"a":[{"k":1,"K":2}]}}"#));
+        refused(&params(r#"{"context":{"arguments":{"k":1,"\u212a":2}}}"#));
+        let passes = |text: &str| check(&params(text), Ok(("x", "1")));
+        passes(r#"{"arguments":{"Name":1,"URI":2,"inner":{"k":1,"K":2}}}"#);
+        passes(r#"{"_meta":{"Name":1},"other":{"Id":1}}"#);
+        passes(r#"{"notifications":{"resourceSubscriptions":[]},"taskId":"a","cursor":"c"}"#);
     }
 
     #[test]

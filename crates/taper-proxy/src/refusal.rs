@@ -68,7 +68,7 @@ pub(crate) enum Refusal {
     Json(String),
     #[error("{0}")]
     Message(&'static str),
-    #[error("two keys differ in letter case only")]
+    #[error("two keys, or a key and one of the protocol, differ in letter case only")]
     FoldedKeys,
     #[error("the header `{0}` does not equal the message")]
     HeaderMismatch(&'static str),

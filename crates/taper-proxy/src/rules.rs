@@ -29,7 +29,7 @@ rules! {
     UPGRADE = "M-07";
     /// A body has at most the configured size and arrives in time.
     BODY = "M-08";
-    /// A message is sent as `application/json`.
+    /// A message is sent as `application/json`, in UTF-8.
     MEDIA_TYPE = "M-09";
     /// A bearer token is never accepted.
     BEARER = "M-10";
@@ -45,11 +45,11 @@ rules! {
     JSON = "M-15";
     /// A body is one JSON-RPC 2.0 request or notification, never a batch.
     MESSAGE = "M-16";
-    /// The keys of the envelope, of `params` and of the arguments differ beyond letter case.
+    /// The keys of the envelope, of `params` and of the arguments differ beyond letter case, from each other and from those of the protocol.
     FOLDED_KEYS = "M-17";
     /// A header that repeats a part of the message equals it.
     HEADERS = "M-18";
-    /// A method is one of the protocol's, or configured.
+    /// A method is one of the protocol's, or configured; a configured one needs some right on the server.
     UNKNOWN_METHOD = "M-19";
     /// An answer of the client belongs to an outstanding request of its session.
     CLIENT_ANSWER = "M-20";
@@ -57,7 +57,7 @@ rules! {
     TEMPLATE = "M-21";
     /// A resource value and a URI are canonical.
     CANONICAL = "M-22";
-    /// A tool with templates or argument caveats gets only arguments that its profile lists.
+    /// A tool with templates gets only arguments that its profile lists, one with argument caveats those of the first link that has such as well.
     ARGUMENTS = "M-23";
     /// A session belongs to the issuer, grant and last holder that opened it.
     SESSION = "M-24";
@@ -73,7 +73,7 @@ rules! {
     BUSY = "M-29";
     /// The upstream answers in time, with an answer that may be passed on.
     UPSTREAM = "M-30";
-    /// The programs of a stdio upstream are bounded in number.
+    /// The programs of a stdio upstream are bounded in number, in all and per owner.
     CHILDREN = "M-31";
     /// A list shows only entries that the caller could use.
     LIST = "M-32";

@@ -136,6 +136,49 @@ async fn an_era_that_the_program_lacks_is_told() {
 }
 
 #[tokio::test]
+async fn one_owner_has_a_part_of_the_programs() {
+    let world = World::start(setup(COUNTS, ", max_children = 16")).await;
+    let (one, two) = (world.issue(&world.grant()), world.issue(&world.grant()));
+    let open = async |token: &str| world.ask(INITIALIZE).token(token).send().await.status.as_u16();
+    let opened = [
+        open(one.as_str()).await,
+        open(one.as_str()).await,
+        open(one.as_str()).await,
+        open(two.as_str()).await,
+    ];
+    assert_eq!(opened, [200, 200, 503, 200]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_read_is_ended() {
+    let script = r#"read -r line; echo '{"jsonrpc":"2.0","id":1,"result":{}}'; exec sleep 600"#;
+    let setup = Setup {
+        server: "limits = { answer_timeout = '1s' }",
+        ..setup(script, "")
+    };
+    let world = World::start(setup).await;
+    let token = world.issue(&world.grant());
+    let opened = world.ask(INITIALIZE).token(token.as_str()).send().await;
+    let session = opened.header("mcp-session-id").to_owned();
+    // More than a pipe holds.
+    let large = " ".repeat(512 * 1024);
+    let body = format!(r#"{{"jsonrpc":"2.0",{large}"method":"notifications/initialized"}}"#);
+    let ended = async {
+        loop {
+            let ask = world.ask(body.clone()).token(token.as_str());
+            let answer = ask.header("mcp-session-id", &session).send().await;
+            if answer.status.as_u16() == 404 {
+                break;
+            }
+        }
+    };
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), ended).await;
+    assert!(ended.is_ok(), "its session is over");
+    world.end().await;
+}
+
+#[tokio::test]
 async fn programs_are_bounded_and_their_end_is_noticed() {
     let world = World::start(setup(COUNTS, ", max_children = 1")).await;
     assert_eq!(world.ask(INITIALIZE).send().await.status.as_u16(), 200);

@@ -33,6 +33,9 @@ use crate::session::Owner;
 /// Messages that wait for a program that does not read.
 const QUEUE: usize = 16;
 
+/// One owner has at most this part of the programs, but one in any case.
+const OWNERS_SHARE: usize = 8;
+
 /// How to start the program, and those that run.
 pub(crate) struct StdioUpstream {
     server: String,
@@ -54,6 +57,7 @@ enum Key {
 }
 
 struct Child {
+    owner: Owner,
     input: mpsc::Sender<Vec<u8>>,
     pending: Mutex<HashMap<String, oneshot::Sender<Bytes>>>,
     stop: CancellationToken,
@@ -93,21 +97,22 @@ impl StdioUpstream {
         let Some(call) = &outbound.call else {
             return self.without_message(&outbound);
         };
+        let owner = &outbound.owner;
         let (child, new_session) = match (self.era, outbound.era) {
             (StdioEra::Modern, Era::Modern) => {
-                let key = Key::Owner(outbound.owner.clone());
-                (self.child(key, true, shutdown)?, None)
+                let key = Key::Owner(owner.clone());
+                (self.child(key, owner, true, shutdown)?, None)
             }
             (StdioEra::Legacy, Era::Legacy) if call.method == "initialize" => {
                 let session = rng::random_id_128(&mut rng::os());
                 (
-                    self.child(Key::Session(session.clone()), true, shutdown)?,
+                    self.child(Key::Session(session.clone()), owner, true, shutdown)?,
                     Some(session),
                 )
             }
             (StdioEra::Legacy, Era::Legacy) => {
                 let session = outbound.session.clone().ok_or(Refusal::Session)?;
-                (self.child(Key::Session(session), false, shutdown)?, None)
+                (self.child(Key::Session(session), owner, false, shutdown)?, None)
             }
             (StdioEra::Legacy, Era::Modern) | (StdioEra::Modern, Era::Legacy) => {
                 return Err(Refusal::Revision {
@@ -170,7 +175,9 @@ impl StdioUpstream {
             .collect();
         line.push(b'\n');
         let Some(id) = &call.id else {
-            child.input.send(line).await.map_err(|_| gone())?;
+            let sent = tokio::time::timeout(self.limits.answer_timeout, child.input.send(line)).await;
+            let sent = sent.map_err(|_| Refusal::Upstream("the program does not read"))?;
+            sent.map_err(|_| gone())?;
             return Ok(None);
         };
         let waiting = Waiting::new(child, id.to_string())?;
@@ -184,7 +191,13 @@ impl StdioUpstream {
         }
     }
 
-    fn child(&self, key: Key, may_start: bool, shutdown: &Shutdown) -> Result<Arc<Child>, Refusal> {
+    fn child(
+        &self,
+        key: Key,
+        owner: &Owner,
+        may_start: bool,
+        shutdown: &Shutdown,
+    ) -> Result<Arc<Child>, Refusal> {
         let mut children = self.lock();
         children.retain(|_, child| !child.stop.is_cancelled());
         if let Some(child) = children.get(&key) {
@@ -193,10 +206,12 @@ impl StdioUpstream {
         if !may_start {
             return Err(Refusal::Session);
         }
-        if children.len() >= self.max_children {
+        let owned = children.values().filter(|child| child.owner == *owner).count();
+        let share = (self.max_children / OWNERS_SHARE).max(1);
+        if children.len() >= self.max_children || owned >= share {
             return Err(Refusal::Children);
         }
-        let child = self.start(shutdown).map_err(|error| {
+        let child = self.start(owner, shutdown).map_err(|error| {
             tracing::error!(mcp.server = self.server, %error, "cannot start the program");
             Refusal::Upstream("the program cannot be started")
         })?;
@@ -204,7 +219,7 @@ impl StdioUpstream {
         Ok(child)
     }
 
-    fn start(&self, shutdown: &Shutdown) -> io::Result<Arc<Child>> {
+    fn start(&self, owner: &Owner, shutdown: &Shutdown) -> io::Result<Arc<Child>> {
         let missing = || io::Error::new(io::ErrorKind::InvalidInput, "no command, or no pipe to it");
         let (program, arguments) = self.command.split_first().ok_or_else(missing)?;
         let mut command = Command::new(program);
@@ -224,6 +239,7 @@ impl StdioUpstream {
         let stdout = process.stdout.take().ok_or_else(missing)?;
         let (input, lines) = mpsc::channel(QUEUE);
         let child = Arc::new(Child {
+            owner: owner.clone(),
             input: input.clone(),
             pending: Mutex::default(),
             stop: CancellationToken::new(),
@@ -232,12 +248,13 @@ impl StdioUpstream {
             "stdio-reader",
             read(Arc::clone(&child), stdout, input, self.limits.max_list),
         );
-        let (writer, idle, stopping) = (Arc::clone(&child), self.idle, shutdown.clone());
+        let (writer, stopping) = (Arc::clone(&child), shutdown.clone());
+        let (idle, patience) = (self.idle, self.limits.answer_timeout);
         shutdown.spawn("stdio-writer", async move {
             tokio::select! {
                 () = stopping.cancelled() => {}
                 () = writer.stop.cancelled() => {}
-                () = write(&writer, stdin, lines, idle) => {}
+                () = write(&writer, stdin, lines, idle, patience) => {}
             }
             writer.end();
             // `kill_on_drop` is for a runtime that ends; this waits until the process is gone.
@@ -299,12 +316,23 @@ impl<'a> Waiting<'a> {
     }
 }
 
-/// Writes lines until the program stops reading, or nothing was asked of it for `idle`.
-async fn write(child: &Child, mut stdin: ChildStdin, mut lines: mpsc::Receiver<Vec<u8>>, idle: Duration) {
+/// Writes lines until the program does not take one within `patience`, or nothing was asked of it for
+/// `idle`.
+async fn write(
+    child: &Child,
+    mut stdin: ChildStdin,
+    mut lines: mpsc::Receiver<Vec<u8>>,
+    idle: Duration,
+    patience: Duration,
+) {
     loop {
         match tokio::time::timeout(idle, lines.recv()).await {
             Ok(Some(line)) => {
-                if stdin.write_all(&line).await.is_err() || stdin.flush().await.is_err() {
+                let written = async {
+                    stdin.write_all(&line).await?;
+                    stdin.flush().await
+                };
+                if !matches!(tokio::time::timeout(patience, written).await, Ok(Ok(()))) {
                     return;
                 }
             }
