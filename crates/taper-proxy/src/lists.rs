@@ -1,6 +1,7 @@
 //! Lists show only what the caller could use (RULES 12, M-32), in JSON answers and in event streams.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -22,7 +23,14 @@ use crate::rules;
 use crate::sse::Events;
 
 /// How long the entries of one answer may take to decide: a list is one request, not a thousand.
-const FILTER_TIME: std::time::Duration = std::time::Duration::from_secs(2);
+pub(crate) const FILTER_TIME: Duration = Duration::from_secs(2);
+/// The members of a result that hold lists.
+const LISTS: [&str; 4] = [
+    List::Tools.member(),
+    List::Resources.member(),
+    List::Templates.member(),
+    List::Prompts.member(),
+];
 
 /// Filters the messages of one answer.
 #[derive(Clone)]
@@ -35,6 +43,8 @@ pub(crate) struct ListFilter {
     pub(crate) era: Era,
     /// The lists that the answer may hold: one for its request, all for a resumed stream.
     pub(crate) lists: &'static [List],
+    /// How long the entries of one message may take to decide.
+    pub(crate) time: Duration,
 }
 
 /// Why a list cannot be shown.
@@ -42,6 +52,12 @@ pub(crate) struct ListFilter {
 pub(crate) enum ListError {
     #[error("the list is not strict JSON: {0}")]
     Json(#[from] json::JsonError),
+    #[error("the answer is not one message")]
+    NotAMessage,
+    #[error("a key differs from another or from the protocol's in letter case only")]
+    Folded,
+    #[error("the entries could not be decided in time")]
+    TooLong,
     #[error("the list is not an array")]
     NotAnArray,
     #[error("an event is too large")]
@@ -117,13 +133,16 @@ impl ListFilter {
             elements: 1 << 16,
         };
         let mut parsed = json::parse(&message, &limits)?;
-        // A batch has no `result`, and a twin in other letters may be the one that a client reads.
-        let folded = parsed.case_conflict().is_some()
+        // A batch has no `result`, and another spelling may be what a client reads.
+        if parsed.as_object().is_none() {
+            return Err(ListError::NotAMessage);
+        }
+        if has_folded(&parsed, &["result"])
             || parsed
                 .get("result")
-                .is_some_and(|result| result.case_conflict().is_some());
-        if parsed.as_object().is_none() || folded {
-            return Err(ListError::NotAnArray);
+                .is_some_and(|result| has_folded(result, &LISTS))
+        {
+            return Err(ListError::Folded);
         }
         let begun = tokio::time::Instant::now();
         let Some(Value::Object(result)) = member(&mut parsed, "result") else {
@@ -137,11 +156,11 @@ impl ListFilter {
                 Some((_, Value::Array(entries))) => {
                     let mut in_time = true;
                     entries.retain(|entry| {
-                        in_time = in_time && begun.elapsed() < FILTER_TIME;
+                        in_time = in_time && begun.elapsed() < self.time;
                         in_time && rules::LIST.holds(self.shows(*list, entry, now))
                     });
                     if !in_time {
-                        return Err(ListError::Busy);
+                        return Err(ListError::TooLong);
                     }
                     filtered = true;
                 }
@@ -191,6 +210,20 @@ impl ListFilter {
         };
         boundary::visible(&self.gate.policy, &self.presentation, &access, now).is_some()
     }
+}
+
+/// Whether two keys of an object, or one of them and one of `keys`, differ in letter case only.
+fn has_folded(object: &Value, keys: &[&str]) -> bool {
+    let other_spelling = |name: &str| {
+        keys.iter()
+            .any(|key| *key != name && key.eq_ignore_ascii_case(name))
+    };
+    object.case_conflict().is_some()
+        || object
+            .as_object()
+            .unwrap_or_default()
+            .iter()
+            .any(|(name, _)| other_spelling(name))
 }
 
 fn member<'a>(object: &'a mut Value, name: &str) -> Option<&'a mut Value> {

@@ -19,7 +19,7 @@ use crate::body::{Body, empty, full};
 use crate::error::{AnswerContext, respond};
 use crate::gate::{Asked, Gate, Judgement};
 use crate::headers::{self, Credentials, Names, SESSION};
-use crate::lists::ListFilter;
+use crate::lists::{FILTER_TIME, ListFilter};
 use crate::message::Era;
 use crate::methods::List;
 use crate::permitted::{Call, Outbound, Permitted};
@@ -292,6 +292,7 @@ impl Shared {
             profile: Arc::clone(&server.profile),
             era: sent.era,
             lists,
+            time: FILTER_TIME,
         };
         let (mut parts, body) = response.into_parts();
         let kind = parts

@@ -115,7 +115,8 @@ impl Lease {
         checked.map_err(|_| Cut("the capability is revoked, or that cannot be known"))
     }
 
-    async fn check(&self, undecided: &mut u8) -> Result<(), Cut> {
+    /// Asks again; `undecided` counts how often in a row there was no answer.
+    pub(crate) async fn check(&self, undecided: &mut u8) -> Result<(), Cut> {
         let now = self.clock.unix();
         if !rules::STREAM.holds(now < self.expires_at) {
             return Err(Cut("the capability has expired"));
@@ -133,7 +134,7 @@ impl Lease {
                 Ok(())
             }
             Ok(Decision::Deny(_)) => Err(Cut("it is no longer allowed")),
-            // A limit is not a denial; the next time is 10 s away. Lasting doubt ends the stream (G5).
+            // A limit is not a denial; the next time is 10 s away. Lasting doubt ends the stream.
             Ok(Decision::Indeterminate(_)) | Err(PoolError::Busy) => {
                 *undecided = undecided.saturating_add(1);
                 if *undecided < MAX_UNDECIDED {

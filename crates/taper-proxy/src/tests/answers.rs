@@ -1,5 +1,6 @@
 //! What comes back: sessions, lists, streams, and what an upstream may not tell.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,13 +8,20 @@ use futures_util::{StreamExt as _, stream};
 use http::{HeaderValue, Method, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
+use taper_capability::{Access, AccessKind, VerifiedPresentation};
 use taper_dpop::{Algorithm, PrivateKey};
 use taper_service::edge::BoxError;
+use taper_service::pool::CpuPool;
 use taper_service::rng;
-use taper_store::RevocationKey;
+use taper_store::{Revocation, RevocationKey, RevocationPage};
 use tokio::sync::mpsc;
 
-use super::support::{Setup, World, json, usual};
+use super::support::{ISSUER, NOW, Setup, URL, World, json, usual};
+use crate::headers::Credentials;
+use crate::lists::{ListError, ListFilter};
+use crate::message::Era;
+use crate::methods::List;
+use crate::stream::Lease;
 
 const LOG: &str = r#"{"repo_path":"acme/web"}"#;
 const INITIALIZE: &str =
@@ -115,6 +123,113 @@ async fn lists_show_what_could_be_used() {
         .upstream
         .answers_json(r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[],"tools":[{"name":"git_rm"}]}}"#);
     assert_eq!(list("tools/list").send().await.status.as_u16(), 502);
+    // What this proxy does not read as a list, a client might.
+    for text in [
+        r#"[{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"git_rm"}]}}]"#,
+        r#"{"jsonrpc":"2.0","id":1,"Result":{"tools":[{"name":"git_rm"}]}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{"Tools":[{"name":"git_rm"}]}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[],"Tools":[{"name":"git_rm"}]}}"#,
+        r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[],"x":1,"X":2}}"#,
+    ] {
+        world.upstream.answers_json(text);
+        assert_eq!(list("tools/list").send().await.status.as_u16(), 502, "{text}");
+    }
+    world.end().await;
+}
+
+fn presented(world: &World) -> Arc<VerifiedPresentation> {
+    let request = world.call("git_log", LOG).request();
+    let credentials = Credentials::of(request.headers()).unwrap();
+    let presentation = world.shared.gate.authenticate(&credentials, "POST", URL, NOW);
+    Arc::new(presentation.unwrap())
+}
+
+#[tokio::test]
+async fn a_list_is_filtered_within_its_time() {
+    let world = World::start(usual()).await;
+    let server = world.shared.servers.get("git").unwrap();
+    let filter = |time: Duration| ListFilter {
+        gate: Arc::clone(&world.shared.gate),
+        pool: world.shared.pool.clone(),
+        clock: Arc::clone(&world.shared.clock),
+        presentation: presented(&world),
+        profile: Arc::clone(&server.profile),
+        era: Era::Legacy,
+        lists: &[List::Tools],
+        time,
+    };
+    let message = Bytes::from_static(TOOLS.as_bytes());
+    assert!(filter(Duration::MAX).message(message.clone()).await.is_ok());
+    let late = filter(Duration::ZERO).message(message).await;
+    assert!(matches!(late, Err(ListError::TooLong)), "{late:?}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn lasting_doubt_ends_a_stream() {
+    let world = World::start(usual()).await;
+    let pool = CpuPool::new(1, 0);
+    let lease = Lease {
+        gate: Arc::clone(&world.shared.gate),
+        pool: pool.clone(),
+        clock: Arc::clone(&world.shared.clock),
+        presentation: presented(&world),
+        access: Access::new(AccessKind::Plumbing, "git", URL, "ping"),
+        expires_at: NOW + 3600,
+        shutdown: world.shutdown.clone(),
+    };
+    let mut undecided = 0;
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (started, running) = tokio::sync::oneshot::channel();
+    world.shutdown.spawn("busy", async move {
+        let work = move || (started.send(()), held.recv().is_ok());
+        pool.run(work).await.unwrap().0.unwrap();
+    });
+    running.await.unwrap();
+    assert!(lease.check(&mut undecided).await.is_ok());
+    assert!(lease.check(&mut undecided).await.is_ok());
+    assert!(lease.check(&mut undecided).await.is_err(), "three in a row");
+    release.send(()).unwrap();
+    let decided = async {
+        while lease.check(&mut undecided).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    let decided = tokio::time::timeout(Duration::from_secs(20), decided).await;
+    assert!(decided.is_ok());
+    assert_eq!(undecided, 0, "an answer ends the row");
+    drop(lease);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_is_revoked_while_the_upstream_works_is_cut() {
+    let world = World::start(Setup {
+        feed: true,
+        ..usual()
+    })
+    .await;
+    world.page(Vec::new(), 0);
+    let grant = world.grant();
+    let token = world.issue(&grant);
+    let gate = Arc::clone(&world.shared.gate);
+    world.upstream.answers(move |_| {
+        let entry = Revocation {
+            seq: 1,
+            at: NOW,
+            issuer: ISSUER.into(),
+            what: RevocationKey::Grant(grant.id.clone()),
+        };
+        let page = RevocationPage {
+            entries: vec![entry],
+            head: 1,
+        };
+        gate.issuers.take_page(ISSUER, &page, NOW).unwrap();
+        json(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)
+    });
+    let ask = world.call("git_log", LOG).token(token.as_str());
+    assert_eq!(world.whole(ask.request()).await, None, "nothing of the answer");
+    assert_eq!(world.upstream.seen().len(), 1);
     world.end().await;
 }
 
