@@ -63,6 +63,17 @@ async fn a_session_is_its_owners() {
     // An upstream that gives one session to two owners is not believed.
     assert_eq!(world.ask(INITIALIZE).send().await.status.as_u16(), 502);
 
+    // Where a stream goes on is told within an owned session only.
+    let resumed = |session: &str| {
+        let get = mine("").method(Method::GET).header("last-event-id", "9");
+        get.header("mcp-session-id", session)
+    };
+    let got = |n: usize| world.upstream.seen()[n].headers.contains_key("last-event-id");
+    assert_eq!(resumed("session-1").send().await.status.as_u16(), 200);
+    assert!(got(world.upstream.seen().len() - 1));
+    assert_eq!(resumed("").send().await.status.as_u16(), 200);
+    assert!(!got(world.upstream.seen().len() - 1));
+
     let ended = mine("")
         .method(Method::DELETE)
         .header("mcp-session-id", "session-1");

@@ -6,4 +6,5 @@ mod calls;
 mod following;
 mod opening;
 mod programs;
+mod proofs;
 mod support;
