@@ -1,6 +1,11 @@
 //! The demo, whole and sabotaged: with a room that does not do its work it must end with that step's
 //! name. `tests/run` builds the sabotaged program (feature `sabotage`, never in a release).
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::process::{Command, Output};
 use taper_tests::{named_by_run, taper_bin};
