@@ -125,10 +125,25 @@ async fn nothing_is_read_behind_a_body_in_chunks() {
     check("", "", 2).await;
     check("content-length: 1\r\n", "x", 2).await;
     check("transfer-encoding: chunked\r\n", "0\r\n\r\n", 1).await;
-    check("content-length: 5\r\ntransfer-encoding: chunked\r\n", "0\r\n\r\n", 1).await;
-    check("transfer-encoding: Chunked\r\ncontent-length: 5\r\n", "0\r\n\r\n", 1).await;
+    check(
+        "content-length: 5\r\ntransfer-encoding: chunked\r\n",
+        "0\r\n\r\n",
+        1,
+    )
+    .await;
+    check(
+        "transfer-encoding: Chunked\r\ncontent-length: 5\r\n",
+        "0\r\n\r\n",
+        1,
+    )
+    .await;
     check("transfer-encoding: gzip, chunked\r\n", "0\r\n\r\n", 0).await;
-    check("transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n", "0\r\n\r\n", 0).await;
+    check(
+        "transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n",
+        "0\r\n\r\n",
+        0,
+    )
+    .await;
     end(&shutdown).await;
 }
 
