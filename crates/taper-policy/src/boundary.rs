@@ -410,8 +410,19 @@ fn refused(
             DenialKind::Policy,
             "no `allow` applies",
         ))),
-        // Reached in sabotage builds only: every refusal above returned.
-        _ => Outcome::Allow,
+        // A refusal whose rule a sabotage build switched off; without that feature none is.
+        _ if [rules::CHECKS, rules::POLICY_DENY, rules::POLICY_ALLOW]
+            .iter()
+            .any(|rule| rule.holds(false)) =>
+        {
+            Outcome::Allow
+        }
+        // A refusal of a shape that is not known here is still one.
+        _ => Outcome::Deny(Box::new(deny(
+            rules::EVALUATION,
+            DenialKind::Error,
+            "the evaluation refused for an unknown reason",
+        ))),
     }
 }
 
