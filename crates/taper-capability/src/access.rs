@@ -49,6 +49,8 @@ pub struct Access {
     pub body_bound: bool,
     /// From where the call came.
     pub client_ip: Option<IpAddr>,
+    /// How often the max-calls caveats of the chain were used, this call included, as (counter, n).
+    pub calls: Vec<(String, i64)>,
 }
 
 impl Access {
@@ -67,6 +69,7 @@ impl Access {
             prompt: None,
             body_bound: false,
             client_ip: None,
+            calls: Vec::new(),
         }
     }
 }

@@ -1,27 +1,32 @@
 //! Static admission: a check is a program written by whoever held the token, so it is admitted by
-//! its shape before any Datalog runs (P-16).
+//! its shape before any Datalog runs (P-16 to P-20).
 //!
-//! The grammar: one query; at most two predicates, all words of the vocabulary with their arity;
-//! expressions of a few operations without closures, regular expressions, lenient inequality,
-//! arithmetic or extern functions; literals of bounded size; no expressions over a join of two words
-//! that may have many facts. Each check then costs at most (facts of one word) evaluations of a few
+//! The grammar of `spec/profile.md` has no construct whose cost depends on more than the sizes of
+//! the token and of the request: each check costs at most (facts of one word) evaluations of a few
 //! operations over values that the request bounds, or one join without any.
 
+use crate::functions::{Applied, Call, Function};
 use crate::{Caveat, Error, rules, vocabulary};
-use biscuit_auth::builder::{Binary, Check, CheckKind, Op, Rule, Term, Unary};
+use biscuit_auth::builder::{Binary, Check, CheckKind, Expression, Op, Rule, Term, Unary};
 use biscuit_auth::format::schema;
+use std::sync::Arc;
+use taper_dpop::RuleId;
 
 const MAX_PREDICATES: usize = 2;
 const MAX_EXPRESSIONS: usize = 8;
 const MAX_OPS: usize = 32;
 const MAX_ELEMENTS: usize = 64;
 const MAX_LITERAL: usize = 1024;
+/// What is converted at all: queries of a check, predicates and terms of a query.
+const MAX_QUERIES: usize = 8;
+const MAX_TERMS: usize = 64;
 
 /// A check of a chain that was admitted.
 #[derive(Clone, Debug)]
 pub struct AdmittedCheck {
     check: Check,
     caveat: Option<Caveat>,
+    calls: Vec<Call>,
 }
 
 impl AdmittedCheck {
@@ -31,11 +36,11 @@ impl AdmittedCheck {
         self.caveat.as_ref()
     }
 
-    /// The check as Datalog on one line, for people: control characters are escaped, and the text
-    /// is not meant to be parsed again.
+    /// The check as Datalog on one line, for people: what could forge anything is escaped, and the
+    /// text is not meant to be parsed again.
     #[must_use]
     pub fn datalog(&self) -> String {
-        self.check.to_string().chars().flat_map(escape).collect()
+        crate::escaped(&self.check.to_string())
     }
 
     /// The check itself, for the crate that evaluates it.
@@ -53,29 +58,40 @@ impl AdmittedCheck {
     }
 }
 
-fn escape(c: char) -> std::vec::IntoIter<char> {
-    if c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    {
-        c.escape_unicode().collect::<Vec<_>>().into_iter()
-    } else {
-        vec![c].into_iter()
+impl AdmittedCheck {
+    /// The extern functions that the check calls, with their literals read.
+    pub(crate) fn calls(&self) -> &[Call] {
+        &self.calls
     }
 }
 
-/// Admits one check of block `block` (P-16).
+/// Admits one check of block `block` (P-16 to P-20).
 pub(crate) fn admit(block: usize, index: usize, check: Check) -> Result<AdmittedCheck, Error> {
-    if let Err(reason) = shape(&check)
-        && !rules::ADMISSION.holds(false)
-    {
-        return Err(Error::Admission {
-            block,
-            check: index,
-            reason,
-        });
+    let refused = |rule: RuleId, reason| Error::Admission {
+        block,
+        check: index,
+        rule,
+        reason,
+    };
+    for (rule, found) in [
+        (rules::SHAPE, shape(&check)),
+        (rules::OPERATORS, operators(&check)),
+        (rules::LITERALS, literals(&check)),
+        (rules::JOINS, joins(&check)),
+    ] {
+        if let Err(reason) = found
+            && !rule.holds(false)
+        {
+            return Err(refused(rule, reason));
+        }
     }
+    let calls = match calls(&check) {
+        Ok(calls) => calls,
+        Err(_) if rules::EXTERNS.holds(false) => Vec::new(),
+        Err(reason) => return Err(refused(rules::EXTERNS, reason)),
+    };
     let caveat = Caveat::from_check(&check);
-    Ok(AdmittedCheck { check, caveat })
+    Ok(AdmittedCheck { check, caveat, calls })
 }
 
 /// The date of a check of exactly the shape `check if time($t), $t < DATE`, in seconds since the
@@ -112,27 +128,43 @@ pub(crate) fn expiry(check: &Check) -> Option<i64> {
     }
 }
 
-/// Bounds the size of a check before it is converted: conversion recurses over its terms.
-pub(crate) fn bounded(check: &schema::Check) -> Result<(), &'static str> {
-    if check.queries.len() != 1 {
-        return Err("it is not one query (`or` is not admitted)");
+/// Bounds what is converted from protobuf at all, before P-16 and P-18 look at the result.
+pub(crate) fn bounded(check: &schema::Check) -> Result<(), (RuleId, &'static str)> {
+    let size = |query: &schema::Rule| {
+        query.body.iter().fold(query.body.len(), |sum, predicate| {
+            sum.saturating_add(predicate.terms.len())
+        })
+    };
+    if check.queries.len() > MAX_QUERIES || check.queries.iter().any(|query| size(query) > MAX_TERMS) {
+        return Err((rules::SHAPE, "it is too large"));
     }
-    for query in &check.queries {
-        if query.body.len() > MAX_PREDICATES {
-            return Err("more than two predicates");
-        }
-        if query.expressions.len() > MAX_EXPRESSIONS
-            || query.expressions.iter().any(|e| e.ops.len() > MAX_OPS)
-        {
-            return Err("too many operations");
-        }
-        if query.body.iter().any(|predicate| predicate.terms.len() > 4) {
-            return Err("a predicate that is not of the vocabulary");
-        }
+    let long = |query: &schema::Rule| {
+        query.expressions.len() > MAX_EXPRESSIONS || query.expressions.iter().any(|e| e.ops.len() > MAX_OPS)
+    };
+    if !rules::LITERALS.holds(!check.queries.iter().any(long)) {
+        return Err((rules::LITERALS, "too many operations"));
     }
     Ok(())
 }
 
+/// The operations of a check: what each of its expressions has.
+pub(crate) fn operations(check: &Check) -> usize {
+    expressions(check).map(|expression| expression.ops.len()).sum()
+}
+
+/// How often a check calls an extern function.
+pub(crate) fn extern_calls(check: &Check) -> usize {
+    expressions(check)
+        .flat_map(|expression| &expression.ops)
+        .filter(|op| matches!(op, Op::Unary(Unary::Ffi(_)) | Op::Binary(Binary::Ffi(_))))
+        .count()
+}
+
+fn expressions(check: &Check) -> impl Iterator<Item = &Expression> {
+    check.queries.iter().flat_map(|query| &query.expressions)
+}
+
+/// P-16.
 fn shape(check: &Check) -> Result<(), &'static str> {
     let [query] = check.queries.as_slice() else {
         return Err("it is not one query (`or` is not admitted)");
@@ -151,55 +183,68 @@ fn shape(check: &Check) -> Result<(), &'static str> {
             Some(word) if word.arity == predicate.terms.len() => {}
             _ => return Err("a predicate that is not of the vocabulary"),
         }
-        predicate.terms.iter().try_for_each(literal)?;
     }
-    let several = query
-        .body
-        .iter()
-        .filter(|predicate| vocabulary::is_multi_valued(&predicate.name))
-        .count();
-    if several > 1 && !query.expressions.is_empty() {
-        return Err("expressions over a join of two words that may have many facts");
-    }
-    if query.expressions.len() > MAX_EXPRESSIONS {
-        return Err("too many expressions");
-    }
-    query.expressions.iter().try_for_each(|expression| {
-        if expression.ops.len() > MAX_OPS {
-            return Err("too many operations");
-        }
-        expression.ops.iter().try_for_each(operation)
-    })
+    Ok(())
 }
 
-fn operation(op: &Op) -> Result<(), &'static str> {
-    match op {
-        Op::Value(term) => literal(term),
-        Op::Unary(Unary::Negate | Unary::Parens | Unary::Length) => Ok(()),
-        Op::Unary(Unary::TypeOf) => Err("`.type()`"),
-        Op::Unary(Unary::Ffi(_)) | Op::Binary(Binary::Ffi(_)) => Err("an unknown extern function"),
-        Op::Binary(binary) => match binary {
-            Binary::LessThan
-            | Binary::GreaterThan
-            | Binary::LessOrEqual
-            | Binary::GreaterOrEqual
-            | Binary::Equal
-            | Binary::NotEqual
-            | Binary::HeterogeneousEqual
-            | Binary::Contains
-            | Binary::Prefix
-            | Binary::Suffix
-            | Binary::And
-            | Binary::Get => Ok(()),
-            Binary::HeterogeneousNotEqual => Err("lenient `!=` (it passes on a missing value; use `!==`)"),
-            Binary::Regex => Err("`.matches()` (its cost is not bounded)"),
-            Binary::TryOr => Err("`.try_or()`"),
-            Binary::Or => Err("`or`"),
-            Binary::LazyAnd | Binary::LazyOr | Binary::All | Binary::Any => Err("a closure"),
-            _ => Err("an operator outside the grammar"),
-        },
-        Op::Closure(..) => Err("a closure"),
+/// P-17.
+fn operators(check: &Check) -> Result<(), &'static str> {
+    expressions(check)
+        .flat_map(|expression| &expression.ops)
+        .try_for_each(|op| match op {
+            Op::Value(_) | Op::Unary(Unary::Negate | Unary::Parens | Unary::Length) => Ok(()),
+            // Which ones is asked by P-20.
+            Op::Unary(Unary::Ffi(_)) => Ok(()),
+            Op::Unary(Unary::TypeOf) => Err("`.type()`"),
+            Op::Binary(binary) => match binary {
+                Binary::LessThan
+                | Binary::GreaterThan
+                | Binary::LessOrEqual
+                | Binary::GreaterOrEqual
+                | Binary::Equal
+                | Binary::NotEqual
+                | Binary::HeterogeneousEqual
+                | Binary::Contains
+                | Binary::Prefix
+                | Binary::Suffix
+                | Binary::And
+                | Binary::Get
+                | Binary::Ffi(_) => Ok(()),
+                Binary::HeterogeneousNotEqual => {
+                    Err("lenient `!=` (it passes on a missing value; use `!==`)")
+                }
+                Binary::Regex => Err("`.matches()` (its cost is not bounded; use `extern::full_match`)"),
+                Binary::TryOr => Err("`.try_or()`"),
+                Binary::Or => Err("`or`"),
+                Binary::LazyAnd | Binary::LazyOr | Binary::All | Binary::Any => Err("a closure"),
+                _ => Err("an operator outside the grammar"),
+            },
+            Op::Closure(..) => Err("a closure"),
+        })
+}
+
+/// P-18.
+fn literals(check: &Check) -> Result<(), &'static str> {
+    for query in &check.queries {
+        query
+            .body
+            .iter()
+            .flat_map(|predicate| &predicate.terms)
+            .try_for_each(literal)?;
+        if query.expressions.len() > MAX_EXPRESSIONS {
+            return Err("too many expressions");
+        }
+        for expression in &query.expressions {
+            if expression.ops.len() > MAX_OPS {
+                return Err("too many operations");
+            }
+            expression.ops.iter().try_for_each(|op| match op {
+                Op::Value(term) => literal(term),
+                _ => Ok(()),
+            })?;
+        }
     }
+    Ok(())
 }
 
 fn literal(term: &Term) -> Result<(), &'static str> {
@@ -223,16 +268,52 @@ fn scalar(term: &Term) -> Result<(), &'static str> {
     }
 }
 
+/// P-19. An expression is evaluated for each pair of facts, and `args` may be large.
+fn joins(check: &Check) -> Result<(), &'static str> {
+    for query in check.queries.iter().filter(|query| !query.expressions.is_empty()) {
+        let of = |is: fn(&str) -> bool| query.body.iter().filter(|p| is(&p.name)).count();
+        let several = of(vocabulary::is_multi_valued);
+        if several > 1 || (several == 1 && of(|name| name == "args") > 0) {
+            return Err("expressions over a join that may be large");
+        }
+    }
+    Ok(())
+}
+
+/// P-20.
+fn calls(check: &Check) -> Result<Vec<Call>, &'static str> {
+    let mut calls = Vec::new();
+    for expression in expressions(check) {
+        let mut before: Option<&Op> = None;
+        for op in &expression.ops {
+            match op {
+                Op::Unary(Unary::Ffi(_)) => return Err("an extern function without an argument"),
+                Op::Binary(Binary::Ffi(name)) => {
+                    let function = Function::parse(name).ok_or("an unknown extern function")?;
+                    let Some(Op::Value(literal)) = before else {
+                        return Err("an extern function whose argument is not a literal");
+                    };
+                    let applied = Applied::new(function, literal)?;
+                    calls.push((function, literal.clone(), Arc::new(applied)));
+                }
+                _ => {}
+            }
+            before = Some(op);
+        }
+    }
+    Ok(calls)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(source: &str, refused: Option<&str>) {
+    fn check(source: &str, refused: Option<(&str, &str)>) {
         let parsed: Check = source.parse().unwrap();
-        let result = shape(&parsed).err();
-        match (result, refused) {
-            (None, None) => {}
-            (Some(reason), Some(part)) if reason.contains(part) => {}
+        match (admit(0, 0, parsed), refused) {
+            (Ok(_), None) => {}
+            (Err(Error::Admission { rule, reason, .. }), Some((number, part)))
+                if rule.as_str() == number && reason.contains(part) => {}
             other => panic!("{source}: {other:?}"),
         }
     }
@@ -250,32 +331,88 @@ mod tests {
         check(r#"reject if tool("git_show")"#, None);
         check(r#"check if claim("groups", "eng")"#, None);
         check(r#"check if args($a), $a.get("n") == 10"#, None);
-        check(r#"check if args($a), $a.get("n") != 10"#, Some("lenient"));
-        check(r#"check if tool("a") or tool("b")"#, Some("one query"));
+        check(
+            r#"check if args($a), $a.get("n") != 10"#,
+            Some(("P-17", "lenient")),
+        );
+        check(r#"check if tool("a") or tool("b")"#, Some(("P-16", "one query")));
         check(
             r#"check if tool("a"), server("b"), method("c")"#,
-            Some("number of predicates"),
+            Some(("P-16", "number of predicates")),
         );
-        check(r#"check if true"#, Some("number of predicates"));
-        check(r#"check if holder($a, $b)"#, Some("vocabulary"));
-        check(r#"check if max_depth($a)"#, Some("vocabulary"));
-        check(r#"check if unknown($a)"#, Some("vocabulary"));
-        check(r#"check if tool($a, $b)"#, Some("vocabulary"));
-        check(r#"check if tool($a), $a.matches("a*")"#, Some("matches"));
-        check(r#"check if args($a), [1].any($x -> $x == 1)"#, Some("closure"));
-        check(r#"check if args($a), $a.get("x") || true"#, Some("closure"));
+        check(r#"check if true"#, Some(("P-16", "number of predicates")));
+        check(r#"check if holder($a, $b)"#, Some(("P-16", "vocabulary")));
+        check(r#"check if max_depth($a)"#, Some(("P-16", "vocabulary")));
+        check(r#"check if unknown($a)"#, Some(("P-16", "vocabulary")));
+        check(r#"check if tool($a, $b)"#, Some(("P-16", "vocabulary")));
+        check(
+            r#"check if tool($a), $a.matches("a*")"#,
+            Some(("P-17", "matches")),
+        );
+        check(
+            r#"check if args($a), [1].any($x -> $x == 1)"#,
+            Some(("P-17", "closure")),
+        );
+        check(
+            r#"check if args($a), $a.get("x") || true"#,
+            Some(("P-17", "closure")),
+        );
         check(
             r#"check if args($a), ($a.get("x") === 1).try_or(true)"#,
-            Some("closure"),
+            Some(("P-17", "closure")),
         );
-        check(r#"check if args($a), $a.extern::f(1)"#, Some("extern"));
-        check(r#"check if args($a), $a.get("x") === null"#, Some("null"));
-        check(r#"check if args($a), $a === {"x": 1}"#, Some("map"));
-        check(r#"check if args($a), $a.get("x") + 1 === 2"#, Some("operator"));
-        check(r#"check if tool($a) trusting previous"#, Some("trusting"));
+        check(r#"check if args($a), $a.extern::f(1)"#, Some(("P-20", "extern")));
+        check(
+            r#"check if args($a), $a.get("x") === null"#,
+            Some(("P-18", "null")),
+        );
+        check(r#"check if args($a), $a === {"x": 1}"#, Some(("P-18", "map")));
+        check(
+            r#"check if args($a), $a.get("x") + 1 === 2"#,
+            Some(("P-17", "operator")),
+        );
+        check(
+            r#"check if tool($a) trusting previous"#,
+            Some(("P-16", "trusting")),
+        );
         check(r#"check all resource("repo", $r), claim("repo", $r)"#, None);
-        check(r#"check if hop($a, $b), hop($c, $d), $a < $c"#, Some("join"));
+        check(
+            r#"check if hop($a, $b), hop($c, $d), $a < $c"#,
+            Some(("P-19", "join")),
+        );
         check(r#"check if hop($a, $b), time($t), $a < 3"#, None);
+        check(
+            r#"check all resource("repo", $r), args($a), $a.get("x") === $r"#,
+            Some(("P-19", "join")),
+        );
+        check(
+            r#"check if args($a), $a.get("p").extern::path_within("/a")"#,
+            None,
+        );
+        check(
+            r#"check if args($a), $a.get("p").extern::path_within($a)"#,
+            Some(("P-20", "another type")),
+        );
+        check(
+            r#"check if args($a), $a.get("p").extern::path_within("/a" + "b")"#,
+            Some(("P-17", "operator")),
+        );
+        check(
+            r#"check if args($a), $a.get("p").extern::path_within(("/a"))"#,
+            Some(("P-20", "not a literal")),
+        );
+        check(
+            r#"check if args($a), $a.get("p").extern::path_within("/a/")"#,
+            Some(("P-20", "canonical path")),
+        );
+        check(
+            r#"check if args($a), $a.get("p").extern::path_within()"#,
+            Some(("P-20", "without an argument")),
+        );
+        check(
+            r#"check if args($a), $a.get("p") === {1, 2}.union({3})"#,
+            Some(("P-17", "operator")),
+        );
     }
 
     #[test]

@@ -15,8 +15,12 @@ use taper_dpop::PublicKey;
 pub(crate) const MAX_LATER_BLOCKS: usize = 16;
 const MAX_FACTS: usize = 256;
 const MAX_CHECKS: usize = 32;
+const MAX_SYMBOLS: usize = 512;
 /// The most checks of a whole chain: each runs on every call.
 const MAX_CHECKS_OF_CHAIN: usize = 64;
+/// The most operations of all checks of a chain, and among them calls of extern functions.
+const MAX_OPERATIONS: usize = 512;
+const MAX_EXTERN_CALLS: usize = 16;
 
 /// One decoded block.
 #[derive(Debug)]
@@ -41,14 +45,14 @@ pub(crate) struct Container {
     pub(crate) blocks: Vec<Block>,
 }
 
-/// Decodes a token's bytes (P-02, P-03, P-07, P-08, P-10, P-14, D-01).
+/// Decodes a token's bytes (P-02, P-03, P-07, P-08, P-10, P-14, P-21, D-01).
 pub(crate) fn decode(bytes: &[u8]) -> Result<Container, Error> {
     let biscuit = schema::Biscuit::decode(bytes).map_err(|_| Error::Protobuf("it does not decode"))?;
     if !rules::PROTOBUF.holds(biscuit.encode_to_vec() == bytes) {
         return Err(Error::Protobuf("unknown or misspelt fields"));
     }
-    if !rules::PROTOBUF.holds(biscuit.blocks.len() <= MAX_LATER_BLOCKS) {
-        return Err(Error::Protobuf("too many blocks"));
+    if !rules::COUNTS.holds(biscuit.blocks.len() <= MAX_LATER_BLOCKS) {
+        return Err(Error::Counts("blocks"));
     }
     let root_key_id = biscuit.root_key_id.ok_or(Error::Root)?;
     let blocks = std::iter::once(&biscuit.authority)
@@ -56,9 +60,23 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Container, Error> {
         .enumerate()
         .map(|(index, signed)| block(index, signed))
         .collect::<Result<Vec<_>, _>>()?;
-    let checks: usize = blocks.iter().map(|block| block.checks.len()).sum();
-    if !rules::PROTOBUF.holds(checks <= MAX_CHECKS_OF_CHAIN) {
-        return Err(Error::Protobuf("too many checks in all"));
+    let checks = || blocks.iter().flat_map(|block: &Block| &block.checks);
+    for (count, most, what) in [
+        (checks().count(), MAX_CHECKS_OF_CHAIN, "checks"),
+        (
+            checks().map(admission::operations).sum(),
+            MAX_OPERATIONS,
+            "operations",
+        ),
+        (
+            checks().map(admission::extern_calls).sum(),
+            MAX_EXTERN_CALLS,
+            "calls of extern functions",
+        ),
+    ] {
+        if !rules::COUNTS.holds(count <= most) {
+            return Err(Error::Counts(what));
+        }
     }
     Ok(Container { root_key_id, blocks })
 }
@@ -99,22 +117,28 @@ fn block(index: usize, signed: &schema::SignedBlock) -> Result<Block, Error> {
     if !rules::BLOCK_VERSION.holds(proto.version.is_some_and(|v| (lowest..=6).contains(&v))) {
         return Err(Error::BlockVersion { block: index });
     }
-    if proto.facts.len() > MAX_FACTS || proto.checks.len() > MAX_CHECKS || proto.symbols.len() > 2 * MAX_FACTS
-    {
-        return Err(Error::Protobuf("a block has too many facts, checks or symbols"));
+    for (count, most, what) in [
+        (proto.facts.len(), MAX_FACTS, "facts"),
+        (proto.checks.len(), MAX_CHECKS, "checks"),
+        (proto.symbols.len(), MAX_SYMBOLS, "symbols"),
+    ] {
+        if !rules::COUNTS.holds(count <= most) {
+            return Err(Error::Counts(what));
+        }
     }
     for (i, check) in proto.checks.iter().enumerate() {
-        admission::bounded(check).map_err(|reason| Error::Admission {
+        admission::bounded(check).map_err(|(rule, reason)| Error::Admission {
             block: index,
             check: i,
+            rule,
             reason,
         })?;
     }
-    // Decoding fails here on versions that are lower than the contents need.
+    // It fails on versions that are lower than the contents need, and on what is no Datalog.
     let decoded =
         proto_block_to_token_block(&proto, None).map_err(|_| Error::BlockVersion { block: index })?;
     let symbols: &SymbolTable = &decoded.symbols;
-    let malformed = |_| Error::Protobuf("a block names an unknown symbol");
+    let malformed = |_| Error::BlockVersion { block: index };
     let facts = decoded
         .facts
         .iter()

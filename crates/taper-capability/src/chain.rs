@@ -1,5 +1,6 @@
 //! A chain all of whose signatures, signers and checks were verified.
 
+use crate::Caveat;
 use crate::admission::AdmittedCheck;
 use crate::grant::{Party, Right};
 use crate::unverified::Authority;
@@ -15,6 +16,20 @@ pub enum LinkKind {
     HandOver,
     /// The holder narrows for itself.
     Narrowing,
+}
+
+/// A counter of calls. Its key is (branch, index), which no other link has; its name is chosen by
+/// the link's signer and may be that of another counter of the chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counter {
+    /// The branch id of the link that has the caveat.
+    pub branch: [u8; 32],
+    /// The caveat's position among the link's checks.
+    pub index: usize,
+    /// The name under which its value is supplied.
+    pub name: String,
+    /// How many calls the caveat allows.
+    pub most: i64,
 }
 
 /// One verified link.
@@ -151,6 +166,25 @@ impl VerifiedChain {
     #[must_use]
     pub fn branch_ids(&self) -> &[[u8; 32]] {
         &self.branches
+    }
+
+    /// What is counted for the max-calls caveats of the chain (RULES 16).
+    #[must_use]
+    pub fn counters(&self) -> Vec<Counter> {
+        let mut counters = Vec::new();
+        for (link, branch) in self.links.iter().zip(&self.branches) {
+            for (index, check) in link.caveats.iter().enumerate() {
+                if let Some(Caveat::MaxCalls { counter, calls }) = check.caveat() {
+                    counters.push(Counter {
+                        branch: *branch,
+                        index,
+                        name: counter.clone(),
+                        most: *calls,
+                    });
+                }
+            }
+        }
+        counters
     }
 
     /// The hash of the exact text that was verified.

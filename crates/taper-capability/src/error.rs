@@ -16,13 +16,24 @@ pub enum Error {
     /// Not a Biscuit in its one spelling.
     #[error("the token is not a well-formed Biscuit: {0}")]
     Protobuf(&'static str),
+    /// More of something than a token may have.
+    #[error("the token has too many {0}")]
+    Counts(&'static str),
     /// No root key id, or an unknown one.
     #[error("the token names no root key that is trusted here")]
     Root,
     /// A signature does not verify.
     #[error("a signature of the token does not verify")]
     Signatures,
-    /// A fact of block 0 is unknown, missing, twice there or of the wrong type.
+    /// A fact of block 0 is missing, or stands there twice.
+    #[error("block 0: fact `{fact}` {problem}")]
+    AuthorityCount {
+        /// The fact's name.
+        fact: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// A fact of block 0 is unknown or of the wrong type.
     #[error("block 0: fact `{fact}` {problem}")]
     AuthorityFact {
         /// The fact's name, escaped.
@@ -41,8 +52,8 @@ pub enum Error {
         /// What it has.
         what: &'static str,
     },
-    /// A block version that no standard library writes for these contents.
-    #[error("block {block}: its Datalog version is not accepted")]
+    /// A block version that no standard library writes for these contents, or contents that are none.
+    #[error("block {block}: it is not Datalog of an accepted version")]
     BlockVersion {
         /// The block.
         block: usize,
@@ -89,8 +100,10 @@ pub enum Error {
     Admission {
         /// The block.
         block: usize,
-        /// The check's position in its block.
+        /// The check's position among the block's checks.
         check: usize,
+        /// The rule of the grammar, P-16 to P-20.
+        rule: RuleId,
         /// What the grammar does not have.
         reason: &'static str,
     },
@@ -113,6 +126,14 @@ pub enum Error {
         block: usize,
         /// How many it names.
         count: usize,
+    },
+    /// A later block with a fact twice.
+    #[error("block {block}: fact `{fact}` stands there twice")]
+    LaterCount {
+        /// The block.
+        block: usize,
+        /// The fact's name.
+        fact: &'static str,
     },
     /// A later block with a fact that it may not have.
     #[error("block {block}: fact `{fact}` {problem}")]
@@ -153,6 +174,8 @@ impl Error {
         match self {
             Self::Text { .. } => rules::TEXT,
             Self::Protobuf(_) | Self::Sealed => rules::PROTOBUF,
+            Self::Counts(_) => rules::COUNTS,
+            Self::AuthorityCount { .. } => rules::AUTHORITY_COUNTS,
             Self::Root => rules::ROOT,
             Self::Signatures => rules::SIGNATURES,
             Self::AuthorityFact { .. } | Self::Builder(_) => rules::AUTHORITY_FACTS,
@@ -166,11 +189,13 @@ impl Error {
             Self::RootServer(_) => rules::ROOT_SERVERS,
             Self::NextKey { .. } => rules::NEXT_KEY,
             Self::Expired { .. } => rules::NOT_EXPIRED,
-            Self::Admission { .. } | Self::Caveat(_) => rules::ADMISSION,
+            Self::Admission { rule, .. } => *rule,
+            Self::Caveat(_) => rules::SHAPE,
             Self::NotThirdParty { .. } => rules::THIRD_PARTY,
             Self::Signer { .. } => rules::SIGNER,
             Self::OneHolder { .. } => rules::ONE_HOLDER,
             Self::LaterFact { .. } => rules::LATER_FACTS,
+            Self::LaterCount { .. } => rules::LATER_COUNTS,
             Self::Depth { .. } => rules::DEPTH,
             Self::ProofKey => taper_dpop::rule::r::HOLDER,
         }
@@ -190,6 +215,7 @@ impl Error {
             | Self::NotThirdParty { block }
             | Self::Signer { block }
             | Self::OneHolder { block, .. }
+            | Self::LaterCount { block, .. }
             | Self::LaterFact { block, .. } => Some(*block),
             _ => None,
         }

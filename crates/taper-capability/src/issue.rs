@@ -1,6 +1,6 @@
 //! Issuing: block 0 and the root key that signs it.
 
-use crate::caveat::{check, predicate, value, variable};
+use crate::caveat_check::{check, predicate, value, variable};
 use crate::{Error, Grant, Right, Token, names};
 use biscuit_auth::builder::{Algorithm, Binary, BlockBuilder, CheckKind, Expression, Fact, Op, Term};
 use biscuit_auth::datalog::SymbolTable;

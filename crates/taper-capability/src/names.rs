@@ -24,6 +24,22 @@ pub fn is_prompt(name: &str) -> bool {
     is_tool(name)
 }
 
+/// Whether `kind` names a kind of resource: `[a-z0-9_-]{1,64}`.
+pub(crate) fn is_kind(kind: &str) -> bool {
+    (1..=64).contains(&kind.len())
+        && kind
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(&b))
+}
+
+/// Whether `name` names a counter of calls: `[A-Za-z0-9_-]{1,64}`.
+pub(crate) fn is_counter(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
+}
+
 /// Whether `id` is a grant id: 128 bits in base64url, 22 characters.
 pub(crate) fn is_grant_id(id: &str) -> bool {
     id.len() == 22 && taper_dpop::base64url_decode(id).is_ok_and(|bytes| bytes.len() == 16)

@@ -5,7 +5,7 @@ use taper_dpop::RuleId;
 
 /// A token is base64url without padding, of bounded size, in one spelling.
 pub const TEXT: RuleId = RuleId::new("P-01");
-/// Its protobuf has no unknown field, no second spelling, and a bounded number of blocks.
+/// Its protobuf has no unknown field and no second spelling.
 pub const PROTOBUF: RuleId = RuleId::new("P-02");
 /// `rootKeyId` is present and names a configured root key.
 pub const ROOT: RuleId = RuleId::new("P-03");
@@ -17,7 +17,7 @@ pub const AUTHORITY_FACTS: RuleId = RuleId::new("P-05");
 pub const VERSION: RuleId = RuleId::new("P-06");
 /// No block has rules, scopes, a context or public keys.
 pub const NO_RULES: RuleId = RuleId::new("P-07");
-/// Block versions are those that the standard libraries write.
+/// Block versions are those that the standard libraries write, and a block decodes under its own.
 pub const BLOCK_VERSION: RuleId = RuleId::new("P-08");
 /// `issuer(uri)` is the issuer of the root key that verified.
 pub const ISSUER: RuleId = RuleId::new("P-09");
@@ -33,8 +33,20 @@ pub const ROOT_SERVERS: RuleId = RuleId::new("P-13");
 pub const NEXT_KEY: RuleId = RuleId::new("P-14");
 /// The capability has not expired.
 pub const NOT_EXPIRED: RuleId = RuleId::new("P-15");
-/// Every other check is within the admitted grammar.
-pub const ADMISSION: RuleId = RuleId::new("P-16");
+/// Every other check is one query of one or two words of the vocabulary.
+pub const SHAPE: RuleId = RuleId::new("P-16");
+/// Its operators are of the admitted list.
+pub const OPERATORS: RuleId = RuleId::new("P-17");
+/// Its literals are bounded.
+pub const LITERALS: RuleId = RuleId::new("P-18");
+/// It has no expressions over a join that may be large.
+pub const JOINS: RuleId = RuleId::new("P-19");
+/// It calls known extern functions with literals that they take.
+pub const EXTERNS: RuleId = RuleId::new("P-20");
+/// Blocks, facts, checks, symbols, operations and extern calls are bounded in number.
+pub const COUNTS: RuleId = RuleId::new("P-21");
+/// Each fact of block 0 stands there as often as it should.
+pub const AUTHORITY_COUNTS: RuleId = RuleId::new("P-22");
 
 /// Every later block is a third-party block of the current signature form.
 pub const THIRD_PARTY: RuleId = RuleId::new("D-01");
@@ -42,10 +54,12 @@ pub const THIRD_PARTY: RuleId = RuleId::new("D-01");
 pub const SIGNER: RuleId = RuleId::new("D-02");
 /// Every later block names exactly one holder.
 pub const ONE_HOLDER: RuleId = RuleId::new("D-03");
-/// A later block has no facts but `holder`, one `note` and one `max_depth`.
+/// A later block has no facts but `holder`, `note` and `max_depth`.
 pub const LATER_FACTS: RuleId = RuleId::new("D-04");
 /// The number of hand-overs is at most the smallest `max_depth` of the chain.
 pub const DEPTH: RuleId = RuleId::new("D-05");
+/// A later block has at most one `note` and one `max_depth`.
+pub const LATER_COUNTS: RuleId = RuleId::new("D-06");
 
 /// The presented audience is one that block 0 names.
 pub const AUDIENCE: RuleId = RuleId::new("R-20");

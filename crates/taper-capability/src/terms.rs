@@ -1,6 +1,6 @@
 //! JSON arguments as Datalog terms, injectively (`spec/vocabulary.md`).
 
-use crate::caveat::MAX_INTEGER;
+use crate::caveat_check::MAX_INTEGER;
 use crate::json::Value;
 use biscuit_auth::builder::{MapKey, Term};
 

@@ -66,10 +66,22 @@ impl UnverifiedLink {
         let others = self.block.checks.len() - caveats.len();
         (caveats, others)
     }
+
+    /// The other checks as Datalog, for people only ([`crate::escaped`]).
+    #[must_use]
+    pub fn other_checks(&self) -> Vec<String> {
+        self.block
+            .checks
+            .iter()
+            .filter(|check| Caveat::from_check(check).is_none())
+            .map(|check| crate::escaped(&check.to_string()))
+            .collect()
+    }
 }
 
 impl UnverifiedToken {
-    /// Decodes a token's text (P-01 to P-03, P-05 to P-08, P-10 to P-12, P-14, D-01, D-03, D-04).
+    /// Decodes a token's text (P-01 to P-03, P-05 to P-08, P-10 to P-12, P-14, P-21, P-22,
+    /// D-01, D-03, D-04, D-06).
     ///
     /// # Errors
     /// The first of those rules that it breaks.
@@ -237,12 +249,15 @@ fn wrong(fact: &Fact, problem: &'static str) -> Error {
 
 fn once<T>(slot: &mut Option<T>, fact: &Fact, value: T) -> Result<(), Error> {
     match slot.replace(value) {
-        Some(_) if !rules::AUTHORITY_FACTS.holds(false) => Err(wrong(fact, "stands there twice")),
+        Some(_) if !rules::AUTHORITY_COUNTS.holds(false) => Err(Error::AuthorityCount {
+            fact: fact.predicate.name.clone(),
+            problem: "stands there twice",
+        }),
         _ => Ok(()),
     }
 }
 
-/// Reads the closed list of facts of block 0 (P-05, P-06, P-11, P-12).
+/// Reads the closed list of facts of block 0 (P-05, P-06, P-11, P-12, P-22).
 fn authority(facts: &[Fact]) -> Result<Authority, Error> {
     let (mut taper, mut issuer, mut grant, mut subject, mut client, mut actor) =
         (None, None, None, None, None, None);
@@ -301,7 +316,7 @@ fn authority(facts: &[Fact]) -> Result<Authority, Error> {
             _ => return Err(wrong(fact, "is unknown or has terms of other types")),
         }
     }
-    let missing = |fact: &str| Error::AuthorityFact {
+    let missing = |fact: &str| Error::AuthorityCount {
         fact: fact.to_owned(),
         problem: "is missing",
     };
@@ -327,7 +342,7 @@ fn authority(facts: &[Fact]) -> Result<Authority, Error> {
     })
 }
 
-/// Reads the facts of a later block (D-03, D-04, P-12).
+/// Reads the facts of a later block (D-03, D-04, D-06, P-12).
 fn later(block: Block) -> Result<UnverifiedLink, Error> {
     let index = block.index;
     let (mut holders, mut note, mut max_depth) = (Vec::new(), None, None);
@@ -340,6 +355,7 @@ fn later(block: Block) -> Result<UnverifiedLink, Error> {
     if !rules::ONE_HOLDER.holds(count == 1) {
         return Err(Error::OneHolder { block: index, count });
     }
+    let twice = |fact| Error::LaterCount { block: index, fact };
     for fact in &block.facts {
         let wrong = |problem| Error::LaterFact {
             block: index,
@@ -349,14 +365,14 @@ fn later(block: Block) -> Result<UnverifiedLink, Error> {
         match (fact.predicate.name.as_str(), fact.predicate.terms.as_slice()) {
             ("holder", [Term::Str(alg), Term::Bytes(key)]) => holders.push(holder(index, alg, key)?),
             ("note", [Term::Str(s)]) if s.len() <= 1024 => {
-                if note.replace(s.clone()).is_some() && !rules::LATER_FACTS.holds(false) {
-                    return Err(wrong("stands there twice"));
+                if !rules::LATER_COUNTS.holds(note.replace(s.clone()).is_none()) {
+                    return Err(twice("note"));
                 }
             }
             ("max_depth", [Term::Integer(n)]) => {
                 let n = u32::try_from(*n).map_err(|_| wrong("is out of range"))?;
-                if max_depth.replace(n).is_some() && !rules::LATER_FACTS.holds(false) {
-                    return Err(wrong("stands there twice"));
+                if !rules::LATER_COUNTS.holds(max_depth.replace(n).is_none()) {
+                    return Err(twice("max_depth"));
                 }
             }
             _ if rules::LATER_FACTS.holds(false) => {}

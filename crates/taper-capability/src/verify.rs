@@ -72,8 +72,8 @@ impl Verifier {
         Self { roots }
     }
 
-    /// Verifies a decoded token at `now`: expiry, root, all signatures, each block's signer, depth,
-    /// servers and the shape of every check, in that order.
+    /// Verifies a decoded token at `now`: expiry, root, all signatures, each block's signer, servers,
+    /// the shape of every check and the depth, in that order.
     ///
     /// # Errors
     /// The first rule that it breaks.

@@ -5,8 +5,10 @@
 use crate::chain::VerifiedChain;
 use crate::grant::Right;
 use crate::terms::term;
-use crate::{Access, AccessKind};
+use crate::{Access, AccessKind, AdmittedCheck, functions};
 use biscuit_auth::builder::{Fact, Term};
+use biscuit_auth::datalog::ExternFunc;
+use std::collections::HashMap;
 
 /// One predicate of the vocabulary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +48,7 @@ const fn grant(name: &'static str, arity: usize) -> Word {
 
 /// Every word that a check may use. `holder` and `max_depth` are not among them: later blocks have
 /// facts of those names, and a check must read the same whoever evaluates it.
-pub const WORDS: [Word; 27] = [
+pub const WORDS: [Word; 28] = [
     request("time", 1),
     request("audience", 1),
     request("server", 1),
@@ -58,6 +60,7 @@ pub const WORDS: [Word; 27] = [
     request("prompt", 1),
     request("depth", 1),
     request("hop", 2),
+    request("calls", 2),
     request("body_bound", 1),
     request("client_ip", 1),
     request("hour", 1),
@@ -89,6 +92,7 @@ pub(crate) fn is_multi_valued(name: &str) -> bool {
         name,
         "resource"
             | "hop"
+            | "calls"
             | "claim"
             | "for_audience"
             | "right"
@@ -108,6 +112,7 @@ pub fn supplies(kind: AccessKind, name: &str) -> bool {
         "args" | "resource" => kind == K::ToolCall,
         "uri" => matches!(kind, K::ResourceRead | K::Completion | K::ListEntry),
         "prompt" => matches!(kind, K::PromptGet | K::Completion | K::ListEntry),
+        "calls" => !skips_unsupplied(kind),
         "body_bound" => kind != K::ListEntry,
         _ => word(name).is_some(),
     }
@@ -118,6 +123,14 @@ pub fn supplies(kind: AccessKind, name: &str) -> bool {
 #[must_use]
 pub fn skips_unsupplied(kind: AccessKind) -> bool {
     matches!(kind, AccessKind::Plumbing | AccessKind::ListEntry)
+}
+
+/// The extern functions for one evaluation of these checks. Literals that stand in them were read
+/// when they were admitted; a policy may call the same functions.
+#[must_use]
+pub fn externs<'a>(checks: impl IntoIterator<Item = &'a AdmittedCheck>) -> HashMap<String, ExternFunc> {
+    let calls = checks.into_iter().flat_map(AdmittedCheck::calls).cloned();
+    functions::externs(calls.collect())
 }
 
 /// The facts of one access under one chain at `now`.
@@ -146,6 +159,11 @@ pub fn facts(chain: &VerifiedChain, access: &Access, now: i64) -> Vec<Fact> {
     }
     if supplies(access.kind, "body_bound") {
         add("body_bound", vec![Term::Bool(access.body_bound)]);
+    }
+    if supplies(access.kind, "calls") {
+        for (counter, n) in &access.calls {
+            add("calls", vec![text(counter), Term::Integer(*n)]);
+        }
     }
     if let Some(ip) = access.client_ip {
         add("client_ip", vec![text(&ip.to_canonical().to_string())]);

@@ -200,6 +200,15 @@ fn forged_blocks_are_refused_each_for_its_reason() {
             &[c],
             "check if time($t), $t < 2027-01-15T08:10:00Z or true;",
         ),
+        "P-10",
+    );
+    w.refused(
+        &forge(
+            &w.token,
+            &w.holder,
+            &[c],
+            &format!("{EXPIRY} check if tool(\"git_log\") or tool(\"git_show\");"),
+        ),
         "P-16",
     );
     w.refused(
@@ -218,7 +227,7 @@ fn forged_blocks_are_refused_each_for_its_reason() {
             &[c],
             &format!("{EXPIRY} note(\"a\"); note(\"b\");"),
         ),
-        "D-04",
+        "D-06",
     );
     w.refused(
         &forge(
@@ -227,7 +236,7 @@ fn forged_blocks_are_refused_each_for_its_reason() {
             &[c],
             &format!("{EXPIRY} max_depth(1); max_depth(2);"),
         ),
-        "D-04",
+        "D-06",
     );
     w.refused(
         &forge(&w.token, &w.holder, &[c], &format!("{EXPIRY} max_depth(0);")),
@@ -267,7 +276,7 @@ fn forged_blocks_are_refused_each_for_its_reason() {
             &[c],
             &format!("{EXPIRY} check if tool($a), $a.matches(\"x\");"),
         ),
-        "P-16",
+        "P-17",
     );
     w.refused(
         &forge(
@@ -356,7 +365,8 @@ fn forged_authorities_are_refused_each_for_its_reason() {
     w.refused(&forge(&|s| s, Some(8)), "P-03");
     w.refused(&forge(&|s| s.replace("taper(1)", "taper(2)"), Some(7)), "P-06");
     w.refused(&forge(&|s| s + "unknown(1);", Some(7)), "P-05");
-    w.refused(&forge(&|s| s + "client(\"d\");", Some(7)), "P-05");
+    w.refused(&forge(&|s| s + "client(\"d\");", Some(7)), "P-22");
+    w.refused(&forge(&|s| s + "client(1);", Some(7)), "P-05");
     for fact in [
         "issuer",
         "grant",
@@ -377,7 +387,7 @@ fn forged_authorities_are_refused_each_for_its_reason() {
                 },
                 Some(7),
             ),
-            "P-05",
+            "P-22",
         );
     }
     w.refused(

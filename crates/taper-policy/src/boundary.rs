@@ -359,7 +359,10 @@ fn run(
     for (_, check) in checks {
         builder = builder.check(check.check().clone())?;
     }
-    builder.build_unauthenticated()?.authorize()
+    builder
+        .register_extern_funcs(vocabulary::externs(checks.iter().map(|(_, check)| *check)))
+        .build_unauthenticated()?
+        .authorize()
 }
 
 fn refused(
