@@ -5,6 +5,7 @@
 //! whatever exceeds the limits. Numbers keep their source text. General parsers merge duplicates
 //! and round numbers, which is why this one exists.
 
+use crate::rules;
 use std::fmt;
 
 /// How much JSON is accepted.
@@ -318,7 +319,7 @@ impl Parser<'_> {
             }
             let start = self.at;
             let name = self.string()?;
-            if !names.insert(name.clone()) {
+            if !rules::JSON.holds(names.insert(name.clone())) {
                 return Err(JsonError {
                     offset: start,
                     reason: "a member name twice",

@@ -276,9 +276,10 @@ fn authority(facts: &[Fact]) -> Result<Authority, Error> {
             ("subject", [Term::Str(iss), Term::Str(sub)]) => once(&mut subject, fact, party(iss, sub))?,
             ("client", [Term::Str(s)]) => once(&mut client, fact, text(s))?,
             ("actor", [Term::Str(iss), Term::Str(sub)]) => once(&mut actor, fact, party(iss, sub))?,
-            ("holder", [Term::Str(alg), Term::Bytes(key)]) => {
-                once(&mut holder, fact, self::holder(0, alg, key)?)?
-            }
+            ("holder", [Term::Str(alg), Term::Bytes(key)]) => match self::holder(0, alg, key) {
+                Err(_) if rules::HOLDER_KEY.holds(false) => {}
+                key => once(&mut holder, fact, key?)?,
+            },
             ("for_audience", [Term::Str(s)]) => audiences.push(text(s)),
             ("right", [Term::Str(s), Term::Str(t)]) => rights.push(Right::Tool {
                 server: text(s),
@@ -363,7 +364,10 @@ fn later(block: Block) -> Result<UnverifiedLink, Error> {
             problem,
         };
         match (fact.predicate.name.as_str(), fact.predicate.terms.as_slice()) {
-            ("holder", [Term::Str(alg), Term::Bytes(key)]) => holders.push(holder(index, alg, key)?),
+            ("holder", [Term::Str(alg), Term::Bytes(key)]) => match holder(index, alg, key) {
+                Err(_) if rules::HOLDER_KEY.holds(false) => {}
+                key => holders.push(key?),
+            },
             ("note", [Term::Str(s)]) if s.len() <= 1024 => {
                 if !rules::LATER_COUNTS.holds(note.replace(s.clone()).is_none()) {
                     return Err(twice("note"));

@@ -1,6 +1,7 @@
 //! The one key type: Ed25519 and P-256 holder keys, as JWK (RFC 7517, 8037), with their RFC 7638
 //! thumbprint. Each key has exactly one accepted encoding, and weak keys are refused on parse.
 
+use crate::rule::r;
 use crate::{Error, base64url_decode, base64url_encode};
 use ed25519_dalek::{Signer as _, SigningKey as EdSigningKey, VerifyingKey as EdVerifyingKey};
 use p256::ecdsa::signature::Verifier as _;
@@ -151,7 +152,7 @@ impl PublicKey {
     /// [`Error::Jwk`] for another key type, private members, or a bad coordinate; [`Error::Key`]
     /// for a key that is not usable.
     pub fn from_jwk(jwk: &Jwk) -> Result<Self, Error> {
-        if jwk.private {
+        if !r::JWK.holds(!jwk.private) {
             return Err(Error::Jwk("it holds a private key"));
         }
         let x = base64url_decode(&jwk.x).map_err(|_| Error::Jwk("`x` is not base64url"))?;
