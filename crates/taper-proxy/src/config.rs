@@ -33,6 +33,11 @@ pub struct Config {
     /// Whether every proof must carry a nonce of ours.
     #[serde(default)]
     pub nonce: NonceMode,
+    /// How many proxies answer for these servers, this one included. Each keeps its own state, so with
+    /// more than one nobody can count calls, and capabilities with a max-calls caveat are refused
+    /// (RULES 16).
+    #[serde(default = "default_proxies")]
+    pub proxies: u32,
     /// How many proxies stand before this one and append to `X-Forwarded-For` (RULES 18). With 0 the
     /// socket's peer is the client.
     #[serde(default)]
@@ -59,6 +64,10 @@ pub struct Config {
     pub issuers: Vec<Issuer>,
     /// The servers, by id.
     pub servers: BTreeMap<String, Server>,
+}
+
+const fn default_proxies() -> u32 {
+    1
 }
 
 const fn default_queue() -> usize {

@@ -110,6 +110,7 @@ pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Bo
         R::IssuerNotReady
         | R::Stale
         | R::SeenFailed
+        | R::Uncounted
         | R::Indeterminate(_)
         | R::Audit
         | R::Busy

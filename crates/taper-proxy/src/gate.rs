@@ -3,26 +3,24 @@
 //! ```text
 //! sizes → proof claims → unverified decode → holder, expiry, revocation → proof signature
 //!       → chain signatures, walk, admission → (body arrives) digest → strict JSON → headers
-//!       → session → replay insert → resources → decide
+//!       → session → replay insert → resources → calls reserved → decide
 //! ```
 //!
-//! No IO but the one `write(2)` of the replay insert; `now` is an argument. It runs on the CPU pool.
+//! No IO but the one `write(2)` of the replay insert and the look-up of counters; `now` is an argument.
+//! It runs on the CPU pool.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
-use taper_capability::json::Value;
-use taper_capability::{Access, AccessKind, UnverifiedToken, VerifiedPresentation};
+use taper_capability::{AccessKind, UnverifiedToken, VerifiedPresentation};
 use taper_dpop::rule::r;
 use taper_dpop::{
-    CheckedProof, ContentDigest, Expectation, MAX_FUTURE, NonceKey, NonceRule, Proof, TokenHash,
-    base64url_encode,
+    CheckedProof, Expectation, MAX_FUTURE, NonceKey, NonceRule, Proof, TokenHash, base64url_encode,
 };
-use taper_policy::DenialKind;
-use taper_policy::boundary::{self, BoundaryPolicy, Decision, Permit};
-use taper_store::{DecisionRecord, LinkRecord, Outcome, Seen, SeenProofs};
+use taper_policy::boundary::BoundaryPolicy;
+use taper_store::{CallCounters, DecisionRecord, Reservation, Seen, SeenProofs};
 
 use crate::config::NonceMode;
 use crate::headers::{self, Credentials, SESSION};
@@ -31,18 +29,17 @@ use crate::message::{Era, Message, MessageError};
 use crate::methods::{self, Class, Subject};
 use crate::permitted::{Call, Outbound, Permitted};
 use crate::profile::Profile;
-use crate::refusal::{Denied, Refusal};
+use crate::refusal::Refusal;
 use crate::rules;
 use crate::session::{Owner, Owners};
-
-/// Resources that one `subscriptions/listen` may name.
-const MAX_SUBSCRIPTIONS: usize = 64;
 
 /// Everything that a judgement needs beside the request.
 pub(crate) struct Gate {
     pub(crate) issuers: Arc<Issuers>,
     pub(crate) policy: BoundaryPolicy,
     pub(crate) seen: Arc<dyn SeenProofs>,
+    /// `None` where nobody can count all calls: several proxies that share no store.
+    pub(crate) counters: Option<Arc<dyn CallCounters>>,
     pub(crate) nonces: NonceKey,
     pub(crate) nonce_mode: NonceMode,
 }
@@ -65,6 +62,8 @@ pub(crate) struct Judgement {
     pub(crate) message: Option<Message>,
     /// For the journal, when there was a decision.
     pub(crate) record: Option<DecisionRecord>,
+    /// The call that counts once `record` is in the journal.
+    pub(crate) calls: Option<Reservation>,
     /// The permitted request, to be forwarded only after `record` is in the journal.
     pub(crate) verdict: Result<Permitted<Outbound>, Refusal>,
 }
@@ -139,6 +138,7 @@ impl Gate {
                 return Judgement {
                     message,
                     record: None,
+                    calls: None,
                     verdict: Err(refusal),
                 };
             }
@@ -147,15 +147,20 @@ impl Gate {
             return Judgement {
                 message: read.message,
                 record: None,
+                calls: None,
                 verdict: Err(refusal),
             };
         }
         let (access, decided) = self.decide(&asked, &read, now);
-        let record = self.record(&asked, &access, &decided);
-        let verdict = decided.map(|permit| Permitted::new(permit, outbound(asked, &read)));
+        let record = self.record(&asked, &access, decided.as_ref().err());
+        let (calls, verdict) = match decided {
+            Ok((permit, calls)) => (calls, Ok(Permitted::new(permit, outbound(asked, &read)))),
+            Err(refusal) => (None, Err(refusal)),
+        };
         Judgement {
             message: read.message,
             record: Some(record),
+            calls,
             verdict,
         }
     }
@@ -259,173 +264,16 @@ impl Gate {
             }
         }
     }
-
-    fn decide(&self, asked: &Asked, read: &Read, now: i64) -> (Access, Result<Permit, Refusal>) {
-        let profile = &asked.profile;
-        let method = read.message.as_ref().map_or(asked.method.as_str(), |m| &m.method);
-        let kind = read.class.map_or(AccessKind::Plumbing, |class| class.kind);
-        let mut access = Access::new(kind, &profile.id, &profile.resource, method);
-        access.body_bound = read.bound;
-        access.client_ip = asked.client_ip;
-        let Some(class) = read.class else {
-            let reason = "the method is neither the protocol's nor configured".to_owned();
-            let denied = Denied::by_profile(rules::UNKNOWN_METHOD, reason);
-            return (access, Err(Refusal::Denied(denied)));
-        };
-        if let Some(message) = &read.message {
-            let filled = fill(&mut access, message, class.subject, asked)
-                .and_then(|()| self.subscriptions(&access, message, class.subject, asked, now));
-            if let Err(refusal) = filled {
-                return (access, Err(refusal));
-            }
-        }
-        let decided = self.ask(asked, access.clone(), now);
-        (access, decided)
-    }
-
-    fn ask(&self, asked: &Asked, access: Access, now: i64) -> Result<Permit, Refusal> {
-        match boundary::decide(&self.policy, &asked.presentation, access, now) {
-            Decision::Allow(permit) => Ok(permit),
-            Decision::Deny(denial) => Err(Refusal::Denied(Box::new(Denied {
-                rule: denial.rule,
-                kind: denial.kind,
-                link: denial.link,
-                caveat: denial.caveat,
-                obtainable: match denial.kind {
-                    DenialKind::NoRight => asked.profile.obtainable(denial.obtainable),
-                    _ => Vec::new(),
-                },
-                reason: denial.reason,
-            }))),
-            Decision::Indeterminate(reason) => Err(Refusal::Indeterminate(reason)),
-        }
-    }
-
-    /// Every resource that a subscription names is asked for like a read.
-    fn subscriptions(
-        &self,
-        access: &Access,
-        message: &Message,
-        subject: Subject,
-        asked: &Asked,
-        now: i64,
-    ) -> Result<(), Refusal> {
-        let named = message.params.pointer("/notifications/resourceSubscriptions");
-        let Some(named) = named.filter(|_| subject == Subject::Subscriptions) else {
-            return Ok(());
-        };
-        let named = named.as_array().filter(|uris| uris.len() <= MAX_SUBSCRIPTIONS);
-        let named = named.ok_or(Refusal::Message("`resourceSubscriptions` is not a short array"))?;
-        for uri in named {
-            let uri = uri
-                .as_str()
-                .ok_or(Refusal::Message("a subscription is not a uri"))?;
-            asked.profile.check_uri(uri).map_err(Refusal::Denied)?;
-            let one = Access {
-                kind: AccessKind::ResourceRead,
-                uri: Some(uri.to_owned()),
-                ..access.clone()
-            };
-            self.ask(asked, one, now)?;
-        }
-        Ok(())
-    }
-
-    fn record(&self, asked: &Asked, access: &Access, decided: &Result<Permit, Refusal>) -> DecisionRecord {
-        let chain = asked.presentation.chain();
-        let refusal = decided.as_ref().err();
-        let outcome = match refusal {
-            None => Outcome::Allow,
-            Some(Refusal::Indeterminate(_)) => Outcome::Indeterminate,
-            Some(_) => Outcome::Deny,
-        };
-        let link = |link: &taper_capability::Link| LinkRecord {
-            holder_jkt: link.holder.thumbprint().to_string(),
-            depth: link.depth,
-        };
-        DecisionRecord {
-            decision_id: asked.decision_id.clone(),
-            outcome,
-            rule: refusal.map(|refusal| refusal.rule().to_string()),
-            reason: refusal.map(Refusal::to_string),
-            issuer: chain.issuer().to_owned(),
-            grant_id: chain.grant_id().to_owned(),
-            holder_jkt: chain.last_holder().thumbprint().to_string(),
-            depth: chain.depth(),
-            links: chain.links().iter().map(link).collect(),
-            server: access.server.clone(),
-            method: access.method.clone(),
-            tool: access.tool.clone(),
-            resources: access.resources.clone(),
-            body_sha256: (!asked.body.is_empty()).then(|| hex(ContentDigest::of(&asked.body).as_bytes())),
-            token_sha256: hex(chain.token_hash().as_bytes()),
-            policy_digest: self.policy.digest().to_owned(),
-            client_ip: asked.client_ip,
-        }
-    }
 }
 
 /// A request of which body, message and headers are in order.
-struct Read {
-    message: Option<Message>,
+pub(crate) struct Read {
+    pub(crate) message: Option<Message>,
     /// `None` for a method that nobody knows.
-    class: Option<Class>,
-    bound: bool,
+    pub(crate) class: Option<Class>,
+    pub(crate) bound: bool,
     era: Era,
     session: Option<String>,
-}
-
-/// Puts into `access` what the message names, by the profile (M-21 to M-23).
-fn fill(access: &mut Access, message: &Message, subject: Subject, asked: &Asked) -> Result<(), Refusal> {
-    let profile = &asked.profile;
-    let text = |name: &str, missing: &'static str| {
-        let value = message.text(name).filter(|value| !value.is_empty());
-        value.map(str::to_owned).ok_or(Refusal::Message(missing))
-    };
-    match subject {
-        Subject::Nothing | Subject::Subscriptions => {}
-        Subject::Tool => {
-            let tool = text("name", "`params.name` is not a text")?;
-            let empty = Value::Object(Vec::new());
-            let arguments = message.params.get("arguments").unwrap_or(&empty);
-            profile
-                .check_arguments(&tool, arguments, asked.presentation.chain())
-                .map_err(Refusal::Denied)?;
-            access.resources = profile.resources(&tool, arguments).map_err(Refusal::Denied)?;
-            access.arguments = Some(arguments.clone());
-            access.tool = Some(tool);
-        }
-        Subject::Uri => {
-            let uri = text("uri", "`params.uri` is not a text")?;
-            profile.check_uri(&uri).map_err(Refusal::Denied)?;
-            access.uri = Some(uri);
-        }
-        Subject::Prompt => access.prompt = Some(text("name", "`params.name` is not a text")?),
-        Subject::Reference => {
-            let member = |name: &str| {
-                let value = message.params.pointer(&format!("/ref/{name}"))?.as_str();
-                value.map(str::to_owned)
-            };
-            match member("type").as_deref() {
-                Some("ref/prompt") => access.prompt = member("name"),
-                Some("ref/resource") => access.uri = member("uri"),
-                _ => {
-                    return Err(Refusal::Message(
-                        "`params.ref` is neither a prompt nor a resource",
-                    ));
-                }
-            }
-            if access.prompt.is_none() && access.uri.is_none() {
-                return Err(Refusal::Message("`params.ref` names nothing"));
-            }
-        }
-        Subject::Task => {
-            // No handle of a task is given out yet, so none is anybody's.
-            let reason = "the task is not one that this holder created".to_owned();
-            return Err(Refusal::Denied(Denied::by_profile(rules::TASK, reason)));
-        }
-    }
-    Ok(())
 }
 
 fn outbound(asked: Asked, read: &Read) -> Outbound {
@@ -464,8 +312,4 @@ impl From<MessageError> for Refusal {
             MessageError::ClientAnswer => Self::ClientAnswer,
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

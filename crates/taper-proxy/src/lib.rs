@@ -11,7 +11,7 @@
 //! | `profile`, `template` | one server, checked: resources from arguments, what must be bound |
 //! | `headers`, `message`, `methods` | what arrives, read strictly |
 //! | `issuers`, `feed` | root keys and revocations |
-//! | `gate` | the judgement, in the order of RULES 9 |
+//! | `gate`, `decide` | the judgement, in the order of RULES 9; calls that are counted |
 //! | `permitted`, `upstream` | the only way out |
 //! | `lists`, `sse`, `stream` | what comes back: filtered, and cut when the permit ends |
 //! | `session` | who owns a session |
@@ -20,6 +20,7 @@
 
 mod body;
 pub mod config;
+mod decide;
 mod error;
 mod feed;
 mod gate;

@@ -113,6 +113,7 @@ impl Proxy {
             issuers: Arc::new(issuers),
             policy: ready.policy,
             seen: Arc::clone(&store) as Arc<dyn taper_store::SeenProofs>,
+            counters: (ready.proxies == 1).then(|| Arc::clone(&store) as Arc<dyn taper_store::CallCounters>),
             nonces: NonceKey::generate(&mut rng::os()),
             nonce_mode: ready.nonce,
         };

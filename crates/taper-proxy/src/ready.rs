@@ -82,6 +82,7 @@ pub(crate) struct Ready {
     pub(crate) trusted_hops: usize,
     pub(crate) queue: usize,
     pub(crate) nonce: config::NonceMode,
+    pub(crate) proxies: u32,
     pub(crate) policy: BoundaryPolicy,
     pub(crate) policy_record: RecordKind,
     pub(crate) servers: Vec<(Profile, Upstream)>,
@@ -100,6 +101,9 @@ impl Ready {
             return Err(setting("public_url", "it has a path or a query"));
         }
         let names = names_of(config, &parsed);
+        if config.proxies == 0 {
+            return Err(setting("proxies", "there is at least this one"));
+        }
 
         let mut servers = Vec::new();
         for (id, server) in &config.servers {
@@ -141,6 +145,7 @@ impl Ready {
             trusted_hops: config.trusted_hops,
             queue: config.queue,
             nonce: config.nonce,
+            proxies: config.proxies,
             policy,
             policy_record,
             servers,

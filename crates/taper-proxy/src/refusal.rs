@@ -64,6 +64,8 @@ pub(crate) enum Refusal {
     Quota,
     #[error("the proof cannot be remembered")]
     SeenFailed,
+    #[error("the call cannot be counted")]
+    Uncounted,
     #[error("{0}")]
     Json(String),
     #[error("{0}")]
@@ -142,6 +144,7 @@ impl Refusal {
             Self::Restart => rules::RESTART,
             Self::Replay | Self::SeenFailed => r::REPLAY,
             Self::Quota => rules::QUOTA,
+            Self::Uncounted => rules::CALLS,
             Self::Json(_) => rules::JSON,
             Self::Message(_) => rules::MESSAGE,
             Self::FoldedKeys => rules::FOLDED_KEYS,

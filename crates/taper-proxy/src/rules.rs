@@ -81,6 +81,8 @@ rules! {
     STREAM = "M-33";
     /// A handle of a task belongs to the issuer, grant and last holder that created it.
     TASK = "M-34";
+    /// A call under max-calls caveats is counted before it is decided, and in the journal before it is forwarded.
+    CALLS = "M-35";
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use taper_service::edge::{BodyError, PeerAddr, read_body};
 use taper_service::pool::{CpuPool, PoolError};
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
-use taper_store::{Audit, EmbeddedStore, Outcome, Record, RecordKind};
+use taper_store::{Audit, CallCounters as _, EmbeddedStore, Outcome, Record, RecordKind};
 
 use crate::body::{Body, empty, full};
 use crate::error::{AnswerContext, respond};
@@ -240,7 +240,11 @@ impl Shared {
             at_ms: self.clock.unix_millis(),
             kind: RecordKind::Decision(decision),
         };
-        match self.store.append(record).await {
+        let appended = match judgement.calls {
+            None => self.store.append(record).await,
+            Some(calls) => self.store.append_counted(record, calls).await,
+        };
+        match appended {
             Ok(_) => judgement.verdict,
             Err(error) => {
                 tracing::error!(%error, allowed, "a decision could not be recorded");

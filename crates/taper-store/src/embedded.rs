@@ -8,14 +8,15 @@ use rand_core::CryptoRngCore;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::checkpoint;
+use crate::counters::{CounterKey, Ledger, Reservation};
 use crate::disk::{self, FolderLock};
 use crate::error::StoreError;
 use crate::frame::encode_record;
 use crate::journal::{Journal, LOCK_FILE};
-use crate::record::{GrantRecord, NewRevocation, Record, RecordKind, RevocationKey};
+use crate::record::{GrantRecord, NewRevocation, Outcome, Record, RecordKind, RevocationKey};
 use crate::seen::{SeenLimits, SeenStore};
 use crate::state::State;
-use crate::traits::{Audit, Grants, Receipt, RevocationPage, Revocations, Seen, SeenProofs};
+use crate::traits::{Audit, CallCounters, Grants, Receipt, RevocationPage, Revocations, Seen, SeenProofs};
 use crate::writer::{Command, QUEUE, Writer};
 
 /// Gives the time in milliseconds since the Unix epoch.
@@ -45,6 +46,7 @@ pub struct EmbeddedStore {
     failed: Arc<OnceLock<Arc<str>>>,
     state: State,
     seen: SeenStore,
+    ledger: Arc<Ledger>,
     now_ms: NowMillis,
 }
 
@@ -129,6 +131,7 @@ impl EmbeddedStore {
             failed,
             state,
             seen,
+            ledger: Arc::default(),
             now_ms,
         })
     }
@@ -166,12 +169,13 @@ impl EmbeddedStore {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    async fn write(&self, record: Record) -> Result<Receipt, StoreError> {
+    async fn write(&self, record: Record, calls: Option<Reservation>) -> Result<Receipt, StoreError> {
         let payload = encode_record(&record)?;
         let record = Box::new(record);
         self.ask(|reply| Command::Append {
             record,
             payload,
+            calls,
             reply,
         })
         .await
@@ -190,11 +194,11 @@ impl EmbeddedStore {
 #[async_trait]
 impl Grants for EmbeddedStore {
     async fn insert_grant(&self, grant: GrantRecord) -> Result<Receipt, StoreError> {
-        self.write(Record {
+        let record = Record {
             at_ms: (self.now_ms)(),
             kind: RecordKind::Grant(grant),
-        })
-        .await
+        };
+        self.write(record, None).await
     }
 
     async fn grant(&self, issuer: &str, grant_id: &str) -> Result<Option<GrantRecord>, StoreError> {
@@ -257,10 +261,37 @@ impl Revocations for EmbeddedStore {
 #[async_trait]
 impl Audit for EmbeddedStore {
     async fn append(&self, record: Record) -> Result<Receipt, StoreError> {
-        if matches!(record.kind, RecordKind::Grant(_) | RecordKind::Revoked(_)) {
+        let plain = match &record.kind {
+            RecordKind::Grant(_) | RecordKind::Revoked(_) => false,
+            RecordKind::Decision(decision) => decision.counted.is_empty(),
+            RecordKind::Policy { .. } | RecordKind::Started { .. } => true,
+        };
+        if !plain {
             return Err(StoreError::NotPlain);
         }
-        self.write(record).await
+        self.write(record, None).await
+    }
+}
+
+#[async_trait]
+impl CallCounters for EmbeddedStore {
+    fn reserve(&self, issuer: &str, keys: &[CounterKey]) -> Result<Reservation, StoreError> {
+        self.check()?;
+        self.ledger.reserve(issuer, keys, |name| self.state.calls(name))
+    }
+
+    async fn append_counted(&self, mut record: Record, calls: Reservation) -> Result<Receipt, StoreError> {
+        match &mut record.kind {
+            RecordKind::Decision(decision)
+                if decision.outcome == Outcome::Allow
+                    && decision.issuer == calls.issuer()
+                    && calls.is_of(&self.ledger) =>
+            {
+                decision.counted = calls.keys().to_vec();
+            }
+            _ => return Err(StoreError::NotCounted),
+        }
+        self.write(record, Some(calls)).await
     }
 }
 
@@ -292,4 +323,4 @@ impl std::fmt::Debug for EmbeddedStore {
 
 #[cfg(test)]
 #[path = "embedded_tests.rs"]
-mod tests;
+pub(crate) mod tests;

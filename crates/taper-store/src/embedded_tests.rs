@@ -16,7 +16,7 @@ use crate::verify::{read_records, verify_dir};
 
 const NOW: i64 = 1_700_000_000;
 
-fn open(dir: &Path) -> Result<(EmbeddedStore, OpenReport), StoreError> {
+pub(crate) fn open(dir: &Path) -> Result<(EmbeddedStore, OpenReport), StoreError> {
     EmbeddedStore::open(dir, "test", Arc::new(|| NOW * 1000), OsRng)
 }
 
@@ -44,6 +44,13 @@ fn revocation(what: RevocationKey) -> NewRevocation {
 
 fn key(id: &str) -> RevocationKey {
     RevocationKey::Grant(id.into())
+}
+
+impl EmbeddedStore {
+    /// How many counters of calls are in memory.
+    pub(crate) fn ledger_live(&self) -> usize {
+        self.ledger.live()
+    }
 }
 
 /// The contract of [`Grants`], for any store.
@@ -258,10 +265,10 @@ async fn a_folder_has_one_process() {
 }
 
 /// A disk whose first sync tells that it began and waits for permission to end.
-struct Gate {
-    inner: Boxed,
-    first: Option<(std_mpsc::Sender<()>, std_mpsc::Receiver<()>)>,
-    syncs: Arc<AtomicU64>,
+pub(crate) struct Gate {
+    pub(crate) inner: Boxed,
+    pub(crate) first: Option<(std_mpsc::Sender<()>, std_mpsc::Receiver<()>)>,
+    pub(crate) syncs: Arc<AtomicU64>,
 }
 
 impl Disk for Gate {
@@ -280,7 +287,7 @@ impl Disk for Gate {
 }
 
 /// A store whose journal's disks are wrapped.
-fn wrapped(dir: &Path, wrap: impl Fn(Box<dyn Disk>) -> Box<dyn Disk>) -> EmbeddedStore {
+pub(crate) fn wrapped(dir: &Path, wrap: impl Fn(Box<dyn Disk>) -> Box<dyn Disk>) -> EmbeddedStore {
     let (mut journal, _) = crate::journal::tests::open(dir).unwrap();
     journal.wrap(wrap);
     let state = State::open(dir).unwrap().0;
@@ -288,7 +295,7 @@ fn wrapped(dir: &Path, wrap: impl Fn(Box<dyn Disk>) -> Box<dyn Disk>) -> Embedde
     EmbeddedStore::start(journal, state, seen, Arc::new(|| 0), Box::new(OsRng)).unwrap()
 }
 
-fn poll_once<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> bool {
+pub(crate) fn poll_once<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> bool {
     future
         .as_mut()
         .poll(&mut Context::from_waker(Waker::noop()))

@@ -75,9 +75,12 @@ pub enum StoreError {
         /// The id.
         grant_id: String,
     },
-    /// Grants and revocations have their own methods, which check them.
-    #[error("grants and revocations are not appended as plain records")]
+    /// Grants, revocations and decisions that count calls have their own methods, which check them.
+    #[error("grants, revocations and counted calls are not appended as plain records")]
     NotPlain,
+    /// A reservation counts with the decision that allowed its call, in the store that made it.
+    #[error("only the decision that allowed a reserved call counts it")]
+    NotCounted,
     /// An earlier write failed; nothing is accepted until the store is opened again.
     #[error("the journal stopped after a failure: {0}")]
     Poisoned(Arc<str>),

@@ -7,14 +7,17 @@
 //! is derived from the journal and can be thrown away at any time. Seen proofs (RULES 22) live in
 //! memory beside a log that survives `kill -9` and knows when it cannot be complete.
 //!
-//! Programs use the traits [`Grants`], [`Revocations`], [`Audit`] and [`SeenProofs`];
-//! [`EmbeddedStore`] implements all of them for one node. [`RevocationView`] is the proxy's set of
-//! what its issuer revoked. [`verify_dir`], [`read_records`] and [`find_journals`] work on the files
+//! Calls under a max-calls caveat (RULES 16) are counted by the journal and reserved in memory.
+//!
+//! Programs use the traits [`Grants`], [`Revocations`], [`Audit`], [`SeenProofs`] and
+//! [`CallCounters`]; [`EmbeddedStore`] implements all of them for one node. [`RevocationView`] is the
+//! proxy's set of what its issuer revoked. [`verify_dir`], [`read_records`] and [`find_journals`] work on the files
 //! alone, without the store and while a writer runs.
 //!
 //! The crate reads no clock and no ambient randomness; both are arguments.
 
 mod checkpoint;
+mod counters;
 mod disk;
 mod embedded;
 mod error;
@@ -32,6 +35,7 @@ mod verify;
 mod view;
 mod writer;
 
+pub use counters::{CounterKey, Reservation};
 pub use embedded::{EmbeddedStore, NowMillis, OpenReport};
 pub use error::StoreError;
 pub use record::{
@@ -39,6 +43,6 @@ pub use record::{
     RevocationKey,
 };
 pub use seen::{SeenLimits, SeenStore};
-pub use traits::{Audit, Grants, Receipt, RevocationPage, Revocations, Seen, SeenProofs};
+pub use traits::{Audit, CallCounters, Grants, Receipt, RevocationPage, Revocations, Seen, SeenProofs};
 pub use verify::{BadRecord, Records, StoredRecord, VerifyReport, find_journals, read_records, verify_dir};
 pub use view::{RevocationKeys, RevocationView, load_head, persist_head};

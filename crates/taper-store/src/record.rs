@@ -10,6 +10,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::counters::CounterKey;
 use crate::error::StoreError;
 
 /// One line of the audit log.
@@ -155,6 +156,9 @@ pub struct DecisionRecord {
     /// The caller's address (RULES 18).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_ip: Option<IpAddr>,
+    /// The max-calls caveats under which the call counts (RULES 16).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub counted: Vec<CounterKey>,
 }
 
 /// What a revocation names (RULES 28). Keys are always read together with their issuer.
@@ -335,6 +339,7 @@ pub(crate) mod tests {
                 token_sha256: "t".into(),
                 policy_digest: "p".into(),
                 client_ip: Some("127.0.0.1".parse().unwrap()),
+                counted: Vec::new(),
             }),
         }
     }

@@ -7,8 +7,11 @@
 //! `spawn_blocking`.
 //!
 //! Keys of the one tree: `m/applied` → size and root; `g` ‖ SHA-256(issuer, id) → grant;
-//! `s` ‖ number → revocation; `k` ‖ fingerprint → number.
+//! `s` ‖ number → revocation; `k` ‖ fingerprint → number; `c` ‖ fingerprint → calls that count and the
+//! number of the first record that is not among them, which makes replaying a record harmless.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -89,8 +92,9 @@ impl State {
     pub(crate) fn catch_up(&self, dir: &Path, at_applied: Option<Mark>, to: Mark) -> Result<u64, StoreError> {
         let applied = self.applied()?;
         let from = match at_applied {
-            Some(mark) if mark.size == applied.size && mark.root == applied.root => mark,
+            Some(mark) if mark.size == applied.size && mark.root == applied.root && mark.size > 0 => mark,
             _ => {
+                // Also when it claims nothing: a replay that broke off leaves records without a claim.
                 self.db.clear()?;
                 Mark {
                     size: 0,
@@ -117,12 +121,13 @@ impl State {
             }
             if chunk.len() == REPLAY_CHUNK {
                 // Without the position: replaying a record twice changes nothing.
-                self.write(&chunk, None)?;
+                self.write(&chunk, frames.index() - chunk.len() as u64, None)?;
                 chunk.clear();
             }
         }
         self.write(
             &chunk,
+            to.size - chunk.len() as u64,
             Some(Applied {
                 size: to.size,
                 root: to.root,
@@ -134,7 +139,8 @@ impl State {
     /// Includes records that were just committed. After a failure the state is behind the journal
     /// and answers no more questions.
     pub(crate) fn apply(&self, records: &[Record], applied: Applied) -> Result<(), StoreError> {
-        self.write(records, Some(applied)).inspect_err(|_| {
+        let first = applied.size.saturating_sub(records.len() as u64);
+        self.write(records, first, Some(applied)).inspect_err(|_| {
             self.behind.get_or_init(|| ());
         })
     }
@@ -155,6 +161,12 @@ impl State {
             .get(fingerprint_key(&key.fingerprint(issuer)))?
             .map(|value| number(&value))
             .transpose()
+    }
+
+    /// How many calls count under the counter of this fingerprint.
+    pub(crate) fn calls(&self, fingerprint: &[u8; 32]) -> Result<u64, StoreError> {
+        self.check()?;
+        Ok(self.counted(fingerprint)?.calls)
     }
 
     /// At most `limit` revocations above `seq`.
@@ -183,9 +195,18 @@ impl State {
         }
     }
 
-    fn write(&self, records: &[Record], applied: Option<Applied>) -> Result<(), StoreError> {
+    fn counted(&self, fingerprint: &[u8; 32]) -> Result<Counted, StoreError> {
+        match self.db.get(counter_key(fingerprint))? {
+            None => Ok(Counted::default()),
+            Some(value) => Counted::from_bytes(&value),
+        }
+    }
+
+    /// Includes records, of which the first has the number `first` in the journal.
+    fn write(&self, records: &[Record], first: u64, applied: Option<Applied>) -> Result<(), StoreError> {
         let mut batch = Batch::default();
-        for record in records {
+        let mut counters: HashMap<[u8; 32], Counted> = HashMap::new();
+        for (index, record) in (first..).zip(records) {
             match &record.kind {
                 RecordKind::Grant(grant) => {
                     batch.insert(grant_key(&grant.issuer, &grant.grant_id).as_slice(), json(grant)?);
@@ -198,8 +219,21 @@ impl State {
                         &revocation.seq.to_be_bytes(),
                     );
                 }
-                RecordKind::Decision(_) | RecordKind::Policy { .. } | RecordKind::Started { .. } => {}
+                RecordKind::Decision(decision) => {
+                    for key in &decision.counted {
+                        let fingerprint = key.fingerprint(&decision.issuer);
+                        let counted = match counters.entry(fingerprint) {
+                            Entry::Occupied(known) => known.into_mut(),
+                            Entry::Vacant(unknown) => unknown.insert(self.counted(&fingerprint)?),
+                        };
+                        counted.include(index);
+                    }
+                }
+                RecordKind::Policy { .. } | RecordKind::Started { .. } => {}
             }
+        }
+        for (fingerprint, counted) in &counters {
+            batch.insert(counter_key(fingerprint).as_slice(), counted.to_bytes().as_slice());
         }
         if let Some(applied) = applied {
             let mut value = applied.size.to_be_bytes().to_vec();
@@ -207,6 +241,37 @@ impl State {
             batch.insert(APPLIED, value);
         }
         Ok(self.db.apply_batch(batch)?)
+    }
+}
+
+/// The calls of one counter.
+#[derive(Debug, Clone, Copy, Default)]
+struct Counted {
+    calls: u64,
+    /// Records below this number are among them.
+    next: u64,
+}
+
+impl Counted {
+    /// Counts the call of a record, once.
+    fn include(&mut self, index: u64) {
+        if index >= self.next {
+            self.calls = self.calls.saturating_add(1);
+            self.next = index.saturating_add(1);
+        }
+    }
+
+    fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.calls) << 64 | u128::from(self.next)).to_be_bytes()
+    }
+
+    fn from_bytes(value: &[u8]) -> Result<Self, StoreError> {
+        let malformed = || StoreError::State("a counter is not two numbers".into());
+        let (calls, next) = value.split_first_chunk::<8>().ok_or_else(malformed)?;
+        Ok(Self {
+            calls: u64::from_be_bytes(*calls),
+            next: u64::from_be_bytes(next.try_into().map_err(|_| malformed())?),
+        })
     }
 }
 
@@ -230,6 +295,10 @@ fn grant_key(issuer: &str, grant_id: &str) -> [u8; 33] {
 
 fn fingerprint_key(fingerprint: &[u8; 32]) -> [u8; 33] {
     prefixed(b'k', fingerprint)
+}
+
+fn counter_key(fingerprint: &[u8; 32]) -> [u8; 33] {
+    prefixed(b'c', fingerprint)
 }
 
 fn number_key(seq: u64) -> [u8; 9] {
@@ -262,7 +331,8 @@ fn number(value: &[u8]) -> Result<u64, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::tests::grant;
+    use crate::counters::CounterKey;
+    use crate::record::tests::{decision, grant};
 
     fn revoked(seq: u64, id: &str) -> Record {
         let what = RevocationKey::Grant(id.into());
@@ -275,6 +345,51 @@ mod tests {
                 what,
             }),
         }
+    }
+
+    #[test]
+    fn a_record_counts_once_however_often_it_is_replayed() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = State::open(dir.path()).unwrap().0;
+        let key = |n: u8| CounterKey {
+            branch: [n; 32],
+            index: 0,
+        };
+        let using = |keys: &[u8]| {
+            let mut record = decision("d");
+            if let RecordKind::Decision(decision) = &mut record.kind {
+                decision.counted = keys.iter().map(|n| key(*n)).collect();
+            }
+            record
+        };
+        let records = [using(&[1, 2]), using(&[]), using(&[1]), using(&[1, 2, 2])];
+        let counts = || {
+            let calls = |n: u8| {
+                state
+                    .calls(&key(n).fingerprint("https://issuer.example"))
+                    .unwrap()
+            };
+            [calls(1), calls(2), calls(3)]
+        };
+        state.write(&records[..3], 0, None).unwrap();
+        assert_eq!(counts(), [2, 1, 0]);
+        // A replay that broke off begins again, with other chunks.
+        state.write(&records[..1], 0, None).unwrap();
+        state.write(&records[1..], 1, None).unwrap();
+        assert_eq!(counts(), [3, 2, 0]);
+        let applied = Applied {
+            size: 5,
+            root: EMPTY_HASH,
+        };
+        state.apply(&[using(&[2, 3])], applied).unwrap();
+        assert_eq!(counts(), [3, 3, 1]);
+        let name = counter_key(&key(1).fingerprint("https://issuer.example"));
+        state.db.insert(name.as_slice(), b"short").unwrap();
+        assert!(
+            state
+                .calls(&key(1).fingerprint("https://issuer.example"))
+                .is_err()
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use rand_core::CryptoRngCore;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::counters::Reservation;
 use crate::error::StoreError;
 use crate::frame::encode_record;
 use crate::journal::Journal;
@@ -23,10 +24,12 @@ type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
 /// What callers ask of the writer.
 pub(crate) enum Command {
-    /// Append a record, already encoded by the caller.
+    /// Append a record, already encoded by the caller. The calls that it counts come along, so that
+    /// they end with it whether or not anybody waits for the answer.
     Append {
         record: Box<Record>,
         payload: Vec<u8>,
+        calls: Option<Reservation>,
         reply: Reply<Receipt>,
     },
     /// Give a revocation its number and append it.
@@ -64,6 +67,7 @@ struct Batch {
     records: Vec<Record>,
     bytes: usize,
     revoked: HashMap<[u8; 32], u64>,
+    calls: Vec<Reservation>,
     answers: Vec<Answer>,
 }
 
@@ -77,8 +81,9 @@ impl Writer {
                     Command::Append {
                         record,
                         payload,
+                        calls,
                         reply,
-                    } => self.append(*record, payload, reply, &mut batch),
+                    } => self.append(*record, payload, calls, reply, &mut batch),
                     Command::Revoke {
                         at_ms,
                         revocation,
@@ -111,7 +116,14 @@ impl Writer {
         let _ = self.journal.close();
     }
 
-    fn append(&mut self, record: Record, payload: Vec<u8>, reply: Reply<Receipt>, batch: &mut Batch) {
+    fn append(
+        &mut self,
+        record: Record,
+        payload: Vec<u8>,
+        calls: Option<Reservation>,
+        reply: Reply<Receipt>,
+        batch: &mut Batch,
+    ) {
         #[cfg(feature = "sabotage")]
         if self.sabotage.drops(&record.kind) {
             batch.answers.push(Answer::Receipt(reply, self.next_index(batch)));
@@ -125,6 +137,7 @@ impl Writer {
         }
         let index = self.next_index(batch);
         batch.push(record, payload);
+        batch.calls.extend(calls);
         batch.answers.push(Answer::Receipt(reply, index));
     }
 
@@ -188,8 +201,12 @@ impl Writer {
         self.journal.mark().size + batch.records.len() as u64
     }
 
-    fn commit(&mut self, batch: Batch) {
+    fn commit(&mut self, mut batch: Batch) {
         let result = self.write(&batch);
+        if result.is_ok() {
+            // The state has them now, so a counter may leave memory.
+            batch.calls.drain(..).for_each(Reservation::commit);
+        }
         if let Err(error) = &result {
             self.failed.get_or_init(|| error.to_string().into());
         }

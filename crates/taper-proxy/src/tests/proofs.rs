@@ -36,6 +36,7 @@ fn gate(world: &World, complete_since: Option<i64>) -> Gate {
         issuers: Arc::clone(&world.shared.gate.issuers),
         policy: world.shared.gate.policy.clone(),
         seen: Arc::new(Forgetful { complete_since }),
+        counters: None,
         nonces: NonceKey::generate(&mut rng::os()),
         nonce_mode: NonceMode::Off,
     }

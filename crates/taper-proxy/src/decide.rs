@@ -1,0 +1,233 @@
+//! The decision of the gate: what a message asks for, which calls it uses up, whether it may pass.
+
+use taper_capability::json::Value;
+use taper_capability::{Access, AccessKind, VerifiedChain, vocabulary};
+use taper_dpop::ContentDigest;
+use taper_policy::DenialKind;
+use taper_policy::boundary::{self, Decision, Permit};
+use taper_store::{CounterKey, DecisionRecord, LinkRecord, Outcome, Reservation};
+
+use crate::gate::{Asked, Gate, Read};
+use crate::message::Message;
+use crate::methods::Subject;
+use crate::refusal::{Denied, Refusal};
+use crate::rules;
+
+/// Resources that one `subscriptions/listen` may name.
+const MAX_SUBSCRIPTIONS: usize = 64;
+
+/// A permit, with the call that it uses up if something counts it.
+pub(crate) type Decided = Result<(Permit, Option<Reservation>), Refusal>;
+
+impl Gate {
+    /// Decides a request that was read and whose proof was taken. A reservation that comes with a
+    /// permit is to be journaled with its record; of a refusal nothing stays reserved.
+    pub(crate) fn decide(&self, asked: &Asked, read: &Read, now: i64) -> (Access, Decided) {
+        let profile = &asked.profile;
+        let method = read.message.as_ref().map_or(asked.method.as_str(), |m| &m.method);
+        let kind = read.class.map_or(AccessKind::Plumbing, |class| class.kind);
+        let mut access = Access::new(kind, &profile.id, &profile.resource, method);
+        access.body_bound = read.bound;
+        access.client_ip = asked.client_ip;
+        let decided = self.permit(asked, read, &mut access, now);
+        (access, decided)
+    }
+
+    fn permit(&self, asked: &Asked, read: &Read, access: &mut Access, now: i64) -> Decided {
+        let Some(class) = read.class else {
+            let reason = "the method is neither the protocol's nor configured".to_owned();
+            let denied = Denied::by_profile(rules::UNKNOWN_METHOD, reason);
+            return Err(Refusal::Denied(denied));
+        };
+        let mut subscribed = Vec::new();
+        if let Some(message) = &read.message {
+            fill(access, message, class.subject, asked)?;
+            subscribed = subscriptions(message, class.subject, asked)?;
+        }
+        let mut kinds = vec![access.kind];
+        kinds.extend(subscribed.first().map(|_| AccessKind::ResourceRead));
+        let calls = self.reserve(asked.presentation.chain(), &kinds, access)?;
+        // Every resource that a subscription names is asked for like a read; all of it is one call.
+        for uri in subscribed {
+            let one = Access {
+                kind: AccessKind::ResourceRead,
+                uri: Some(uri),
+                ..access.clone()
+            };
+            self.ask(asked, one, now)?;
+        }
+        let permit = self.ask(asked, access.clone(), now)?;
+        Ok((permit, calls))
+    }
+
+    /// Reserves the call under every max-calls caveat of the chain (RULES 16, M-35), and puts into
+    /// `access` how many calls there are with it. What no fact can tell a caveat is not counted.
+    fn reserve(
+        &self,
+        chain: &VerifiedChain,
+        kinds: &[AccessKind],
+        access: &mut Access,
+    ) -> Result<Option<Reservation>, Refusal> {
+        let Some(counters) = &self.counters else {
+            return Ok(None);
+        };
+        if !kinds.iter().any(|kind| vocabulary::supplies(*kind, "calls")) {
+            return Ok(None);
+        }
+        let counted = chain.counters();
+        if counted.is_empty() {
+            return Ok(None);
+        }
+        let key = |counter: &taper_capability::Counter| {
+            let index = u32::try_from(counter.index).ok()?;
+            let branch = counter.branch;
+            Some(CounterKey { branch, index })
+        };
+        let keys: Option<Vec<CounterKey>> = counted.iter().map(key).collect();
+        let reserved = counters.reserve(chain.issuer(), &keys.ok_or(Refusal::Uncounted)?);
+        let calls = match reserved {
+            Ok(calls) => Some(calls),
+            Err(_) if rules::CALLS.holds(false) => None,
+            Err(error) => {
+                tracing::error!(%error, "a call cannot be counted");
+                return Err(Refusal::Uncounted);
+            }
+        };
+        let values = calls.as_ref().map_or(&[][..], Reservation::values);
+        // Without a value, which only a sabotage build has, every call is the first.
+        let values = values.iter().copied().chain(std::iter::repeat(1));
+        access.calls = counted
+            .into_iter()
+            .zip(values)
+            .map(|(counter, n)| (counter.name, i64::try_from(n).unwrap_or(i64::MAX)))
+            .collect();
+        Ok(calls)
+    }
+
+    fn ask(&self, asked: &Asked, access: Access, now: i64) -> Result<Permit, Refusal> {
+        match boundary::decide(&self.policy, &asked.presentation, access, now) {
+            Decision::Allow(permit) => Ok(permit),
+            Decision::Deny(denial) => Err(Refusal::Denied(Box::new(Denied {
+                rule: denial.rule,
+                kind: denial.kind,
+                link: denial.link,
+                caveat: denial.caveat,
+                obtainable: match denial.kind {
+                    DenialKind::NoRight => asked.profile.obtainable(denial.obtainable),
+                    _ => Vec::new(),
+                },
+                reason: denial.reason,
+            }))),
+            Decision::Indeterminate(reason) => Err(Refusal::Indeterminate(reason)),
+        }
+    }
+
+    /// What the journal says of a decision. The store adds what was counted.
+    pub(crate) fn record(&self, asked: &Asked, access: &Access, refusal: Option<&Refusal>) -> DecisionRecord {
+        let chain = asked.presentation.chain();
+        let outcome = match refusal {
+            None => Outcome::Allow,
+            Some(Refusal::Indeterminate(_) | Refusal::Uncounted) => Outcome::Indeterminate,
+            Some(_) => Outcome::Deny,
+        };
+        let link = |link: &taper_capability::Link| LinkRecord {
+            holder_jkt: link.holder.thumbprint().to_string(),
+            depth: link.depth,
+        };
+        DecisionRecord {
+            decision_id: asked.decision_id.clone(),
+            outcome,
+            rule: refusal.map(|refusal| refusal.rule().to_string()),
+            reason: refusal.map(Refusal::to_string),
+            issuer: chain.issuer().to_owned(),
+            grant_id: chain.grant_id().to_owned(),
+            holder_jkt: chain.last_holder().thumbprint().to_string(),
+            depth: chain.depth(),
+            links: chain.links().iter().map(link).collect(),
+            server: access.server.clone(),
+            method: access.method.clone(),
+            tool: access.tool.clone(),
+            resources: access.resources.clone(),
+            body_sha256: (!asked.body.is_empty()).then(|| hex(ContentDigest::of(&asked.body).as_bytes())),
+            token_sha256: hex(chain.token_hash().as_bytes()),
+            policy_digest: self.policy.digest().to_owned(),
+            client_ip: asked.client_ip,
+            counted: Vec::new(),
+        }
+    }
+}
+
+/// Puts into `access` what the message names, by the profile (M-21 to M-23).
+fn fill(access: &mut Access, message: &Message, subject: Subject, asked: &Asked) -> Result<(), Refusal> {
+    let profile = &asked.profile;
+    let text = |name: &str, missing: &'static str| {
+        let value = message.text(name).filter(|value| !value.is_empty());
+        value.map(str::to_owned).ok_or(Refusal::Message(missing))
+    };
+    match subject {
+        Subject::Nothing | Subject::Subscriptions => {}
+        Subject::Tool => {
+            let tool = text("name", "`params.name` is not a text")?;
+            let empty = Value::Object(Vec::new());
+            let arguments = message.params.get("arguments").unwrap_or(&empty);
+            profile
+                .check_arguments(&tool, arguments, asked.presentation.chain())
+                .map_err(Refusal::Denied)?;
+            access.resources = profile.resources(&tool, arguments).map_err(Refusal::Denied)?;
+            access.arguments = Some(arguments.clone());
+            access.tool = Some(tool);
+        }
+        Subject::Uri => {
+            let uri = text("uri", "`params.uri` is not a text")?;
+            profile.check_uri(&uri).map_err(Refusal::Denied)?;
+            access.uri = Some(uri);
+        }
+        Subject::Prompt => access.prompt = Some(text("name", "`params.name` is not a text")?),
+        Subject::Reference => {
+            let member = |name: &str| {
+                let value = message.params.pointer(&format!("/ref/{name}"))?.as_str();
+                value.map(str::to_owned)
+            };
+            match member("type").as_deref() {
+                Some("ref/prompt") => access.prompt = member("name"),
+                Some("ref/resource") => access.uri = member("uri"),
+                _ => {
+                    return Err(Refusal::Message(
+                        "`params.ref` is neither a prompt nor a resource",
+                    ));
+                }
+            }
+            if access.prompt.is_none() && access.uri.is_none() {
+                return Err(Refusal::Message("`params.ref` names nothing"));
+            }
+        }
+        Subject::Task => {
+            // No handle of a task is given out yet, so none is anybody's.
+            let reason = "the task is not one that this holder created".to_owned();
+            return Err(Refusal::Denied(Denied::by_profile(rules::TASK, reason)));
+        }
+    }
+    Ok(())
+}
+
+/// The resources that a subscription names, each in order by itself.
+fn subscriptions(message: &Message, subject: Subject, asked: &Asked) -> Result<Vec<String>, Refusal> {
+    let named = message.params.pointer("/notifications/resourceSubscriptions");
+    let Some(named) = named.filter(|_| subject == Subject::Subscriptions) else {
+        return Ok(Vec::new());
+    };
+    let named = named.as_array().filter(|uris| uris.len() <= MAX_SUBSCRIPTIONS);
+    let named = named.ok_or(Refusal::Message("`resourceSubscriptions` is not a short array"))?;
+    let uri = |value: &Value| {
+        let uri = value
+            .as_str()
+            .ok_or(Refusal::Message("a subscription is not a uri"))?;
+        asked.profile.check_uri(uri).map_err(Refusal::Denied)?;
+        Ok(uri.to_owned())
+    };
+    named.iter().map(uri).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
