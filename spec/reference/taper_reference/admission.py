@@ -1,12 +1,15 @@
 """Admission (P-16 to P-20): the shape of every check but the expiry is bounded before anything runs."""
 
+import re
+
 from .datalog import Check, Expression, Op, Query, Value
 from .functions import FUNCTIONS
 from .refusal import require
-from .vocabulary import MANY, WORDS
+from .vocabulary import MANY, POLICIES_ONLY, WORDS
 
 _OPERATORS = frozenset("! parens length < > <= >= === !== == && contains starts_with ends_with get extern".split())
 _SCALARS = frozenset(("integer", "date", "bool", "string", "bytes"))
+_COUNTER = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _MAX_BYTES, _MAX_ELEMENTS, _MAX_EXPRESSIONS, _MAX_OPERATIONS = 1_024, 64, 8, 32
 
 
@@ -19,12 +22,28 @@ def admit(check: Check) -> None:
     for predicate in query.body:
         word = WORDS.get(predicate.name)
         require(word is not None and word.terms == len(predicate.terms), "P-16")
+        require(predicate.name not in POLICIES_ONLY, "P-16")
+        require(predicate.name != "calls" or _is_max_calls(check), "P-16")
     operations = [operation for expression in query.expressions for operation in expression]
     require(all(operation.what == "value" or operation.operator in _OPERATORS for operation in operations), "P-17")
     _bound_literals(query)
     _bound_join(query)
     for expression in query.expressions:
         _check_calls(expression)
+
+
+def _is_max_calls(check: Check) -> bool:
+    """P-16: `check all calls("counter", $n), $n <= 5`."""
+    query = check.queries[0]
+    if check.kind != "check all" or len(query.body) != 1 or len(query.expressions) != 1:
+        return False
+    (counter_kind, counter), count = query.body[0].terms
+    if counter_kind != "string" or not _COUNTER.match(counter) or count[0] != "variable":
+        return False
+    if [operation.operator for operation in query.expressions[0]] != ["", "", "<="]:
+        return False
+    left, right, _ = query.expressions[0]
+    return left.value == count and right.value is not None and right.value[0] == "integer"
 
 
 def _bound_literals(query: Query) -> None:

@@ -47,13 +47,13 @@ def read_arguments(access: Access) -> Value:
 
 
 def decide(
-    token: Token, access: Access, arguments: Value, depth: int, body_bound: bool, policies: list[str], now: int
+    token: Token, access: Access, arguments: Value, body_bound: bool, policies: list[str], now: int
 ) -> None:
     """R-20 to R-25; returns when the access is allowed."""
     authority = token.authority
     require((access.audience,) in authority.values("for_audience"), "R-20")
     require(_has_right(authority, access), "R-21")
-    facts = _request_facts(token, access, arguments, depth, body_bound, now)
+    facts = _request_facts(access, arguments, body_bound, now)
     facts += [fact for fact in authority.facts if fact.name in WORDS]
     checks = [check for link in token.links() for check in link.checks]
     _run_checks([check for check in checks if not _is_skipped(check, access.kind)], facts)
@@ -77,10 +77,8 @@ def _has_right(authority: Authority, access: Access) -> bool:
     return any(fact[0] == server for name in names for fact in authority.values(name))
 
 
-def _request_facts(
-    token: Token, access: Access, arguments: Value, depth: int, body_bound: bool, now: int
-) -> list[Predicate]:
-    """Every word of the request that this kind of access supplies."""
+def _request_facts(access: Access, arguments: Value, body_bound: bool, now: int) -> list[Predicate]:
+    """Every word of the request that checks may use and this kind of access supplies."""
     at = datetime.datetime.fromtimestamp(now, datetime.timezone.utc)
     candidates: list[tuple[str, Value | None]] = [
         ("time", ("date", now)),
@@ -91,7 +89,6 @@ def _request_facts(
         ("args", arguments),
         ("uri", _string(access.uri)),
         ("prompt", _string(access.prompt)),
-        ("depth", ("integer", depth)),
         ("body_bound", ("bool", body_bound)),
         ("client_ip", _string(access.client_ip)),
         ("hour", ("integer", at.hour)),
@@ -100,10 +97,6 @@ def _request_facts(
     facts = [Predicate(name, (value,)) for name, value in candidates if value is not None]
     facts += [Predicate("resource", (("string", kind), ("string", value))) for kind, value in access.resources]
     facts += [Predicate("calls", (("string", counter), ("integer", n))) for counter, n in access.calls]
-    facts += [
-        Predicate("hop", (("integer", n), ("string", link.holder.thumbprint())))
-        for n, link in enumerate(token.links())
-    ]
     return [fact for fact in facts if access.kind in WORDS[fact.name].kinds]
 
 

@@ -1,6 +1,5 @@
-"""Holder keys (P-12): one encoding each, none that is weak; their thumbprints (RFC 7638)."""
+"""Holder keys (P-12): one encoding each, none that is weak."""
 
-import hashlib
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
@@ -8,8 +7,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
-
-from .text import encode_base64url
 
 # Edwards25519 (RFC 8032, section 5.1).
 _P = 2**255 - 19
@@ -34,19 +31,6 @@ class Key:
         if self.alg == "secp256r1":
             return _p256(self.data) is not None
         return False
-
-    def thumbprint(self) -> str:
-        """The JWK thumbprint (RFC 7638), SHA-256 in base64url."""
-        if self.alg == "ed25519":
-            jwk = f'{{"crv":"Ed25519","kty":"OKP","x":"{encode_base64url(self.data)}"}}'
-        else:
-            key = _p256(self.data)
-            assert key is not None
-            numbers = key.public_numbers()
-            x = encode_base64url(numbers.x.to_bytes(32, "big"))
-            y = encode_base64url(numbers.y.to_bytes(32, "big"))
-            jwk = f'{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}'
-        return encode_base64url(hashlib.sha256(jwk.encode()).digest())
 
     def verifies(self, signature: bytes, message: bytes) -> bool:
         """R-11: a JWS signature of this key (RFC 8037, RFC 7518), strictly."""

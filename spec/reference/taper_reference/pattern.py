@@ -150,7 +150,7 @@ class _Parser:
 
     def take(self) -> str:
         character = self.peek()
-        if character is None or character < " " or character == "\x7f":
+        if character is None or character < " " or "\x7f" <= character <= "\x9f":
             raise _Invalid
         self.at += 1
         return character

@@ -220,7 +220,7 @@ def _write_value(number: int, kind: str, value: Any) -> bytes:
     if kind in ("uint32", "uint64", "int64", "enum", "bool"):
         return _write_varint(number << 3 | _VARINT) + _write_varint(int(value) & 0xFFFF_FFFF_FFFF_FFFF)
     if kind == "bytes":
-        chunk = value
+        chunk = bytes(value)
     elif kind == "string":
         chunk = value.encode("utf-8")
     else:

@@ -51,7 +51,8 @@ WORDS: dict[str, Word] = {
     "claim": Word(2, KINDS),
 }
 
+# P-16: these stand in policies only; their facts grow with the chain.
+POLICIES_ONLY = frozenset(("depth", "hop"))
+
 # P-19: of these there may be many facts.
-MANY = frozenset(
-    ("resource", "hop", "claim", "calls", "for_audience", "right", "right_any_tool", "right_resource", "right_prompt")
-)
+MANY = frozenset(("resource", "claim", "for_audience", "right", "right_any_tool", "right_resource", "right_prompt"))

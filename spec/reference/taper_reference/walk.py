@@ -5,8 +5,8 @@ from .refusal import require
 from .token import Token
 
 
-def walk(token: Token) -> int:
-    """The depth: how often the capability was handed on."""
+def walk(token: Token) -> None:
+    """Refuses a chain in which a block is not the holder's, a check is not admitted, or the depth is exceeded."""
     depth = 0
     holder = token.authority.link.holder
     for block in token.later:
@@ -18,4 +18,3 @@ def walk(token: Token) -> int:
             admit(check)
     allowed = min(link.max_depth for link in token.links() if link.max_depth is not None)
     require(depth <= allowed, "D-05")
-    return depth

@@ -35,6 +35,8 @@ class Verify(unittest.TestCase):
             ("P-11", facts.replace('right("git",', 'right("*",') + EXPIRY),
             ("P-22", facts + 'client("other");' + EXPIRY),
             ("P-16", facts + "check if unknown($x);" + EXPIRY),
+            ("P-16", facts + "check if depth($d), $d <= 1;" + EXPIRY),
+            ("P-16", facts + 'check if calls("c", $n), $n <= 5;' + EXPIRY),
             ("P-17", facts + "check if server($x), $x.matches(\"git\");" + EXPIRY),
             ("P-18", facts + "check if args($x), $x.get(\"a\") === null;" + EXPIRY),
             ("P-19", facts + "check if claim($a, $b), claim($b, $c), $a === $c;" + EXPIRY),
@@ -82,11 +84,13 @@ class Verify(unittest.TestCase):
             ("R-22", 'check if client_ip($ip), $ip.extern::in_network({"10.0.0.0/8"})', "{}"),
             (None, 'reject if tool("git_show")', "{}"),
             ("R-22", 'reject if tool("git_log")', "{}"),
+            (None, 'check all calls("c", $n), $n <= 5', "{}"),
+            ("R-22", 'check all calls("d", $n), $n <= 5', "{}"),
             ("R-22", 'check all resource("repo", $r), $r.starts_with("acme/")', "{}"),
         ):
             with self.subTest(check=check, arguments=arguments):
                 token = issue(authority_facts() + EXPIRY + check + ";").to_base64().rstrip("=")
-                self.assert_rule(rule, Case(token=token, access={"arguments": arguments}))
+                self.assert_rule(rule, Case(token=token, access={"arguments": arguments, "calls": (("c", 5),)}))
 
 
 if __name__ == "__main__":
