@@ -1,0 +1,70 @@
+"""Calling a tool of an MCP server behind the proxy: Streamable HTTP, revision 2026-07-28, which is
+stateless."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from .errors import Failure, Refused
+from .keys import Key
+from .wire import post
+
+VERSION = "2026-07-28"
+_ID = 1
+
+
+def call_tool(url: str, token: str, key: Key, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Calls one tool; the result as the server gave it (`content`, `isError`, ...).
+
+    The token is presented as it is: biscuit-python cannot seal a copy.
+    """
+    message = {
+        "jsonrpc": "2.0",
+        "id": _ID,
+        "method": "tools/call",
+        "params": {
+            "name": tool,
+            "arguments": arguments,
+            "_meta": {
+                "io.modelcontextprotocol/protocolVersion": VERSION,
+                "io.modelcontextprotocol/clientInfo": {"name": "taper-agent-python", "version": "1"},
+                "io.modelcontextprotocol/clientCapabilities": {},
+            },
+        },
+    }
+    # These say what the body says; the proxy compares.
+    headers = {
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": VERSION,
+        "Mcp-Method": "tools/call",
+        "Mcp-Name": tool,
+    }
+    # The proof covers these very bytes.
+    body = json.dumps(message, ensure_ascii=False, allow_nan=False).encode()
+    answer = post(url, "application/json", body, key=key, token=token, headers=headers)
+    if answer.status != 200:
+        raise Refused(answer.status, answer.error())
+    for candidate in _messages(answer.headers.get_content_type(), answer.body):
+        if candidate.get("id") != _ID:
+            continue
+        if "error" in candidate:
+            raise Refused(answer.status, json.dumps(candidate["error"], ensure_ascii=False))
+        if "result" in candidate:
+            return candidate["result"]
+    raise Failure("the server did not answer the request")
+
+
+def _messages(content_type: str, body: bytes) -> Iterator[dict[str, Any]]:
+    """The JSON-RPC messages of an answer, which is one of them or a stream of events."""
+    text = body.decode("utf-8")
+    if content_type == "application/json":
+        yield json.loads(text)
+        return
+    if content_type != "text/event-stream":
+        raise Failure(f"an answer of type {content_type}")
+    for event in text.replace("\r\n", "\n").replace("\r", "\n").split("\n\n"):
+        data = [line[5:].removeprefix(" ") for line in event.split("\n") if line.startswith("data:")]
+        if data:
+            yield json.loads("\n".join(data))
