@@ -184,6 +184,7 @@ fn libraries_are_named_in_their_rooms_only() {
             "taper-capability",
             "taper-issuer",
             "taper-policy/src/boundary_tests.rs",
+            "taper-policy/tests",
             "taper-proxy/src",
             "taper-agent/src",
             "taper/src",
@@ -264,6 +265,131 @@ fn rules_are_in_the_spec_and_in_the_code() {
     assert_eq!(in_code, in_spec);
 }
 
+/// The constants that name rules, as crate/NAME, with their numbers.
+fn constants() -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for (path, text) in files(&root().join("crates"), "rs") {
+        // Crates have rules of one name (`FORM`), so the crate counts.
+        let inside = path.strip_prefix(root().join("crates")).unwrap();
+        let module = inside.iter().next().unwrap().to_str().unwrap();
+        for line in text.lines() {
+            let name = match line.split_once(": RuleId = RuleId::new(\"") {
+                Some((declared, _)) => declared.rsplit(' ').next().unwrap(),
+                // A table of `NAME = "M-01";`.
+                None if path.ends_with("src/rules.rs") => match line.trim().split_once(" = \"") {
+                    Some((name, _)) => name,
+                    None => continue,
+                },
+                None => continue,
+            };
+            let number = line.split('"').nth(1).unwrap();
+            found.insert(format!("{module}/{name}"), number.to_owned());
+        }
+    }
+    found
+}
+
+/// A number in a comment proves nothing. Each rule of a verifier is asked by `holds`, so that a test
+/// build can leave it out, is what some error or denial says, and is what some vector or test wants.
+#[test]
+fn every_rule_of_a_verifier_is_enforced_denied_and_proved() {
+    let sources = files(&root().join("crates"), "rs");
+    let product: Vec<&str> = sources
+        .iter()
+        .filter(|(path, _)| {
+            !path
+                .components()
+                .any(|c| c.as_os_str() == "tests" || c.as_os_str() == "benches")
+        })
+        .filter(|(path, _)| !path.file_stem().unwrap().to_str().unwrap().ends_with("_tests"))
+        .map(|(_, text)| text.split("#[cfg(test)]").next().unwrap())
+        .collect();
+    let mut proofs: Vec<String> = files(&root().join("spec/vectors"), "json")
+        .into_iter()
+        .map(|(_, text)| text)
+        .collect();
+    let wanted = proofs.len();
+    assert!(wanted >= 150, "{wanted} vectors");
+    proofs.extend(
+        files(&root().join("tests/tests"), "rs")
+            .into_iter()
+            .map(|(_, text)| text),
+    );
+    for (path, text) in &sources {
+        let is_test = path.components().any(|c| c.as_os_str() == "tests")
+            || path.file_stem().unwrap().to_str().unwrap().ends_with("_tests");
+        proofs.push(match text.split_once("#[cfg(test)]") {
+            _ if is_test => text.clone(),
+            Some((_, tests)) => tests.to_owned(),
+            None => continue,
+        });
+    }
+    let mut missing = Vec::new();
+    for (constant, number) in constants() {
+        let (module, name) = constant.split_once('/').unwrap();
+        let name = if module == "taper-dpop" {
+            format!("r::{name}")
+        } else {
+            format!("rules::{name}")
+        };
+        let uses = |with: &dyn Fn(&str) -> bool| {
+            product.iter().any(|text| {
+                text.match_indices(&name).any(|(at, _)| {
+                    let rest = &text[at + name.len()..];
+                    !rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_') && with(rest)
+                })
+            })
+        };
+        let verifier = number.starts_with(['P', 'D', 'R']);
+        // R-15, R-26: what a request has, and how long an answer takes, cannot be left out.
+        let cannot = ["R-15", "R-26"].contains(&number.as_str());
+        // Or it is one of a table of rules that are asked in a loop.
+        if verifier && !cannot && !uses(&|rest| rest.starts_with(".holds(") || rest.starts_with(", ")) {
+            missing.push(format!("{number}: nothing asks `{name}.holds`"));
+        }
+        // M-32 shortens a list and X-25 refuses a configuration: no request is denied by them.
+        let denies_nothing = ["M-32", "X-25"].contains(&number.as_str());
+        if !denies_nothing && !uses(&|rest| !rest.starts_with(".holds(")) {
+            missing.push(format!("{number}: no denial carries `{name}`"));
+        }
+        // The rules of issuer and proxy are proved by what their own tests see on the wire.
+        if verifier && !proofs.iter().any(|text| text.contains(&format!("\"{number}\""))) {
+            missing.push(format!("{number}: no vector and no test wants it"));
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn the_pages_cite_rules_and_proofs_that_exist() {
+    let rules: BTreeSet<String> = constants().into_values().collect();
+    let pages = files(&root().join("spec"), "md");
+    for (path, text) in &pages {
+        for number in numbers(text) {
+            assert!(rules.contains(&number), "{} cites {number}", path.display());
+        }
+    }
+    let code: String = files(&root(), "rs").into_iter().map(|(_, text)| text).collect();
+    let (_, threats) = pages
+        .iter()
+        .find(|(path, _)| path.ends_with("threats.md"))
+        .unwrap();
+    let rows: Vec<&str> = threats.lines().filter(|line| line.starts_with("| T-")).collect();
+    for (at, row) in rows.iter().enumerate() {
+        assert!(row.starts_with(&format!("| T-{:02} |", at + 1)), "{row}");
+        // The last cell names its proofs: paths, functions (their beginnings end in `…`), steps.
+        let cell = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        for name in cell.split('`').skip(1).step_by(2) {
+            let name = name.trim_end_matches('…');
+            let found = root().join(name).exists()
+                || code.contains(name)
+                || root().join("spec/vectors").join(name).exists();
+            assert!(found, "{name} of {row}");
+        }
+    }
+    assert!(rows.len() > 50);
+}
+
 #[test]
 fn the_vocabulary_page_is_the_vocabulary() {
     use taper_capability::vocabulary::{Origin, WORDS};
@@ -277,8 +403,9 @@ fn the_vocabulary_page_is_the_vocabulary() {
         let row = format!("| `{}` | {} | {origin} |", word.name, word.arity);
         assert!(page.contains(&row), "{row}");
     }
+    let table = page.split("\n## ").next().unwrap();
     assert_eq!(
-        page.lines().filter(|line| line.starts_with("| `")).count(),
+        table.lines().filter(|line| line.starts_with("| `")).count(),
         WORDS.len()
     );
 }

@@ -98,8 +98,7 @@ impl Applied {
             (Self::InNetwork(networks), Term::Str(address)) => Ok(network::is_in(address, networks)),
             (Self::FullMatch(pattern), Term::Str(text)) => Ok(pattern.matches(text)),
             (Self::InHours(hours), Term::Date(at)) => Ok(hours.contain(*at)),
-            (Self::InHours(_), _) => Err("the value is not a date".to_owned()),
-            _ => Err("the value is not a string".to_owned()),
+            _ => Err("a value of another type".to_owned()),
         }
     }
 }
@@ -212,6 +211,50 @@ mod tests {
             text("now"),
             Ok(None),
         );
+    }
+
+    #[test]
+    fn a_set_has_one_to_64_entries() {
+        let networks = |n: u8| Term::Set((0..n).map(|i| Term::Str(format!("10.{i}.0.0/16"))).collect());
+        let check = |n, ok| assert_eq!(Applied::new(Function::InNetwork, &networks(n)).is_ok(), ok, "{n}");
+        check(0, false);
+        check(1, true);
+        check(64, true);
+        check(65, false);
+    }
+
+    /// What Datalog gets: each call its own literal, whether it was read before or stands in a policy.
+    #[test]
+    fn datalog_calls_the_functions_that_it_names() {
+        let literal = Term::Str("[a]+".to_owned());
+        let read = |function, literal: &Term| {
+            let applied = Arc::new(Applied::new(function, literal).unwrap());
+            (function, literal.clone(), applied)
+        };
+        // The same literal for two functions, and two literals for one.
+        let calls = vec![
+            read(Function::PathWithin, &literal),
+            read(Function::FullMatch, &literal),
+            read(Function::FullMatch, &Term::Str("b".to_owned())),
+        ];
+        let check = |source: &str, passes: bool| {
+            let authorizer = biscuit_auth::AuthorizerBuilder::new().set_extern_funcs(externs(calls.clone()));
+            let built = authorizer
+                .code(format!("allow if {source};"))
+                .unwrap()
+                .build_unauthenticated();
+            assert_eq!(built.unwrap().authorize().is_ok(), passes, "{source}");
+        };
+        check(r#""aa".extern::full_match("[a]+")"#, true);
+        check(r#""[a]+/x".extern::full_match("[a]+")"#, false);
+        check(r#""[a]+/x".extern::path_within("[a]+")"#, true);
+        check(r#""aa".extern::path_within("[a]+")"#, false);
+        check(r#""b".extern::full_match("b")"#, true);
+        check(r#""b".extern::full_match("[c]")"#, false);
+        check(r#""c".extern::full_match("[c]")"#, true);
+        check(r#""c".extern::full_match("(c")"#, false);
+        check(r#""10.0.0.1".extern::in_network({"10.0.0.0/8"})"#, true);
+        check(r#""10.0.0.1".extern::other("10.0.0.0/8")"#, false);
     }
 
     #[test]
