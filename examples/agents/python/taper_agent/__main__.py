@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -28,7 +28,8 @@ from .proof import prove
 def main(words: list[str]) -> int:
     args = _parser().parse_args(words)
     try:
-        return args.run(args)
+        code: int = args.run(args)
+        return code
     except Refused as refusal:
         print(f"refused: {refusal}", file=sys.stderr)
         return 2
@@ -97,7 +98,7 @@ def _call(args: argparse.Namespace) -> int:
 
 
 def _terms(args: argparse.Namespace) -> Terms:
-    now = datetime.now(timezone.utc)
+    now = datetime.now(UTC)
     until = args.until or now + args.lifetime
     if until <= now:
         raise Failure("the end is not in the future")
@@ -113,15 +114,15 @@ def _caveats(args: argparse.Namespace) -> list[Check]:
     made += [caveats.tool(server, names) for server, names in tools.items()]
     if args.server:
         made.append(caveats.server(args.server))
-    for kind, values in _grouped(args.resource).items():
-        if values[0].endswith("*") and len(values) == 1:
-            made.append(caveats.resource_below(kind, values[0].removesuffix("*")))
-        elif any(value.endswith("*") for value in values):
+    for kind, names in _grouped(args.resource).items():
+        if names[0].endswith("*") and len(names) == 1:
+            made.append(caveats.resource_below(kind, names[0].removesuffix("*")))
+        elif any(name.endswith("*") for name in names):
             raise Failure("a value that ends with `*` stands alone")
         else:
-            made.append(caveats.resource_one_of(kind, values))
+            made.append(caveats.resource_one_of(kind, names))
     for name, texts in _grouped(args.arg).items():
-        values = [_value(text) for text in texts]
+        values: list[caveats.Value] = [_value(text) for text in texts]
         if len(values) == 1:
             made.append(caveats.argument_equals(_pointer(name), values[0]))
         else:

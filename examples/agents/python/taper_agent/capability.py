@@ -32,6 +32,8 @@ from .keys import Holder, Key, b64url, b64url_decode
 
 # P-01.
 MAX_TOKEN = 12_288
+# The type stubs of biscuit-python 0.4.0 do not know the algorithms.
+ED25519: Any = Algorithm.Ed25519  # type: ignore[attr-defined]
 
 
 class Roots:
@@ -41,7 +43,7 @@ class Roots:
         try:
             keys: list[dict[str, Any]] = json.loads(jwks)["keys"]
             self._keys = {
-                int(jwk["kid"]): PublicKey.from_bytes(b64url_decode(jwk["x"]), Algorithm.Ed25519)
+                int(jwk["kid"]): _public_key(jwk["x"])
                 for jwk in keys
                 if jwk.get("kty") == "OKP" and jwk.get("crv") == "Ed25519"
             }
@@ -62,6 +64,10 @@ class Roots:
             return self._keys[root_key_id]  # type: ignore[index]
         except KeyError as error:
             raise Failure(f"the issuer has no root key {root_key_id}") from error
+
+
+def _public_key(x: str) -> PublicKey:
+    return PublicKey.from_bytes(b64url_decode(x), ED25519)  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ def delegate(roots: Roots, token: str, key: Key, to: dict[str, Any], terms: Term
 
 
 def _append(roots: Roots, token: str, key: Key, holder: Holder, terms: Terms) -> str:
-    block = BlockBuilder()
+    block = BlockBuilder("")
     block.add_fact(Fact("holder({alg}, {key})", {"alg": holder.alg, "key": holder.key}))
     # Each block ends once, and in this shape only (P-10).
     block.add_check(Check("check if time($t), $t < {until}", {"until": terms.until}))
@@ -108,7 +114,7 @@ def _append(roots: Roots, token: str, key: Key, holder: Holder, terms: Terms) ->
         block.add_fact(Fact("max_depth({depth})", {"depth": terms.max_depth}))
 
     parent = roots.parse(token)
-    signer = PrivateKey.from_bytes(key.seed(), Algorithm.Ed25519)
+    signer = PrivateKey.from_bytes(key.seed(), ED25519)  # type: ignore[call-arg]
     signed = parent.third_party_request().create_block(signer, block)
     child = parent.append_third_party(KeyPair.from_private_key(signer).public_key, signed)
     # `to_base64` pads, and the profile has one spelling: without.

@@ -7,7 +7,9 @@ value can change what the check says.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from biscuit_auth import Check
 
@@ -17,6 +19,7 @@ from .errors import Failure
 MAX_INTEGER = 2**53 - 1
 
 Value = bool | int | str
+T = TypeVar("T")
 
 
 def tool(server: str, tools: list[str]) -> Check:
@@ -57,7 +60,7 @@ def argument_equals(pointer: str, value: Value) -> Check:
     return Check(f"check if args($args), {get} === {{value}}", members | {"value": _value(value)})
 
 
-def argument_one_of(pointer: str, values: list[Value]) -> Check:
+def argument_one_of(pointer: str, values: Sequence[Value]) -> Check:
     """The argument is one of these values, which are of one type."""
     # Python thinks that True == 1, so a mixed list would lose members in the set.
     if len({type(value) for value in values}) > 1:
@@ -106,7 +109,7 @@ def _name(pattern: str, name: str) -> None:
         raise Failure(f"{name!r} is no name: {pattern}")
 
 
-def _set(values: list) -> set:
+def _set(values: Sequence[T]) -> set[T]:
     if not 1 <= len(values) <= 64:
         raise Failure("a list has 1 to 64 values")
     return set(values)

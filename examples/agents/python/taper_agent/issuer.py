@@ -20,7 +20,7 @@ def metadata(issuer: str) -> dict[str, Any]:
     parts = urlsplit(issuer)
     path = parts.path.rstrip("/")
     document = _get(f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{path}")
-    found = json.loads(document)
+    found: dict[str, Any] = json.loads(document)
     if found.get("issuer") != issuer:
         raise Failure(f"the metadata of {issuer} name another issuer: {found.get('issuer')!r}")
     return found
@@ -60,7 +60,8 @@ def exchange(
     given = json.loads(answer.body)
     if given.get("token_type") != "DPoP" or given.get("issued_token_type") != CAPABILITY:
         raise Failure("the issuer gave something else than a capability")
-    return given["access_token"]
+    capability: str = given["access_token"]
+    return capability
 
 
 def _get(url: str) -> bytes:

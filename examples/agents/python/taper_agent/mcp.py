@@ -52,7 +52,8 @@ def call_tool(url: str, token: str, key: Key, tool: str, arguments: dict[str, An
         if "error" in candidate:
             raise Refused(answer.status, json.dumps(candidate["error"], ensure_ascii=False))
         if "result" in candidate:
-            return candidate["result"]
+            result: dict[str, Any] = candidate["result"]
+            return result
     raise Failure("the server did not answer the request")
 
 

@@ -38,6 +38,7 @@ class Answer:
 def send(method: str, url: str, headers: dict[str, str], body: bytes | None = None) -> Answer:
     """One request: no redirect is followed, and plain HTTP is for this machine only."""
     parts = urlsplit(url)
+    connection: http.client.HTTPConnection
     if parts.scheme == "https":
         connection = http.client.HTTPSConnection(parts.netloc, timeout=TIMEOUT)
     elif parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost"):
