@@ -337,6 +337,7 @@ mod tests {
         check(Refusal::Host, 421, "", -32600).await;
         check(Refusal::Quota, 429, "", 4503).await;
         check(Refusal::Stale, 503, "", 4503).await;
+        check(Refusal::Uncounted, 503, "", 4503).await;
         check(denied(DenialKind::NoRight), 403, "scope=\"git:git_show\"", 0).await;
         check(denied(DenialKind::Expired), 401, "error=\"invalid_token\"", 0).await;
         check(denied(DenialKind::Caveat), 403, "", 4403).await;

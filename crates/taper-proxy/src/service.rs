@@ -13,7 +13,7 @@ use taper_service::edge::{BodyError, PeerAddr, read_body};
 use taper_service::pool::{CpuPool, PoolError};
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
-use taper_store::{Audit, CallCounters as _, EmbeddedStore, Outcome, Record, RecordKind};
+use taper_store::{Audit, EmbeddedStore, Outcome, Record, RecordKind};
 
 use crate::body::{Body, empty, full};
 use crate::error::{AnswerContext, respond};

@@ -42,7 +42,7 @@ impl CounterKey {
 }
 
 /// One call, reserved under its counters. It is given back when dropped, so neither an early return
-/// nor a panic can use up a call; [`crate::CallCounters::append_counted`] makes it count.
+/// nor a panic can use up a call; [`crate::Audit::append_counted`] makes it count.
 #[must_use = "a reservation that is dropped is given back"]
 pub struct Reservation {
     ledger: Arc<Ledger>,

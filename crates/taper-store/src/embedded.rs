@@ -271,14 +271,6 @@ impl Audit for EmbeddedStore {
         }
         self.write(record, None).await
     }
-}
-
-#[async_trait]
-impl CallCounters for EmbeddedStore {
-    fn reserve(&self, issuer: &str, keys: &[CounterKey]) -> Result<Reservation, StoreError> {
-        self.check()?;
-        self.ledger.reserve(issuer, keys, |name| self.state.calls(name))
-    }
 
     async fn append_counted(&self, mut record: Record, calls: Reservation) -> Result<Receipt, StoreError> {
         match &mut record.kind {
@@ -292,6 +284,13 @@ impl CallCounters for EmbeddedStore {
             _ => return Err(StoreError::NotCounted),
         }
         self.write(record, Some(calls)).await
+    }
+}
+
+impl CallCounters for EmbeddedStore {
+    fn reserve(&self, issuer: &str, keys: &[CounterKey]) -> Result<Reservation, StoreError> {
+        self.check()?;
+        self.ledger.reserve(issuer, keys, |name| self.state.calls(name))
     }
 }
 

@@ -86,21 +86,6 @@ pub trait Audit: Send + Sync {
     /// their own methods; otherwise the record was not acknowledged and what it describes must not
     /// happen (DESIGN G5).
     async fn append(&self, record: Record) -> Result<Receipt, StoreError>;
-}
-
-/// Calls under max-calls caveats (RULES 16).
-#[async_trait]
-pub trait CallCounters: Send + Sync {
-    /// Reserves one call under each of `keys`, or under none of them. The reservation tells how many
-    /// calls there are with this one, and is given back when it is dropped. Only the difference
-    /// between calls that were reserved at once can make a value too high, and it is never too low.
-    ///
-    /// It is synchronous: a short lock, and for a counter without calls under way a look-up in the
-    /// state, which may read the disk. Not for a runtime thread.
-    ///
-    /// # Errors
-    /// When the store has failed or the state cannot be read; nothing is reserved, the caller denies.
-    fn reserve(&self, issuer: &str, keys: &[CounterKey]) -> Result<Reservation, StoreError>;
 
     /// Appends the decision that allowed the reserved call, with its counters
     /// ([`crate::DecisionRecord::counted`] is filled in here). When it returns, both are durable. A
@@ -111,6 +96,20 @@ pub trait CallCounters: Send + Sync {
     /// [`StoreError::NotCounted`] for any other record; otherwise the record was not acknowledged and
     /// the call must not happen.
     async fn append_counted(&self, record: Record, calls: Reservation) -> Result<Receipt, StoreError>;
+}
+
+/// Calls under max-calls caveats (RULES 16).
+pub trait CallCounters: Send + Sync {
+    /// Reserves one call under each of `keys`, or under none of them. The reservation tells how many
+    /// calls there are with this one, and is given back when it is dropped. A value is never too low;
+    /// it is too high by the calls that are under way and will be given back.
+    ///
+    /// It is synchronous: a short lock, and for a counter without calls under way a look-up in the
+    /// state, which may read the disk. Not for a runtime thread.
+    ///
+    /// # Errors
+    /// When the store has failed or the state cannot be read; nothing is reserved, the caller denies.
+    fn reserve(&self, issuer: &str, keys: &[CounterKey]) -> Result<Reservation, StoreError>;
 }
 
 /// The answer for one proof.

@@ -2,7 +2,8 @@
 
 use http::Method;
 use taper_capability::{
-    ArgumentMatch, Caveat, Delegation, Grant, Narrowing, Party, ResourceMatch, Right, RootKey, Token,
+    ArgumentMatch, ArgumentValue, Caveat, Delegation, Grant, Narrowing, Party, ResourceMatch, Right, RootKey,
+    Token,
 };
 use taper_dpop::{Algorithm, PrivateKey};
 use taper_service::rng;
@@ -332,7 +333,7 @@ async fn rights_caveats_profile_and_policy() {
 fn argument(pointer: &str) -> Caveat {
     Caveat::Argument {
         pointer: pointer.into(),
-        matches: ArgumentMatch::Prefix("x".into()),
+        matches: ArgumentMatch::Equals(ArgumentValue::String("x".into())),
     }
 }
 

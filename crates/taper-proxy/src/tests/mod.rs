@@ -3,6 +3,7 @@
 
 mod answers;
 mod calls;
+mod counting;
 mod following;
 mod opening;
 mod programs;

@@ -1,7 +1,7 @@
 //! A proxy, its upstream, an issuer's root key and a holder.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -168,9 +168,23 @@ pub(super) fn config(setup: &Setup, root: &RootKey, upstream: SocketAddr, folder
 
 impl World {
     pub(super) async fn start(setup: Setup) -> Self {
-        let (shutdown, state) = (Shutdown::new(), tempfile::tempdir().unwrap());
-        let (upstream, upstream_addr) = Recorder::start(&shutdown).await;
         let root = RootKey::generate(7, &mut rng::os());
+        let holder = PrivateKey::generate(Algorithm::EdDsa, &mut rng::os());
+        Self::start_in(setup, tempfile::tempdir().unwrap(), root, holder).await
+    }
+
+    /// Ends the proxy, and starts another over the same state after `change`. The upstream is new.
+    pub(super) async fn restarted_after(self, setup: Setup, change: impl FnOnce()) -> Self {
+        drop((self.client, self.shared));
+        self.shutdown.trigger();
+        self.shutdown.drain(Duration::from_secs(30)).await.unwrap();
+        change();
+        Self::start_in(setup, self.state, self.root, self.holder).await
+    }
+
+    async fn start_in(setup: Setup, state: tempfile::TempDir, root: RootKey, holder: PrivateKey) -> Self {
+        let shutdown = Shutdown::new();
+        let (upstream, upstream_addr) = Recorder::start(&shutdown).await;
         let config = config(&setup, &root, upstream_addr, state.path());
         let clock = ManualClock::shared(NOW);
         let proxy = Proxy::open(&config, state.path(), Arc::clone(&clock) as _).unwrap();
@@ -182,7 +196,7 @@ impl World {
             addr,
             clock,
             root,
-            holder: PrivateKey::generate(Algorithm::EdDsa, &mut rng::os()),
+            holder,
             upstream,
             shared,
             shutdown,
@@ -255,14 +269,16 @@ impl World {
 
     /// The decisions in the journal: (outcome, rule).
     pub(super) async fn decisions(&self) -> Vec<(String, String)> {
-        let dir = self.state.path().join("state");
         let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
-        taper_store::read_records(&dir)
-            .unwrap()
-            .map(|record| serde_json::to_value(record.unwrap().record).unwrap())
-            .filter(|record| record["kind"] == "decision")
-            .map(|record| (text(&record, "outcome"), text(&record, "rule")))
+        decided(&self.state_folder())
+            .iter()
+            .map(|record| (text(record, "outcome"), text(record, "rule")))
             .collect()
+    }
+
+    /// The folder of the journal.
+    pub(super) fn state_folder(&self) -> PathBuf {
+        self.state.path().join("state")
     }
 
     pub(super) fn revoke(&self, seq: u64, what: RevocationKey) {
@@ -287,6 +303,15 @@ impl World {
         self.shutdown.trigger();
         self.shutdown.drain(Duration::from_secs(30)).await.unwrap();
     }
+}
+
+/// The decisions in a journal, as JSON.
+pub(super) fn decided(dir: &Path) -> Vec<Value> {
+    taper_store::read_records(dir)
+        .unwrap()
+        .map(|record| serde_json::to_value(record.unwrap().record).unwrap())
+        .filter(|record| record["kind"] == "decision")
+        .collect()
 }
 
 pub(super) fn tool_call(tool: &str, arguments: &str) -> String {
