@@ -21,6 +21,7 @@ mod caveat_check;
 mod caveat_read;
 mod chain;
 mod delegate;
+mod effective;
 mod error;
 pub mod forgery;
 mod functions;
@@ -42,6 +43,10 @@ pub use admission::AdmittedCheck;
 pub use caveat::{ArgumentMatch, ArgumentValue, Caveat, ResourceMatch};
 pub use chain::{Counter, Link, LinkKind, VerifiedChain};
 pub use delegate::{Delegation, Narrowing};
+pub use effective::{
+    Effective, EffectiveArgument, EffectiveCalls, EffectiveHours, EffectiveResource, EffectiveServer,
+    EffectiveTools, Review,
+};
 pub use error::Error;
 pub use grant::{Grant, Party, Right};
 pub use issue::{RootKey, issue};

@@ -151,6 +151,12 @@ impl UnverifiedToken {
         &self.authority.audiences
     }
 
+    /// The claims of the subject that it says it has.
+    #[must_use]
+    pub fn claims(&self) -> &[(String, String)] {
+        &self.authority.claims
+    }
+
     /// When it says it was issued, in seconds since the Unix epoch.
     #[must_use]
     pub fn issued_at(&self) -> i64 {
