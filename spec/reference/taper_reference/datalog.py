@@ -24,10 +24,10 @@ UNARY = {0: "!", 1: "parens", 2: "length", 3: "type", 4: "extern"}
 BINARY = dict(
     enumerate(
         "< > <= >= === contains starts_with ends_with matches + - * / && || intersection union & | ^ !== == != "
-        "lazy&& lazy|| all any get extern".split()
+        "lazy&& lazy|| all any get extern try_or".split()
     )
 )
-_NEEDS_6 = {"==", "!=", "type", "lazy&&", "lazy||", "all", "any", "extern"}
+_NEEDS_6 = {"==", "!=", "type", "lazy&&", "lazy||", "all", "any", "extern", "try_or"}
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,11 @@ class Check:
 
 @dataclass(frozen=True)
 class Block:
-    """What a payload says; `symbols` is how many it brings."""
+    """What a payload says."""
 
     version: int
     facts: tuple[Predicate, ...]
     checks: tuple[Check, ...]
-    symbols: int
 
 
 def read_block(message: Message, lowest_version: int) -> Block:
@@ -85,11 +84,13 @@ def read_block(message: Message, lowest_version: int) -> Block:
     require("context" not in message, "P-07")
     version = message.get("version", 0)
     require(lowest_version <= version <= 6, "P-08")
-    reader = _Reader(message["symbols"])
+    symbols = message["symbols"]
+    require(not set(symbols).intersection(DEFAULT_SYMBOLS), "P-08")
+    reader = _Reader(symbols)
     facts = tuple(reader.predicate(fact["predicate"]) for fact in message["facts"])
     checks = tuple(reader.check(check) for check in message["checks"])
     require(version >= reader.needs, "P-08")
-    return Block(version, facts, checks, len(message["symbols"]))
+    return Block(version, facts, checks)
 
 
 class _Reader:

@@ -4,7 +4,7 @@ import datetime
 import re
 from dataclasses import dataclass
 
-from .block import Authority
+from .block import Authority, servers
 from .datalog import Check, Predicate, Value
 from .evaluate import EvaluationError, passes
 from .refusal import Refused, require
@@ -63,18 +63,32 @@ def decide(
 
 
 def _has_right(authority: Authority, access: Access) -> bool:
-    """R-21."""
+    """R-21: for the tool, the resource or the prompt that the access names; some right of the server where its kind
+    names none; for plumbing nothing."""
     server = access.server
-    if access.tool is not None and access.kind in ("tool_call", "list_entry"):
+    if access.kind == "plumbing":
+        return True
+    if access.kind in ("task", "logging_level"):
+        return server in servers(authority)
+    if access.tool is not None and access.kind in WORDS["tool"].kinds:
         pairs = authority.values("right")
         return (server, access.tool) in pairs or (server,) in authority.values("right_any_tool")
-    if access.uri is not None and access.kind in ("resource_read", "completion", "list_entry"):
-        return any(s == server and access.uri.startswith(prefix) for s, prefix in authority.values("right_resource"))
-    if access.prompt is not None and access.kind in ("prompt_get", "completion", "list_entry"):
+    if access.uri is not None and access.kind in WORDS["uri"].kinds:
+        prefixes = [prefix for of, prefix in authority.values("right_resource") if of == server]
+        return any(_is_below(access.uri, prefix) for prefix in prefixes)
+    if access.prompt is not None and access.kind in WORDS["prompt"].kinds:
         return (server, access.prompt) in authority.values("right_prompt")
-    # What names neither a tool, a resource nor a prompt needs some right on the server.
-    names = ("right", "right_any_tool", "right_resource", "right_prompt")
-    return any(fact[0] == server for name in names for fact in authority.values(name))
+    return False
+
+
+def _is_below(uri: str, prefix: str) -> bool:
+    """Whether a canonical URI is the one named, or below it when that ends with `/`."""
+    if re.search(r"[\x00-\x20\x7f\\%]", uri):
+        return False
+    segments = uri.partition("://")[2].removeprefix("/").split("/")
+    if any(segment in ("", ".", "..") for segment in segments[:-1]) or segments[-1] in (".", ".."):
+        return False
+    return uri == prefix or (prefix.endswith("/") and uri.startswith(prefix))
 
 
 def _request_facts(access: Access, arguments: Value, body_bound: bool, now: int) -> list[Predicate]:
@@ -111,11 +125,17 @@ def _is_skipped(check: Check, kind: str) -> bool:
 
 def _run_checks(checks: list[Check], facts: list[Predicate]) -> None:
     """R-22 and R-25: an error in any check denies whatever the others say, so all of them run first."""
+    results = [_run(check, facts) for check in checks]
+    require(None not in results, "R-25")
+    require(False not in results, "R-22")
+
+
+def _run(check: Check, facts: list[Predicate]) -> bool | None:
+    """Whether the check passes, None for an error."""
     try:
-        results = [passes(check, facts) for check in checks]
-    except EvaluationError as error:
-        raise Refused("R-25") from error
-    require(all(results), "R-22")
+        return passes(check, facts)
+    except EvaluationError:
+        return None
 
 
 def _statements(policy: str) -> list[tuple[str, str]]:

@@ -241,7 +241,7 @@ def _of_string(parse: Callable[[str], T | None]) -> Callable[[Value], T | None]:
 def _of_strings(parse: Callable[[str], T | None]) -> Callable[[Value], list[T] | None]:
     def prepare(literal: Value) -> list[T] | None:
         kind, members = literal
-        if kind != "set" or any(member[0] != "string" for member in members):
+        if kind != "set" or not members or any(member[0] != "string" for member in members):
             return None
         parsed = [parse(content) for _, content in members]
         return None if None in parsed else [entry for entry in parsed if entry is not None]

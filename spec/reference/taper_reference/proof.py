@@ -148,4 +148,4 @@ def _is_fresh(nonce: str, key: bytes, now: int) -> bool:
     if data is None or len(data) != 24:
         return False
     mac = hmac.new(key, b"taper nonce v1" + data[:8], hashlib.sha256).digest()[:16]
-    return hmac.compare_digest(mac, data[8:]) and now - int.from_bytes(data[:8], "big") <= _MAX_NONCE_AGE
+    return hmac.compare_digest(mac, data[8:]) and 0 <= now - int.from_bytes(data[:8], "big") <= _MAX_NONCE_AGE

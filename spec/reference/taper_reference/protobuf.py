@@ -1,8 +1,8 @@
 """Reads and writes the protobuf messages of Biscuit's `schema.proto`.
 
-The reader takes what any protobuf reader takes; `decode_exactly` (P-02) then writes the message again, fields in the
-order of their numbers, each once, varints as short as they can be, and compares. What differs had a second spelling:
-an unknown field, a field twice, two members of a `oneof`, a missing required field, a padded varint, a packed list.
+P-02: the reader refuses an unknown field, a field twice, two members of a `oneof`, a missing required field and a
+packed list; `decode_exactly` then writes the message again, fields in the order of their numbers, varints as short as
+they can be, and compares, so that no other spelling is left.
 """
 
 from dataclasses import dataclass, field

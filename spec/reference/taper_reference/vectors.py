@@ -7,7 +7,7 @@ from typing import Any
 
 from .decide import Access
 from .proof import NonceKey, Request
-from .refusal import Refused
+from .refusal import Refused, without
 from .signatures import Root
 from .text import decode_base64url
 from .verify import Presentation, verify
@@ -35,10 +35,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Vector:
-    """One file."""
+    """One file; `otherwise` is its member `without`."""
 
     presentation: Presentation
     verdict: Verdict
+    otherwise: str | None
 
 
 def read_vector(path: Path) -> Vector:
@@ -49,6 +50,8 @@ def read_vector(path: Path) -> Vector:
     verdict = Verdict(vector["expected"], vector["rule"])
     if (verdict.expected, verdict.rule is None) not in (("accepted", True), ("refused", False)):
         raise ValueError("`rule` stands with `refused`, and only there")
+    if (vector["without"] is None) != (verdict.rule is None):
+        raise ValueError("`without` stands with `refused`, and only there")
     presentation = Presentation(
         time=vector["time"],
         roots=[_root(root) for root in vector["roots"]],
@@ -58,7 +61,7 @@ def read_vector(path: Path) -> Vector:
         access=_access(vector["access"]),
         policies=vector["policy"],
     )
-    return Vector(presentation, verdict)
+    return Vector(presentation, verdict, vector["without"])
 
 
 def judge(presentation: Presentation) -> Verdict:
@@ -68,6 +71,15 @@ def judge(presentation: Presentation) -> Verdict:
     except Refused as refusal:
         return Verdict("refused", refusal.rule)
     return Verdict("accepted", None)
+
+
+def judge_without(rule: str, presentation: Presentation) -> Verdict | None:
+    """What this verifier says when it leaves out one rule, None when it cannot go on without it."""
+    with without(rule):
+        try:
+            return judge(presentation)
+        except Exception:  # noqa: BLE001  what comes after a rule may rely on it in any way
+            return None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
