@@ -12,6 +12,7 @@
 mod digest;
 mod encoding;
 mod error;
+pub mod json;
 mod key;
 mod nonce;
 mod proof;

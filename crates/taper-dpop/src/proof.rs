@@ -1,5 +1,6 @@
 //! DPoP proofs (RFC 9449 sections 4.2 and 4.3), with `content_digest` over the body.
 
+use crate::json;
 use crate::key::position;
 use crate::rule::r;
 use crate::{
@@ -178,8 +179,6 @@ impl<'a> Proof<'a> {
             typ: Option<String>,
             alg: Option<String>,
             jwk: Option<Jwk>,
-            #[serde(default)]
-            crit: Option<serde::de::IgnoredAny>,
         }
         let form = || Error::Form { max: MAX_PROOF_BYTES };
         if !r::FORM.holds(header.len() <= MAX_PROOF_BYTES) {
@@ -195,11 +194,10 @@ impl<'a> Proof<'a> {
             base64url_decode(claims).map_err(|_| form())?,
             base64url_decode(signature).map_err(|_| form())?,
         ];
-        let head: Header = serde_json::from_slice(&head).map_err(|e| Error::Json {
-            part: "header",
-            reason: position(&e),
-        })?;
-        if !r::TYP.holds(head.typ.as_deref() == Some("dpop+jwt") && head.crit.is_none()) {
+        let (head, claims) = (object(&head, "header")?, object(&claims, "claims")?);
+        let crit = head.get("crit").is_some();
+        let head: Header = typed(head, "header")?;
+        if !r::TYP.holds(head.typ.as_deref() == Some("dpop+jwt") && !crit) {
             return Err(Error::Typ);
         }
         let key = match head.jwk {
@@ -213,10 +211,7 @@ impl<'a> Proof<'a> {
         if !r::ALG.holds(alg == Some(key.algorithm())) {
             return Err(Error::Alg);
         }
-        let claims: ProofClaims = serde_json::from_slice(&claims).map_err(|e| Error::Json {
-            part: "claims",
-            reason: position(&e),
-        })?;
+        let claims: ProofClaims = typed(claims, "claims")?;
         if !r::JTI.holds(!claims.jti.is_empty() && claims.jti.len() <= MAX_JTI_BYTES) {
             return Err(Error::Jti);
         }
@@ -357,6 +352,23 @@ impl VerifiedProof {
     }
 }
 
+/// The strict JSON of a segment (R-01).
+fn object(bytes: &[u8], part: &'static str) -> Result<serde_json::Value, Error> {
+    let reason = match json::parse(bytes) {
+        Ok(value) if value.is_object() => return Ok(value),
+        Ok(_) => "not an object".to_owned(),
+        Err(error) => position(&error),
+    };
+    Err(Error::Json { part, reason })
+}
+
+fn typed<T: serde::de::DeserializeOwned>(value: serde_json::Value, part: &'static str) -> Result<T, Error> {
+    serde_json::from_value(value).map_err(|_| Error::Json {
+        part,
+        reason: "a member is missing or of the wrong type".to_owned(),
+    })
+}
+
 /// A URL as `htu` is compared (RFC 9449 section 4.3, RFC 3986 sections 6.2.2 and 6.2.3): without
 /// query and fragment, scheme and host in lower case, no default port, at least the path `/`.
 #[must_use]
@@ -474,6 +486,7 @@ mod tests {
         check(with("typ", "jwt".into()), Some("R-02"));
         check(with("typ", serde_json::Value::Null), Some("R-02"));
         check(with("crit", serde_json::json!(["b64"])), Some("R-02"));
+        check(with("crit", serde_json::Value::Null), Some("R-02"));
         check(with("alg", "ES256".into()), Some("R-03"));
         check(with("alg", "none".into()), Some("R-03"));
         check(with("alg", "HS256".into()), Some("R-03"));
@@ -528,15 +541,18 @@ mod tests {
         ] {
             assert!(Proof::parse(bad).is_err(), "{bad}");
         }
-        let twice = format!(
-            "{}.{}.AA",
-            base64url_encode(br#"{"typ":"dpop+jwt","typ":"dpop+jwt"}"#),
-            "e30"
-        );
-        assert_eq!(
-            Proof::parse(&twice).err().map(|e| e.rule().as_str()),
-            Some("R-01")
-        );
+        for twice in [
+            r#"{"typ":"dpop+jwt","typ":"dpop+jwt"}"#,
+            r#"{"typ":"dpop+jwt","other":1,"other":1}"#,
+            r#"{"typ":"dpop+jwt","jwk":{"kid":1,"kid":1}}"#,
+        ] {
+            let text = format!("{}.e30.AA", base64url_encode(twice.as_bytes()));
+            assert_eq!(
+                Proof::parse(&text).err().map(|e| e.rule().as_str()),
+                Some("R-01"),
+                "{twice}"
+            );
+        }
     }
 
     #[test]

@@ -1,17 +1,15 @@
 //! Strict JSON: what two parsers could read differently is refused.
 //!
 //! Duplicate member names (after unescaping), depth beyond [`MAX_DEPTH`], NUL in a string, trailing bytes,
-//! a byte order mark and lone surrogates are errors. The size is checked before the parser sees a byte.
+//! a byte order mark and lone surrogates are errors. The size is checked before the parser sees a byte. The
+//! parser is the one that reads proofs, [`taper_dpop::json`].
 
-use std::fmt;
-
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 use crate::error::WireError;
 
-/// How deep arrays and objects may nest.
-pub const MAX_DEPTH: usize = 16;
+pub use taper_dpop::json::MAX_DEPTH;
 
 /// Parses one JSON value of at most `max_bytes` bytes.
 ///
@@ -21,12 +19,7 @@ pub fn parse(bytes: &[u8], max_bytes: usize) -> Result<Value, WireError> {
     if bytes.len() > max_bytes {
         return Err(WireError::TooLarge { limit: max_bytes });
     }
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let value = Strict { depth: 0 }
-        .deserialize(&mut deserializer)
-        .map_err(not_json)?;
-    deserializer.end().map_err(not_json)?;
-    Ok(value)
+    taper_dpop::json::parse(bytes).map_err(not_json)
 }
 
 /// Parses one JSON object of at most `max_bytes` bytes.
@@ -50,91 +43,6 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8], max_bytes: usize) -> Result<T, Wi
 
 fn not_json(error: serde_json::Error) -> WireError {
     WireError::Json(error.to_string())
-}
-
-#[derive(Clone, Copy)]
-struct Strict {
-    depth: usize,
-}
-
-impl Strict {
-    fn deeper<E: serde::de::Error>(self) -> Result<Self, E> {
-        if self.depth >= MAX_DEPTH {
-            return Err(E::custom("nested too deep"));
-        }
-        Ok(Self {
-            depth: self.depth + 1,
-        })
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Strict {
-    type Value = Value;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Strict {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a json value")
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value)
-            .map(Value::Number)
-            .ok_or_else(|| E::custom("number out of range"))
-    }
-
-    fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Value, E> {
-        if value.contains('\0') {
-            return Err(E::custom("nul in a string"));
-        }
-        Ok(Value::String(value.to_owned()))
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let inner = self.deeper()?;
-        let mut items = Vec::new();
-        while let Some(item) = access.next_element_seed(inner)? {
-            items.push(item);
-        }
-        Ok(Value::Array(items))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
-        let inner = self.deeper()?;
-        let mut members = Map::new();
-        while let Some(name) = access.next_key::<String>()? {
-            if name.contains('\0') {
-                return Err(A::Error::custom("nul in a member name"));
-            }
-            let value = access.next_value_seed(inner)?;
-            if members.insert(name, value).is_some() {
-                return Err(A::Error::custom("duplicate member"));
-            }
-        }
-        Ok(Value::Object(members))
-    }
 }
 
 #[cfg(test)]
