@@ -34,7 +34,7 @@ def _bindings(query: Query, facts: list[Predicate]) -> Iterator[Binding]:
     candidates = [[fact for fact in facts if fact.name == predicate.name] for predicate in query.body]
     for chosen in product(*candidates):
         binding: Binding = {}
-        if all(_unify(predicate, fact, binding) for predicate, fact in zip(query.body, chosen)):
+        if all(_unify(predicate, fact, binding) for predicate, fact in zip(query.body, chosen, strict=True)):
             yield binding
 
 

@@ -52,7 +52,8 @@ def decode(text: str) -> Token:
         require("externalSignature" in block and block.get("version", 0) == 1, "D-01")
     authority = read_authority(read_block(payloads[0], 3))
     later = tuple(
-        Later(_external_key(block), read_later(read_block(payload, 5))) for block, payload in zip(signed[1:], payloads[1:])
+        Later(_external_key(block), read_later(read_block(payload, 5)))
+        for block, payload in zip(signed[1:], payloads[1:], strict=True)
     )
     return Token(data, message.get("rootKeyId"), authority, later)
 

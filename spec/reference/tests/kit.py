@@ -55,7 +55,8 @@ def hand_on(token: Biscuit, signer: Ed25519PrivateKey, source: str) -> Biscuit:
 
 
 def _biscuit_key(key: Ed25519PrivateKey) -> PrivateKey:
-    return PrivateKey.from_bytes(key.private_bytes_raw(), Algorithm.Ed25519)
+    # The library's type stubs do not know of algorithms yet.
+    return PrivateKey.from_bytes(key.private_bytes_raw(), Algorithm.Ed25519)  # type: ignore[call-arg, attr-defined]
 
 
 @dataclass
