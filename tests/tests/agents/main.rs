@@ -11,6 +11,7 @@
 mod caveats;
 mod language;
 mod nonsense;
+mod readme;
 mod strict;
 
 use std::path::Path;
