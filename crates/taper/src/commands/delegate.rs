@@ -3,18 +3,19 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use taper_capability::{Delegation, UnverifiedToken};
+use taper_capability::{Delegation, Effective, UnverifiedToken};
 use taper_dpop::PublicKey;
 use taper_service::clock::rfc3339;
 use taper_service::rng;
 
 use super::read_key;
-use super::restrictions::{Expiry, Restrictions};
+use super::restrictions::{EXAMPLES, Expiry, Restrictions, Reviewed};
 use crate::context::Context;
 use crate::failure::Failure;
 
 /// The arguments of `taper delegate`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 #[command(group = clap::ArgGroup::new("end").required(true).args(["until", "lifetime"]))]
 pub(crate) struct Args {
     /// A file with the capability, or `-`.
@@ -44,8 +45,16 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         .expiry
         .until(context.now())?
         .ok_or_else(|| Failure::usage("`--until` or `--for` is needed"))?;
+    let parent = UnverifiedToken::decode(token.as_str())?;
+    let reviewed = Reviewed::new(
+        Effective::of_unverified(&parent).handed_on(),
+        args.restrictions.caveats(&mut rng::os())?,
+        Some(until),
+        args.restrictions.max_depth,
+    );
+    reviewed.judge(&args.restrictions, context)?;
     let mut delegation = Delegation::to(child.clone()).until(until);
-    for caveat in args.restrictions.caveats()? {
+    for caveat in reviewed.caveats.iter().cloned() {
         delegation = delegation.only(caveat);
     }
     if let Some(depth) = args.restrictions.max_depth {
@@ -61,7 +70,11 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         child.thumbprint(),
         rfc3339(expires_at)
     ));
-    let json = json!({"holder": child.thumbprint().to_string(), "expires_at": expires_at});
+    let json = json!({
+        "holder": child.thumbprint().to_string(),
+        "expires_at": expires_at,
+        "warnings": reviewed.to_json(),
+    });
     context.deliver(&delegated, &args.out, json)
 }
 

@@ -3,17 +3,18 @@
 use std::path::PathBuf;
 
 use serde_json::json;
-use taper_capability::{Narrowing, UnverifiedToken};
+use taper_capability::{Effective, Narrowing, UnverifiedToken};
 use taper_service::clock::rfc3339;
 use taper_service::rng;
 
 use super::read_key;
-use super::restrictions::{Expiry, Restrictions};
+use super::restrictions::{EXAMPLES, Expiry, Restrictions, Reviewed};
 use crate::context::Context;
 use crate::failure::Failure;
 
 /// The arguments of `taper narrow`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// A file with the capability, or `-`.
     #[arg(value_name = "TOKEN-FILE", default_value = "-")]
@@ -34,11 +35,19 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let key = read_key(&args.key)?;
     let token = context.read_token(&args.token)?;
+    let until = args.expiry.until(context.now())?;
+    let reviewed = Reviewed::new(
+        Effective::of_unverified(&UnverifiedToken::decode(token.as_str())?),
+        args.restrictions.caveats(&mut rng::os())?,
+        until,
+        args.restrictions.max_depth,
+    );
+    reviewed.judge(&args.restrictions, context)?;
     let mut narrowing = Narrowing::new();
-    if let Some(until) = args.expiry.until(context.now())? {
+    if let Some(until) = until {
         narrowing = narrowing.until(until);
     }
-    for caveat in args.restrictions.caveats()? {
+    for caveat in reviewed.caveats.iter().cloned() {
         narrowing = narrowing.only(caveat);
     }
     if let Some(depth) = args.restrictions.max_depth {
@@ -50,6 +59,10 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let narrowed = narrowing.sign(&token, &key, &mut rng::os())?;
     let expires_at = UnverifiedToken::decode(narrowed.as_str())?.expires_at();
     context.talk(format_args!("narrowed, until {}", rfc3339(expires_at)));
-    let json = json!({"holder": key.public().thumbprint().to_string(), "expires_at": expires_at});
+    let json = json!({
+        "holder": key.public().thumbprint().to_string(),
+        "expires_at": expires_at,
+        "warnings": reviewed.to_json(),
+    });
     context.deliver(&narrowed, &args.out, json)
 }

@@ -1,42 +1,80 @@
-//! The restrictions that `narrow` and `delegate` share, from words to caveats.
+//! The restrictions that `narrow` and `delegate` share, from words to caveats, and what they would do.
+
+mod arguments;
+mod hours;
+mod reviewed;
+
+pub(crate) use reviewed::Reviewed;
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
-use taper_capability::{ArgumentMatch, ArgumentValue, Caveat, ResourceMatch};
+use rand_core::RngCore;
+use taper_capability::{Caveat, ResourceMatch};
+use taper_dpop::base64url_encode;
 use taper_oauth::{Scope, ScopeTool};
 use taper_service::clock::{parse_duration, parse_rfc3339};
 
 use crate::failure::Failure;
 
+/// What the help of both commands ends with.
+pub(crate) const EXAMPLES: &str = "\
+Everything said holds at once. The same option again gives alternatives, where that can be said:
+  --tool git:git_log --tool git:git_show      either tool
+  --repo 'acme/*' --arg-range max_count=1..10 a repository of acme, and a count from 1 to 10
+  --arg 'branch=feature-*'                    an argument that starts so
+  --arg-path file=/srv/data                   a path within /srv/data
+  --arg-url url=https://api.example.com       a URL at that host
+  --hours '09:00-17:30 +02:00 mon-fri'        at those hours (Z if no offset is said)
+  --caveat '{\"max_calls\":{\"counter\":\"c1\",\"calls\":5}}'  any caveat as JSON, as `inspect` shows it";
+
 /// What the next block restricts. Everything said holds at once.
 #[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Restrictions")]
 pub(crate) struct Restrictions {
-    /// Only this tool, as `server:tool`; may repeat for tools of the same server.
+    /// Only this tool, `server:*` for all of one server.
     #[arg(long, value_name = "SERVER:TOOL")]
     tool: Vec<Scope>,
-    /// Only this server; may repeat.
+    /// Only this server.
     #[arg(long, value_name = "SERVER")]
     server: Vec<String>,
-    /// Only this repository, `owner/name`, or `owner/*` for all below; may repeat. Short for
-    /// `--resource repo=…`.
+    /// Only messages of this method, such as `tools/call`.
+    #[arg(long, value_name = "METHOD")]
+    method: Vec<String>,
+    /// Only at this resource URI of a server.
+    #[arg(long, value_name = "URI")]
+    audience: Vec<String>,
+    /// Only this repository, `owner/*` for all below; short for `--resource repo=…`.
     #[arg(long, value_name = "REPO")]
     repo: Vec<String>,
-    /// Only this resource, `kind=value`, or `kind=prefix/*`; may repeat.
+    /// Only this resource, `kind=prefix/*` for all below.
     #[arg(long, value_name = "KIND=VALUE")]
     resource: Vec<String>,
-    /// Only calls whose argument is this, `/pointer=value` or `name=value`, `name=prefix*`; may repeat.
-    #[arg(long, value_name = "POINTER=VALUE")]
-    arg: Vec<String>,
+    #[command(flatten)]
+    arguments: arguments::Arguments,
+    /// Only calls from this address or network, `10.0.0.0/8`.
+    #[arg(long, value_name = "NETWORK")]
+    from: Vec<String>,
+    /// Only at these hours: `09:00-17:30 [OFFSET] [DAYS]`.
+    #[arg(long, value_name = "HOURS", value_parser = hours::parse)]
+    hours: Option<Caveat>,
     /// Not before this time (RFC 3339).
     #[arg(long, value_name = "TIME", value_parser = time)]
     not_before: Option<i64>,
+    /// At most so many calls, of all who hold this or what is made from it.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..))]
+    max_calls: Option<i64>,
+    /// Any caveat in its JSON form.
+    #[arg(long, value_name = "JSON", value_parser = caveat)]
+    caveat: Vec<Caveat>,
     /// At most so many hand-overs, counted from the issuer.
     #[arg(long, value_name = "N")]
     pub(crate) max_depth: Option<u32>,
     /// A word to whoever reads the chain.
     #[arg(long, value_name = "TEXT")]
     pub(crate) note: Option<String>,
+    /// Refuse to sign a restriction that changes nothing or allows nothing.
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 /// When the next block ends.
@@ -66,15 +104,20 @@ impl Expiry {
 }
 
 impl Restrictions {
-    /// One caveat for each kind of restriction.
-    pub(crate) fn caveats(&self) -> Result<Vec<Caveat>, Failure> {
+    /// One caveat for each kind of restriction. A counter of calls gets a name of its own from `rng`.
+    pub(crate) fn caveats(&self, rng: &mut impl RngCore) -> Result<Vec<Caveat>, Failure> {
         let mut caveats = Vec::new();
         caveats.extend(tools(&self.tool)?);
-        if !self.server.is_empty() {
-            caveats.push(Caveat::Server {
-                servers: self.server.clone(),
-            });
-        }
+        let mut list = |values: &[String], caveat: fn(Vec<String>) -> Caveat| {
+            if !values.is_empty() {
+                caveats.push(caveat(values.to_vec()));
+            }
+        };
+        list(&self.server, |servers| Caveat::Server { servers });
+        list(&self.method, |methods| Caveat::Method { methods });
+        list(&self.audience, |audiences| Caveat::Audience { audiences });
+        let networks: Vec<_> = self.from.iter().map(|text| network(text)).collect();
+        list(&networks, |networks| Caveat::ClientAddress { networks });
         let repos = self
             .repo
             .iter()
@@ -88,39 +131,36 @@ impl Restrictions {
             };
             caveats.push(Caveat::Resource { kind, matches });
         }
-        for (name, values) in grouped(self.arg.iter().map(|text| split("arg", text)))? {
-            let matches = match (prefix_or_all(&values)?, values.as_slice()) {
-                (Some(prefix), _) => ArgumentMatch::Prefix(prefix.to_owned()),
-                (None, [value]) => ArgumentMatch::Equals(argument_value(value)?),
-                (None, values) => ArgumentMatch::OneOf(
-                    values
-                        .iter()
-                        .map(|v| argument_value(v))
-                        .collect::<Result<_, _>>()?,
-                ),
-            };
-            let pointer = pointer(&name);
-            caveats.push(Caveat::Argument { pointer, matches });
-        }
+        caveats.extend(self.arguments.caveats()?);
+        caveats.extend(self.hours.clone());
         caveats.extend(self.not_before.map(Caveat::NotBefore));
+        caveats.extend(self.max_calls.map(|calls| {
+            // 64 bits: no two caveats of one chain share a counter by chance.
+            let mut name = [0; 8];
+            rng.fill_bytes(&mut name);
+            Caveat::MaxCalls {
+                counter: base64url_encode(&name),
+                calls,
+            }
+        }));
+        caveats.extend(self.caveat.iter().cloned());
         Ok(caveats)
     }
 }
 
-/// Reads what a person types for a value: a boolean or an integer where it looks like one, JSON text
-/// where it is quoted, else the text itself.
-fn argument_value(text: &str) -> Result<ArgumentValue, Failure> {
-    Ok(match serde_json::from_str::<Value>(text) {
-        Ok(Value::Bool(value)) => ArgumentValue::Bool(value),
-        Ok(Value::String(value)) => ArgumentValue::String(value),
-        // A text would never equal the number that was meant.
-        Ok(Value::Number(number)) => ArgumentValue::Integer(number.as_i64().ok_or_else(|| {
-            Failure::usage(format!(
-                "`{text}` is no integer that a caveat can hold; quote it for a text"
-            ))
-        })?),
-        _ => ArgumentValue::String(text.to_owned()),
-    })
+/// A bare address is the network of that address alone.
+fn network(text: &str) -> String {
+    match text.parse::<std::net::IpAddr>() {
+        Ok(std::net::IpAddr::V4(_)) => format!("{text}/32"),
+        Ok(std::net::IpAddr::V6(_)) => format!("{text}/128"),
+        Err(_) => text.to_owned(),
+    }
+}
+
+/// Reads a caveat's JSON form on the command line.
+fn caveat(text: &str) -> Result<Caveat, String> {
+    serde_json::from_str(text)
+        .map_err(|e| format!("no caveat such as `{{\"server\":{{\"servers\":[\"git\"]}}}}`: {e}"))
 }
 
 /// Two tool caveats of different servers would allow nothing at all.
@@ -183,15 +223,6 @@ fn prefix_or_all(values: &[String]) -> Result<Option<&str>, Failure> {
     }
 }
 
-/// A plain name is a member of the arguments (RFC 6901 section 3 escapes its `~` and `/`).
-fn pointer(name: &str) -> String {
-    if name.starts_with('/') {
-        name.to_owned()
-    } else {
-        format!("/{}", name.replace('~', "~0").replace('/', "~1"))
-    }
-}
-
 /// Reads a time on the command line.
 fn time(text: &str) -> Result<i64, String> {
     parse_rfc3339(text).ok_or_else(|| "not a time such as `2030-01-31T09:30:00Z`".to_owned())
@@ -203,11 +234,12 @@ pub(crate) fn duration(text: &str) -> Result<u64, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::failure::Kind;
+    use taper_capability::{ArgumentMatch, ArgumentValue};
 
-    fn read(words: &[&str]) -> Result<Vec<Caveat>, Kind> {
+    pub(super) fn read(words: &[&str]) -> Result<Vec<Caveat>, Kind> {
         #[derive(clap::Parser)]
         struct Line {
             #[command(flatten)]
@@ -215,7 +247,9 @@ mod tests {
         }
         let line = std::iter::once("x").chain(words.iter().copied());
         let line = <Line as clap::Parser>::try_parse_from(line).map_err(|_| Kind::Usage)?;
-        line.restrictions.caveats().map_err(|e| e.kind())
+        line.restrictions
+            .caveats(&mut taper_service::rng::os())
+            .map_err(|e| e.kind())
     }
 
     #[test]
@@ -295,6 +329,49 @@ mod tests {
             Ok(vec![Caveat::NotBefore(10)]),
         );
         check(&["--not-before", "tomorrow"], Err(Kind::Usage));
+        check(
+            &["--method", "tools/call", "--audience", "https://a.example/mcp"],
+            Ok(vec![
+                Caveat::Method {
+                    methods: vec![text("tools/call")],
+                },
+                Caveat::Audience {
+                    audiences: vec![text("https://a.example/mcp")],
+                },
+            ]),
+        );
+        check(
+            &[
+                "--from",
+                "10.0.0.0/8",
+                "--from",
+                "192.0.2.7",
+                "--from",
+                "2001:db8::1",
+            ],
+            Ok(vec![Caveat::ClientAddress {
+                networks: vec![text("10.0.0.0/8"), text("192.0.2.7/32"), text("2001:db8::1/128")],
+            }]),
+        );
+        check(
+            &["--caveat", r#"{"server":{"servers":["git"]}}"#],
+            Ok(vec![Caveat::Server {
+                servers: vec![text("git")],
+            }]),
+        );
+        check(&["--caveat", r#"{"sever":{}}"#], Err(Kind::Usage));
+        check(&["--caveat", "git"], Err(Kind::Usage));
+        check(&["--max-calls", "0"], Err(Kind::Usage));
+    }
+
+    #[test]
+    fn every_counter_has_a_name_of_its_own() {
+        let counter = || match read(&["--max-calls", "5"]).unwrap().as_slice() {
+            [Caveat::MaxCalls { counter, calls: 5 }] => counter.clone(),
+            other => panic!("{other:?}"),
+        };
+        let (a, b) = (counter(), counter());
+        assert_eq!((a.len(), a == b), (11, false));
     }
 
     #[test]

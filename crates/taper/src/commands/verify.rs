@@ -1,6 +1,6 @@
 //! `taper verify`.
 
-use taper_agent::inspect::Report;
+use taper_agent::inspect::{EffectiveReport, Report};
 use taper_agent::{Issuer, fetcher_for};
 use taper_capability::{Roots, UnverifiedToken, Verifier};
 use taper_dpop::PublicKey;
@@ -21,6 +21,9 @@ pub(crate) struct Args {
     /// Where its public keys are: a URL or a file; the issuer's metadata says it otherwise.
     #[arg(long, value_name = "URL|FILE")]
     jwks: Option<String>,
+    /// What the whole chain still allows, in place of what each link says.
+    #[arg(long)]
+    effective: bool,
 }
 
 /// Checks a capability as a proxy would, but for its proof, revocation and policies.
@@ -34,6 +37,10 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     };
     let decoded = UnverifiedToken::decode(token.as_str()).map_err(denied)?;
     let chain = verifier.verify(decoded, context.now()).map_err(denied)?;
+    if args.effective {
+        let report = EffectiveReport::verified(&chain);
+        return context.result(report.to_text(context.now()), &report.to_json());
+    }
     let report = Report::verified(&chain);
     context.result(report.to_text(context.now()), &report.to_json())
 }
@@ -107,6 +114,7 @@ mod tests {
             token: "-".into(),
             issuer: issuer.into(),
             jwks: Some(path.to_str().unwrap().into()),
+            effective: false,
         };
         run(args, &mut context).map_err(|e| e.kind())?;
         Ok(out.json())
