@@ -196,3 +196,72 @@ fn call_and_revoke() {
         .find(|output| !output.status.success());
     ends(&refused.expect("it is never refused"), 2, &["M-12"]);
 }
+
+/// Calls under a max-calls caveat: counted for all who hold it, through a crash, and told by the journal.
+#[test]
+fn counted_calls() {
+    let up = Up::start();
+    up.capability("alice", "git:*");
+    up.keygen("bob");
+    let narrow = ["narrow", "alice.cap", "--key", "alice.jwk", "--out", "three.cap"];
+    let caveat = r#"{"max_calls":{"counter":"c1","calls":3}}"#;
+    taper_ok(up.dir(), &[&narrow[..], &["--caveat", caveat]].concat());
+    let delegate = [
+        "delegate",
+        "three.cap",
+        "--key",
+        "alice.jwk",
+        "--to",
+        "bob.pub.jwk",
+        "--for",
+        "10m",
+        "--out",
+        "one.cap",
+    ];
+    taper_ok(up.dir(), &[&delegate[..], &["--max-calls", "1"]].concat());
+    let call = |up: &Up, cap: &str, key: &str, words: &[&str]| {
+        let first = ["call", "--url", &up.mcp(), "--token", cap, "--key", key];
+        taper(up.dir(), &[&first[..], words].concat())
+    };
+    let log = ["git_log", "repo_path=acme/web"];
+    let denied_by = |output: &std::process::Output| {
+        let failure = json_failure(output, 2);
+        assert_eq!(failure["data"]["rule"], "R-22", "{failure}");
+        failure["data"]["caveat"]["max_calls"]["calls"].clone()
+    };
+    let told = [&log[..], &["--format", "json"]].concat();
+
+    succeeds(&call(&up, "one.cap", "bob.jwk", &log));
+    assert_eq!(denied_by(&call(&up, "one.cap", "bob.jwk", &told)), 1);
+    succeeds(&call(&up, "three.cap", "alice.jwk", &log));
+    // What is only shown or asked about is not counted.
+    succeeds(&call(&up, "three.cap", "alice.jwk", &["--list"]));
+
+    let Up { process, folder } = up;
+    process.crash();
+    let up = Up {
+        process: Up::start_in(folder.path()),
+        folder,
+    };
+    assert_eq!(denied_by(&call(&up, "one.cap", "bob.jwk", &told)), 1);
+    succeeds(&call(&up, "three.cap", "alice.jwk", &log));
+    let last = call(&up, "three.cap", "alice.jwk", &log);
+    ends(&last, 2, &["caveat: ", "max_calls"]);
+    assert_eq!(denied_by(&call(&up, "three.cap", "alice.jwk", &told)), 3);
+    succeeds(&call(&up, "alice.cap", "alice.jwk", &log));
+
+    let Up { process, folder } = up;
+    assert!(process.stop());
+    taper_ok(folder.path(), &["audit", "verify", "--dir", "up"]);
+    let shown = taper_ok(
+        folder.path(),
+        &["audit", "show", "--dir", "up", "--format", "json"],
+    );
+    let counted: Vec<usize> = shown
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .filter_map(|line| line.pointer("/record/counted").cloned())
+        .map(|counted| counted.as_array().unwrap().len())
+        .collect();
+    assert_eq!(counted, [2, 1, 1], "bob's call counts for alice, too: {shown}");
+}
