@@ -12,15 +12,13 @@ export async function metadata(issuer) {
   const { origin, pathname } = new URL(issuer);
   const path = pathname.replace(/\/$/, '');
   const found = JSON.parse(await get(`${origin}/.well-known/oauth-authorization-server${path}`));
-  if (found.issuer !== issuer) {
-    throw new Failure(`the metadata of ${issuer} name another issuer: ${JSON.stringify(found.issuer)}`);
-  }
+  if (found?.issuer !== issuer) throw new Failure(`${issuer} answers with the metadata of another issuer`);
   return found;
 }
 
 /** The issuer's root keys, the text of a JWK set, for `Roots`. */
 export async function rootKeys(issuer) {
-  return get((await metadata(issuer)).jwks_uri);
+  return get(await endpointOf(issuer, 'jwks_uri'));
 }
 
 /**
@@ -37,15 +35,24 @@ export async function exchange(issuer, clientId, subjectToken, key, { scopes = [
   });
   if (scopes.length > 0) form.set('scope', scopes.join(' '));
   if (authorizationDetails !== undefined) form.set('authorization_details', authorizationDetails);
-  const { token_endpoint: endpoint } = await metadata(issuer);
+  const endpoint = await endpointOf(issuer, 'token_endpoint');
   const body = Buffer.from(form.toString());
   const answer = await post(endpoint, 'application/x-www-form-urlencoded', body, { key });
   if (answer.status !== 200) throw new Refused(answer.status, errorOf(answer));
   const given = JSON.parse(answer.body);
-  if (given.token_type !== 'DPoP' || given.issued_token_type !== CAPABILITY) {
+  if (given?.token_type !== 'DPoP' || given.issued_token_type !== CAPABILITY) {
     throw new Failure('the issuer gave something else than a capability');
   }
   return given.access_token;
+}
+
+/** An address out of the metadata, which is as safe to call as the issuer itself. */
+async function endpointOf(issuer, name) {
+  const url = (await metadata(issuer))[name];
+  if (!URL.canParse(url) || new URL(url).protocol !== new URL(issuer).protocol) {
+    throw new Failure(`the metadata of ${issuer} have no usable \`${name}\``);
+  }
+  return url;
 }
 
 async function get(url) {

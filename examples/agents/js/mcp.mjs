@@ -34,7 +34,7 @@ export async function callTool(url, token, key, tool, args) {
   const body = Buffer.from(JSON.stringify(message));
   const answer = await post(url, 'application/json', body, { key, token, headers });
   if (answer.status !== 200) throw new Refused(answer.status, errorOf(answer));
-  const reply = messages(answer).find(({ id, result, error }) => id === ID && (result ?? error));
+  const reply = messages(answer).find((each) => each?.id === ID && (each.result ?? each.error));
   if (reply === undefined) throw new Failure('the server did not answer the request');
   if (reply.error !== undefined) throw new Refused(answer.status, JSON.stringify(reply.error));
   return reply.result;

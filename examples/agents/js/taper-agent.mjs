@@ -133,7 +133,7 @@ async function runCall(options, [tool, ...words]) {
   if (given.size < words.length) throw new Usage('an argument is there twice');
   const args = Object.fromEntries([...given].map(([name, [text]]) => [name, value(text)]));
   const result = await callTool(options.url, token, await Key.load(options.key), tool, args);
-  for (const part of result.content ?? []) console.log(part.text ?? JSON.stringify(part));
+  for (const part of result.content ?? []) console.log(printable(part.text ?? JSON.stringify(part)));
   if (result.isError) process.exitCode = 1;
 }
 
@@ -245,6 +245,12 @@ function pointer(name) {
   return name.startsWith('/') ? name : `/${name.replaceAll('~', '~0').replaceAll('/', '~1')}`;
 }
 
+/** Text of others for a terminal, which must not take commands from it. */
+function printable(text) {
+  const escape = (found) => `\\x${found.charCodeAt(0).toString(16).padStart(2, '0')}`;
+  return text.replace(/[^\n\t\x20-\x7e\xa0-\u{10ffff}]/gu, escape);
+}
+
 async function read(path) {
   return (await readFile(path, 'utf8')).trim();
 }
@@ -283,10 +289,10 @@ try {
     console.error(`${error.message}\n${USAGE}`);
     process.exitCode = 64;
   } else if (error instanceof Refused) {
-    console.error(`refused: ${error.message}`);
+    console.error(`refused: ${printable(error.message)}`);
     process.exitCode = 2;
   } else {
-    console.error(`failed: ${reason(error)}`);
+    console.error(`failed: ${printable(reason(error))}`);
     process.exitCode = 1;
   }
 }

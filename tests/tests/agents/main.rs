@@ -13,6 +13,7 @@ mod language;
 mod nonsense;
 mod readme;
 mod strict;
+mod wire;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -31,10 +31,10 @@ def main(words: list[str]) -> int:
         code: int = args.run(args)
         return code
     except Refused as refusal:
-        print(f"refused: {refusal}", file=sys.stderr)
+        print(f"refused: {_printable(str(refusal))}", file=sys.stderr)
         return 2
     except (Failure, OSError, DataLogError, BiscuitBlockError, BiscuitBuildError, ValueError) as failure:
-        print(f"failed: {failure}", file=sys.stderr)
+        print(f"failed: {_printable(str(failure))}", file=sys.stderr)
         return 1
 
 
@@ -93,7 +93,7 @@ def _call(args: argparse.Namespace) -> int:
     key, token = Key.load(args.key), _read(args.token)
     result = mcp.call_tool(args.url, token, key, args.tool, arguments)
     for part in result.get("content", []):
-        print(part.get("text", json.dumps(part)))
+        print(_printable(part.get("text", json.dumps(part))))
     return 1 if result.get("isError") else 0
 
 
@@ -168,6 +168,11 @@ def _no_constant(text: str) -> NoReturn:
 def _pointer(name: str) -> str:
     """A plain name is a member of the arguments (RFC 6901 section 3 escapes its `~` and `/`)."""
     return name if name.startswith("/") else "/" + name.replace("~", "~0").replace("/", "~1")
+
+
+def _printable(text: str) -> str:
+    """Text of others for a terminal, which must not take commands from it."""
+    return re.sub(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]", lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def _read(path: Path) -> str:

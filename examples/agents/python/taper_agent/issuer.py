@@ -20,15 +20,15 @@ def metadata(issuer: str) -> dict[str, Any]:
     parts = urlsplit(issuer)
     path = parts.path.rstrip("/")
     document = _get(f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{path}")
-    found: dict[str, Any] = json.loads(document)
-    if found.get("issuer") != issuer:
-        raise Failure(f"the metadata of {issuer} name another issuer: {found.get('issuer')!r}")
+    found = json.loads(document)
+    if not isinstance(found, dict) or found.get("issuer") != issuer:
+        raise Failure(f"{issuer} answers with the metadata of another issuer")
     return found
 
 
 def root_keys(issuer: str) -> bytes:
     """The issuer's root keys, a JWK set, for `capability.Roots`."""
-    return _get(metadata(issuer)["jwks_uri"])
+    return _get(_endpoint(issuer, "jwks_uri"))
 
 
 def exchange(
@@ -53,15 +53,23 @@ def exchange(
         form["scope"] = " ".join(scopes)
     if authorization_details is not None:
         form["authorization_details"] = authorization_details
-    endpoint = metadata(issuer)["token_endpoint"]
+    endpoint = _endpoint(issuer, "token_endpoint")
     answer = post(endpoint, "application/x-www-form-urlencoded", urlencode(form).encode(), key=key)
     if answer.status != 200:
         raise Refused(answer.status, answer.error())
-    given = json.loads(answer.body)
-    if given.get("token_type") != "DPoP" or given.get("issued_token_type") != CAPABILITY:
-        raise Failure("the issuer gave something else than a capability")
-    capability: str = given["access_token"]
-    return capability
+    match json.loads(answer.body):
+        case {"token_type": "DPoP", "issued_token_type": issued, "access_token": str(capability)}:
+            if issued == CAPABILITY:
+                return capability
+    raise Failure("the issuer gave something else than a capability")
+
+
+def _endpoint(issuer: str, name: str) -> str:
+    """An address out of the metadata, which is as safe to call as the issuer itself."""
+    url = metadata(issuer).get(name)
+    if not isinstance(url, str) or urlsplit(url).scheme != urlsplit(issuer).scheme:
+        raise Failure(f"the metadata of {issuer} have no usable `{name}`")
+    return url
 
 
 def _get(url: str) -> bytes:

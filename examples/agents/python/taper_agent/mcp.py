@@ -47,17 +47,15 @@ def call_tool(url: str, token: str, key: Key, tool: str, arguments: dict[str, An
     if answer.status != 200:
         raise Refused(answer.status, answer.error())
     for candidate in _messages(answer.headers.get_content_type(), answer.body):
-        if candidate.get("id") != _ID:
-            continue
-        if "error" in candidate:
-            raise Refused(answer.status, json.dumps(candidate["error"], ensure_ascii=False))
-        if "result" in candidate:
-            result: dict[str, Any] = candidate["result"]
-            return result
+        match candidate:
+            case {"id": int(found), "error": error} if found == _ID:
+                raise Refused(answer.status, json.dumps(error, ensure_ascii=False))
+            case {"id": int(found), "result": dict(result)} if found == _ID:
+                return result
     raise Failure("the server did not answer the request")
 
 
-def _messages(content_type: str, body: bytes) -> Iterator[dict[str, Any]]:
+def _messages(content_type: str, body: bytes) -> Iterator[Any]:
     """The JSON-RPC messages of an answer, which is one of them or a stream of events."""
     text = body.decode("utf-8")
     if content_type == "application/json":
