@@ -1,5 +1,7 @@
 //! Keys, and capabilities from hand to hand.
 
+mod restrictions;
+
 use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;

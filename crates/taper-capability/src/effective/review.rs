@@ -43,7 +43,7 @@ impl Effective {
             Caveat::Argument { .. } => "every value that is allowed matches".to_owned(),
             Caveat::ClientAddress { .. } => "calls from elsewhere are refused already".to_owned(),
             Caveat::NotBefore(_) => "it does not begin earlier".to_owned(),
-            Caveat::Hours { .. } => "other hours are refused already".to_owned(),
+            Caveat::Hours { .. } => "every hour that is allowed is within".to_owned(),
             Caveat::MaxCalls { .. } => "no more calls are allowed already".to_owned(),
         })
     }

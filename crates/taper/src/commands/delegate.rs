@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     expiry: Expiry,
     /// The file for the new capability, or `-` for stdout.
-    #[arg(long, value_name = "FILE", default_value = "-")]
+    #[arg(long, value_name = "FILE", default_value = "-", help_heading = "Options")]
     out: String,
 }
 

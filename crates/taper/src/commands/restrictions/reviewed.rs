@@ -34,8 +34,11 @@ impl Reviewed {
         max_depth: Option<u32>,
     ) -> Self {
         let mut warnings = Vec::new();
+        let mut ended = false;
         let mut note = |said: String, caveat: Option<&Caveat>, review: Review| {
-            if review != Review::Narrows {
+            // Where nothing is allowed any more, all that follows changes nothing.
+            if !ended && review != Review::Narrows {
+                ended = matches!(review, Review::AllowsNothing(_));
                 warnings.push(Warning {
                     said,
                     caveat: caveat.cloned(),
