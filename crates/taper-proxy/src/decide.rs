@@ -16,13 +16,18 @@ use crate::rules;
 /// Resources that one `subscriptions/listen` may name.
 const MAX_SUBSCRIPTIONS: usize = 64;
 
-/// A permit, with the call that it uses up if something counts it.
-pub(crate) type Decided = Result<(Permit, Option<Reservation>), Refusal>;
+/// What was allowed.
+pub(crate) struct Allowed {
+    pub(crate) permit: Permit,
+    /// The call that it uses up, if something counts it; to be journaled with its record.
+    pub(crate) calls: Option<Reservation>,
+    /// The reads that a subscription amounts to, which were allowed as well.
+    pub(crate) subscribed: Vec<Access>,
+}
 
 impl Gate {
-    /// Decides a request that was read and whose proof was taken. A reservation that comes with a
-    /// permit is to be journaled with its record; of a refusal nothing stays reserved.
-    pub(crate) fn decide(&self, asked: &Asked, read: &Read, now: i64) -> (Access, Decided) {
+    /// Decides a request that was read and whose proof was taken. Of a refusal nothing stays reserved.
+    pub(crate) fn decide(&self, asked: &Asked, read: &Read, now: i64) -> (Access, Result<Allowed, Refusal>) {
         let profile = &asked.profile;
         let method = read.message.as_ref().map_or(asked.method.as_str(), |m| &m.method);
         let kind = read.class.map_or(AccessKind::Plumbing, |class| class.kind);
@@ -33,31 +38,37 @@ impl Gate {
         (access, decided)
     }
 
-    fn permit(&self, asked: &Asked, read: &Read, access: &mut Access, now: i64) -> Decided {
+    fn permit(&self, asked: &Asked, read: &Read, access: &mut Access, now: i64) -> Result<Allowed, Refusal> {
         let Some(class) = read.class else {
             let reason = "the method is neither the protocol's nor configured".to_owned();
             let denied = Denied::by_profile(rules::UNKNOWN_METHOD, reason);
             return Err(Refusal::Denied(denied));
         };
-        let mut subscribed = Vec::new();
+        let mut uris = Vec::new();
         if let Some(message) = &read.message {
             fill(access, message, class.subject, asked)?;
-            subscribed = subscriptions(message, class.subject, asked)?;
+            uris = subscriptions(message, class.subject, asked)?;
         }
         let mut kinds = vec![access.kind];
-        kinds.extend(subscribed.first().map(|_| AccessKind::ResourceRead));
+        kinds.extend(uris.first().map(|_| AccessKind::ResourceRead));
         let calls = self.reserve(asked.presentation.chain(), &kinds, access)?;
         // Every resource that a subscription names is asked for like a read; all of it is one call.
-        for uri in subscribed {
+        let mut subscribed = Vec::new();
+        for uri in uris {
             let one = Access {
                 kind: AccessKind::ResourceRead,
                 uri: Some(uri),
                 ..access.clone()
             };
-            self.ask(asked, one, now)?;
+            self.ask(asked, one.clone(), now)?;
+            subscribed.push(one);
         }
         let permit = self.ask(asked, access.clone(), now)?;
-        Ok((permit, calls))
+        Ok(Allowed {
+            permit,
+            calls,
+            subscribed,
+        })
     }
 
     /// Reserves the call under every max-calls caveat of the chain (RULES 16, M-35), and puts into

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
-use taper_capability::{AccessKind, UnverifiedToken, VerifiedPresentation};
+use taper_capability::{Access, AccessKind, UnverifiedToken, VerifiedPresentation};
 use taper_dpop::rule::r;
 use taper_dpop::{
     CheckedProof, Expectation, MAX_FUTURE, NonceKey, NonceRule, Proof, TokenHash, base64url_encode,
@@ -154,7 +154,10 @@ impl Gate {
         let (access, decided) = self.decide(&asked, &read, now);
         let record = self.record(&asked, &access, decided.as_ref().err());
         let (calls, verdict) = match decided {
-            Ok((permit, calls)) => (calls, Ok(Permitted::new(permit, outbound(asked, &read)))),
+            Ok(allowed) => {
+                let outbound = outbound(asked, &read, allowed.subscribed);
+                (allowed.calls, Ok(Permitted::new(allowed.permit, outbound)))
+            }
             Err(refusal) => (None, Err(refusal)),
         };
         Judgement {
@@ -276,7 +279,7 @@ pub(crate) struct Read {
     session: Option<String>,
 }
 
-fn outbound(asked: Asked, read: &Read) -> Outbound {
+fn outbound(asked: Asked, read: &Read, subscribed: Vec<Access>) -> Outbound {
     let mut headers = headers::to_upstream(
         &asked.method,
         &asked.headers,
@@ -300,6 +303,7 @@ fn outbound(asked: Asked, read: &Read) -> Outbound {
         owner: Owner::of(asked.presentation.chain()),
         session: read.session.clone(),
         call,
+        subscribed,
     }
 }
 

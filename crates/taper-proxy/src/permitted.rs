@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use taper_capability::Access;
 use taper_capability::json::Value;
 use taper_policy::boundary::Permit;
 
@@ -72,6 +73,8 @@ pub(crate) struct Outbound {
     pub(crate) session: Option<String>,
     /// The message's method and id; nothing for GET and DELETE.
     pub(crate) call: Option<Call>,
+    /// The reads that a subscription amounts to, permitted as well.
+    pub(crate) subscribed: Vec<Access>,
 }
 
 /// What an upstream has to know of a message.

@@ -267,6 +267,7 @@ impl Shared {
             clock: Arc::clone(&self.clock),
             presentation: Arc::clone(&presentation),
             access: permit.access().clone(),
+            subscribed: permitted.inner().subscribed.clone(),
             expires_at: permit.expires_at(),
             shutdown: shutdown.clone(),
         };

@@ -31,6 +31,8 @@ pub(crate) struct Lease {
     pub(crate) clock: SharedClock,
     pub(crate) presentation: Arc<VerifiedPresentation>,
     pub(crate) access: Access,
+    /// The reads that a subscription amounts to.
+    pub(crate) subscribed: Vec<Access>,
     pub(crate) expires_at: i64,
     pub(crate) shutdown: Shutdown,
 }
@@ -123,19 +125,20 @@ impl Lease {
         }
         self.check_revocation()?;
         let (gate, presentation) = (Arc::clone(&self.gate), Arc::clone(&self.presentation));
-        let access = self.access.clone();
+        let mut accesses = self.subscribed.clone();
+        accesses.push(self.access.clone());
         let decided = self
             .pool
-            .run(move || boundary::decide(&gate.policy, &presentation, access, now))
+            .run(move || again(&gate, &presentation, accesses, now))
             .await;
         match decided {
-            Ok(Decision::Allow(_)) => {
+            Ok(Again::Yes) => {
                 *undecided = 0;
                 Ok(())
             }
-            Ok(Decision::Deny(_)) => Err(Cut("it is no longer allowed")),
+            Ok(Again::No) => Err(Cut("it is no longer allowed")),
             // A limit is not a denial; the next time is 10 s away. Lasting doubt ends the stream.
-            Ok(Decision::Indeterminate(_)) | Err(PoolError::Busy) => {
+            Ok(Again::Undecided) | Err(PoolError::Busy) => {
                 *undecided = undecided.saturating_add(1);
                 if *undecided < MAX_UNDECIDED {
                     Ok(())
@@ -146,4 +149,24 @@ impl Lease {
             Err(PoolError::Failed) => Err(Cut("it could not be decided")),
         }
     }
+}
+
+/// What came of asking again.
+enum Again {
+    Yes,
+    No,
+    Undecided,
+}
+
+/// Asks for every access of a stream. Each carries the calls that were counted at the beginning, so
+/// none is counted again or denied by its own count (RULES 16).
+fn again(gate: &Gate, presentation: &VerifiedPresentation, accesses: Vec<Access>, now: i64) -> Again {
+    for access in accesses {
+        match boundary::decide(&gate.policy, presentation, access, now) {
+            Decision::Allow(_) => {}
+            Decision::Deny(_) => return Again::No,
+            Decision::Indeterminate(_) => return Again::Undecided,
+        }
+    }
+    Again::Yes
 }

@@ -186,6 +186,7 @@ async fn lasting_doubt_ends_a_stream() {
         clock: Arc::clone(&world.shared.clock),
         presentation: presented(&world),
         access: Access::new(AccessKind::Plumbing, "git", URL, "ping"),
+        subscribed: Vec::new(),
         expires_at: NOW + 3600,
         shutdown: world.shutdown.clone(),
     };

@@ -17,6 +17,7 @@ use super::support::{Ask, NOW, Setup, URL, World, decided, json as answer, usual
 use crate::config::NonceMode;
 use crate::gate::{Asked, Gate, Judgement};
 use crate::headers::Credentials;
+use crate::permitted::{Outbound, Permitted};
 use crate::session::Owners;
 use crate::stream::Lease;
 
@@ -376,6 +377,23 @@ fn judged(gate: &Gate, ask: &Ask<'_>) -> Judgement {
     gate.judge(asked, NOW)
 }
 
+/// What a lasting answer to `ask` depends on.
+fn lease(gate: &Gate, ask: &Ask<'_>, permitted: &Permitted<Outbound>) -> Lease {
+    let credentials = Credentials::of(ask.request().headers()).unwrap();
+    let presentation = gate.authenticate(&credentials, "POST", URL, NOW).unwrap();
+    let shared = &ask.world.shared;
+    Lease {
+        gate: Arc::clone(&shared.gate),
+        pool: shared.pool.clone(),
+        clock: Arc::clone(&shared.clock),
+        presentation: Arc::new(presentation),
+        access: permitted.permit().access().clone(),
+        subscribed: permitted.inner().subscribed.clone(),
+        expires_at: permitted.permit().expires_at(),
+        shutdown: ask.world.shutdown.clone(),
+    }
+}
+
 /// Cannot count.
 struct Broken;
 
@@ -429,23 +447,42 @@ async fn a_judgement_that_nobody_uses_counts_nothing_and_a_lasting_answer_counts
     world.shared.store.append_counted(record, calls).await.unwrap();
     assert!(judged(&gate, &ask()).verdict.is_err());
 
-    let headers = ask().request().headers().clone();
-    let credentials = Credentials::of(&headers).unwrap();
-    let presentation = gate.authenticate(&credentials, "POST", URL, NOW).unwrap();
-    let lease = Lease {
-        gate: Arc::clone(&world.shared.gate),
-        pool: world.shared.pool.clone(),
-        clock: Arc::clone(&world.shared.clock),
-        presentation: Arc::new(presentation),
-        access: permitted.permit().access().clone(),
-        expires_at: permitted.permit().expires_at(),
-        shutdown: world.shutdown.clone(),
-    };
+    let lease = lease(&gate, &ask(), &permitted);
     for _ in 0..3 {
         assert!(lease.check(&mut 0).await.is_ok(), "not denied by its own count");
     }
     drop(lease);
     drop(gate);
     assert_eq!(counted(decided(&world.state_folder()), "allow").len(), 1);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn each_resource_of_a_subscription_is_asked_for_again() {
+    let setup = Setup {
+        policy: Some("deny if uri(\"repo://acme/b\"), time($t), $t >= 2027-01-15T08:00:10Z;\nallow if true;"),
+        ..usual()
+    };
+    let world = World::start(setup).await;
+    let gate = gate(&world, Arc::clone(&world.shared.store) as _);
+    let token = limited(&world, 2);
+    let listen = |uris: [&str; 2]| {
+        let params = json!({ "notifications": { "resourceSubscriptions": uris } });
+        let body = json!({ "jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params });
+        world.ask(body.to_string()).token(token.as_str())
+    };
+    let leased = |uris: [&str; 2]| {
+        let ask = listen(uris);
+        let permitted = judged(&gate, &ask).verdict.unwrap();
+        lease(&gate, &ask, &permitted)
+    };
+    let (free, bound) = (
+        leased(["repo://acme/a", "repo://acme/c"]),
+        leased(["repo://acme/a", "repo://acme/b"]),
+    );
+    assert!(free.check(&mut 0).await.is_ok() && bound.check(&mut 0).await.is_ok());
+    world.clock.advance(10);
+    assert!(free.check(&mut 0).await.is_ok() && bound.check(&mut 0).await.is_err());
+    drop((free, bound, gate));
     world.end().await;
 }
