@@ -129,7 +129,7 @@ def _expiry(check: Check) -> int | None:
     if left.value != word.terms[0] or right.value is None or operator.what != "binary" or operator.operator != "<":
         return None
     kind, date = right.value
-    return date if kind == "date" else None
+    return date if kind == "date" and date < 1 << 63 else None
 
 
 def _types(fact: Predicate) -> tuple[str, ...]:

@@ -3,8 +3,8 @@
 import base64
 import hashlib
 import hmac
+import re
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 
 from .keys import Key, compressed_p256
 from .refusal import Refused, require
@@ -14,6 +14,8 @@ from .text import decode_base64url, encode_base64url
 _MAX_PROOF, _MAX_JTI = 4_096, 256
 _MAX_AGE, _MAX_AHEAD, _MAX_NONCE_AGE = 300, 60, 300
 _PRIVATE_MEMBERS = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
+_INTEGER = re.compile(r"-?[0-9]+\Z")
+_DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 _ALGORITHM_OF_TYPE = {"OKP": "EdDSA", "EC": "ES256"}
 
 
@@ -62,7 +64,10 @@ def read_proof(text: str, token: str, request: Request, now: int) -> Proof:
     require(len(text.encode()) <= _MAX_PROOF, "R-01")
     parts = text.split(".")
     require(len(parts) == 3, "R-01")
-    header, claims = (_json_object(part) for part in parts[:2])
+    header = _json_object(parts[0], {"typ": str, "alg": str, "jwk": dict})
+    claims = _json_object(
+        parts[1], {"htm": str, "htu": str, "iat": Number, "jti": str, "ath": str, "nonce": str, "content_digest": str}
+    )
     signature = decode_base64url(parts[2])
     require(signature is not None, "R-01")
     assert signature is not None
@@ -73,7 +78,8 @@ def read_proof(text: str, token: str, request: Request, now: int) -> Proof:
     return Proof(key, claims, ".".join(parts[:2]).encode("ascii"), signature)
 
 
-def _json_object(part: str) -> dict[str, Json]:
+def _json_object(part: str, types: dict[str, type]) -> dict[str, Json]:
+    """R-01: an object whose members, where they are there, are of these types."""
     data = decode_base64url(part)
     require(data is not None, "R-01")
     assert data is not None
@@ -83,6 +89,10 @@ def _json_object(part: str) -> dict[str, Json]:
         raise Refused("R-01") from error
     require(isinstance(value, dict), "R-01")
     assert isinstance(value, dict)
+    for name, kind in types.items():
+        member = value.get(name)
+        require(name not in value or isinstance(member, kind), "R-01")
+        require(not isinstance(member, Number) or _INTEGER.match(member.text) is not None, "R-01")
     return value
 
 
@@ -115,7 +125,7 @@ def _check_claims(claims: dict[str, Json], token: str, request: Request, now: in
     htu = claims.get("htu")
     require(isinstance(htu, str) and _endpoint(htu) == _endpoint(request.url), "R-06")
     iat = claims.get("iat")
-    require(isinstance(iat, Number) and _is_recent(iat, now), "R-07")
+    require(isinstance(iat, Number) and now - _MAX_AGE <= int(iat.text) <= now + _MAX_AHEAD, "R-07")
     jti = claims.get("jti")
     require(isinstance(jti, str) and 1 <= len(jti.encode()) <= _MAX_JTI, "R-08")
     ath = encode_base64url(hashlib.sha256(token.encode()).digest())
@@ -125,21 +135,14 @@ def _check_claims(claims: dict[str, Json], token: str, request: Request, now: in
         require(isinstance(nonce, str) and _is_fresh(nonce, request.nonce.key, now), "R-10")
 
 
-def _is_recent(iat: Number, now: int) -> bool:
-    """R-07; a NumericDate (RFC 7519) may have a fraction."""
-    try:
-        return now - _MAX_AGE <= Decimal(iat.text) <= now + _MAX_AHEAD
-    except InvalidOperation:
-        return False
-
-
 def _endpoint(url: str) -> tuple[str, str, str]:
-    """Scheme and host in lower case, what stands around the host; query and fragment are ignored."""
+    """Scheme and authority, the host in lower case and without a default port, and the path; nothing after it."""
     bare = url.partition("#")[0].partition("?")[0]
     scheme, _, rest = bare.partition("://")
     authority, slash, path = rest.partition("/")
     user, at, host = authority.rpartition("@")
-    return scheme.lower(), user + at + host.lower(), slash + path
+    host = host.lower().removesuffix(_DEFAULT_PORTS.get(scheme.lower(), ""))
+    return scheme.lower(), user + at + host, (slash + path) or "/"
 
 
 def _is_fresh(nonce: str, key: bytes, now: int) -> bool:

@@ -21,12 +21,11 @@ class Root:
 
 def verify_signatures(token: Token, roots: list[Root]) -> None:
     """P-03, P-04, P-09 and P-13."""
-    issuer = token.authority.issuer
-    require(token.root_key_id is not None, "P-03")
-    # P-09 holds with P-03: a root key is looked up under the issuer that block 0 names.
-    found = [root for root in roots if root.issuer == issuer and root.key_id == token.root_key_id]
-    require(len(found) == 1, "P-03")
-    root = found[0]
+    of_this_id = [root for root in roots if root.key_id == token.root_key_id]
+    require(bool(of_this_id), "P-03")
+    of_issuer = [root for root in of_this_id if root.issuer == token.authority.issuer]
+    require(bool(of_issuer), "P-09")
+    root = (of_issuer or of_this_id)[0]
     require(_verify(token, root), "P-04")
     require(root.servers is None or servers(token.authority) <= root.servers, "P-13")
 

@@ -1,4 +1,4 @@
-"""JSON (RFC 8259) with one reading: no duplicate member names, no lone surrogates, numbers as their source text."""
+"""JSON (RFC 8259) with one reading: no duplicate member names, no lone surrogates, no NUL, numbers as their source text."""
 
 import re
 from dataclasses import dataclass
@@ -33,17 +33,16 @@ Json = dict[str, "Json"] | list["Json"] | str | Number | bool | None
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a text may hold; `nul` says whether strings may have U+0000."""
+    """How much a text may hold: containers within each other, values in all, elements of an array."""
 
     levels: int
     values: int
     elements: int
-    nul: bool
 
 
-# R-27, and what a header of 4,096 bytes (R-01) needs at most.
-ARGUMENTS = Limits(levels=16, values=2_048, elements=256, nul=False)
-PROOF = Limits(levels=128, values=4_096, elements=4_096, nul=True)
+# R-27 and R-01; the length of a proof bounds the rest.
+ARGUMENTS = Limits(levels=16, values=2_048, elements=256)
+PROOF = Limits(levels=16, values=4_096, elements=4_096)
 
 
 class NotStrict(Exception):
@@ -182,7 +181,7 @@ class _Parser:
         text = "".join(parts)
         if any("\ud800" <= character <= "\udfff" for character in text):
             self.fail("a lone surrogate")
-        if "\0" in text and not self.limits.nul:
+        if "\0" in text:
             self.fail("U+0000")
         return text
 
