@@ -40,7 +40,7 @@ impl AdmittedCheck {
     /// text is not meant to be parsed again.
     #[must_use]
     pub fn datalog(&self) -> String {
-        crate::escaped(&self.check.to_string())
+        crate::datalog::datalog(&self.check)
     }
 
     /// The check itself, for the crate that evaluates it.

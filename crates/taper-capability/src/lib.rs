@@ -20,6 +20,7 @@ mod caveat;
 mod caveat_check;
 mod caveat_read;
 mod chain;
+mod datalog;
 mod delegate;
 mod effective;
 mod error;

@@ -67,14 +67,14 @@ impl UnverifiedLink {
         (caveats, others)
     }
 
-    /// The other checks as Datalog, for people only ([`crate::escaped`]).
+    /// The other checks as Datalog, for people only: escaped, and not meant to be parsed again.
     #[must_use]
     pub fn other_checks(&self) -> Vec<String> {
         self.block
             .checks
             .iter()
             .filter(|check| Caveat::from_check(check).is_none())
-            .map(|check| crate::escaped(&check.to_string()))
+            .map(crate::datalog::datalog)
             .collect()
     }
 }

@@ -6,10 +6,12 @@
     clippy::indexing_slicing
 )]
 
+use biscuit_auth::UnverifiedBiscuit;
+use biscuit_auth::builder::{BlockBuilder, Fact, Term};
 use rand_core::OsRng;
 use serde_json::{Value, json};
 use taper_capability::*;
-use taper_dpop::{Algorithm, PrivateKey};
+use taper_dpop::{Algorithm, PrivateKey, base64url_decode, base64url_encode};
 
 const NOW: i64 = 1_800_000_000;
 
@@ -354,4 +356,56 @@ fn nothing_that_a_chain_says_forges_a_line() {
             "{shown:?}"
         );
     }
+}
+
+#[test]
+fn a_raw_check_stays_on_its_line() {
+    let evil = "git\"), tool(\"log\n\u{1b}[31m\u{202e}\u{200b}";
+    let (token, holder, root) = grant(rights(), vec![]);
+    let signer =
+        biscuit_auth::PrivateKey::from_bytes(&holder.to_bytes(), biscuit_auth::builder::Algorithm::Ed25519)
+            .unwrap();
+    // A kind that no profile has, so that it does not read back as a caveat.
+    let mut check: biscuit_auth::builder::Check =
+        r#"check all resource("Kind", $value), {"x"}.contains($value)"#
+            .parse()
+            .unwrap();
+    check.queries[0].body[0].terms[0] = Term::Str(evil.into());
+    let block = BlockBuilder::new()
+        .code("check if time($t), $t < 2027-01-15T08:10:00Z;")
+        .unwrap()
+        .check(check)
+        .unwrap()
+        .fact(Fact::new(
+            "holder".into(),
+            vec![
+                Term::Str("ed25519".into()),
+                Term::Bytes(holder.public().to_bytes()),
+            ],
+        ))
+        .unwrap();
+    let biscuit = UnverifiedBiscuit::from(base64url_decode(token.as_str()).unwrap().as_slice()).unwrap();
+    let signed = biscuit
+        .third_party_request()
+        .unwrap()
+        .create_block(&signer, block)
+        .unwrap();
+    let biscuit = biscuit.append_third_party(&signed.serialize().unwrap()).unwrap();
+    let token = base64url_encode(&biscuit.to_vec().unwrap());
+    let decoded = UnverifiedToken::decode(&token).unwrap();
+    let shown = r#"check all resource("git\"), tool(\"log\n\u{1b}[31m\u{202e}\u{200b}", $value), {"x"}.contains($value)"#;
+    assert_eq!(decoded.links()[1].other_checks(), [shown]);
+    let unverified = Effective::of_unverified(&decoded);
+    assert!(
+        unverified
+            .to_string()
+            .ends_with(&format!("\nalso        {shown}")),
+        "{unverified}"
+    );
+    let roots = Roots::new()
+        .trust("https://issuer.example", 1, root.public(), None)
+        .unwrap();
+    let chain = Verifier::new(roots).verify(decoded, NOW).unwrap();
+    assert_eq!(chain.links()[1].caveats[0].datalog(), shown);
+    assert_eq!(Effective::of_verified(&chain), unverified);
 }

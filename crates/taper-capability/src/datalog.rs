@@ -1,0 +1,115 @@
+//! Checks as Datalog for people. Biscuit prints strings and names as they are, so that a string
+//! with a quotation mark in it can pose as more of the check; here they are escaped first.
+
+use crate::print::escaped;
+use biscuit_auth::builder::{Binary, Check, MapKey, Op, Predicate, Term, Unary};
+
+/// The check on one line. No two checks look alike because of what a string or a name holds, but
+/// the text is not meant to be parsed again.
+pub(crate) fn datalog(check: &Check) -> String {
+    let mut check = check.clone();
+    for query in &mut check.queries {
+        query.body.iter_mut().for_each(predicate);
+        query
+            .expressions
+            .iter_mut()
+            .for_each(|expression| ops(&mut expression.ops));
+    }
+    check.to_string()
+}
+
+fn predicate(predicate: &mut Predicate) {
+    name(&mut predicate.name);
+    predicate.terms.iter_mut().for_each(term);
+}
+
+fn ops(all: &mut [Op]) {
+    for op in all {
+        match op {
+            Op::Value(value) => term(value),
+            Op::Unary(Unary::Ffi(function)) | Op::Binary(Binary::Ffi(function)) => name(function),
+            Op::Closure(parameters, body) => {
+                parameters.iter_mut().for_each(name);
+                ops(body);
+            }
+            Op::Unary(_) | Op::Binary(_) => {}
+        }
+    }
+}
+
+fn term(value: &mut Term) {
+    match value {
+        Term::Variable(text) | Term::Parameter(text) => name(text),
+        Term::Str(text) => *text = inner(text),
+        Term::Set(set) => {
+            let mut terms: Vec<Term> = std::mem::take(set).into_iter().collect();
+            terms.iter_mut().for_each(term);
+            set.extend(terms);
+        }
+        Term::Array(terms) => terms.iter_mut().for_each(term),
+        Term::Map(map) => {
+            let shown = std::mem::take(map).into_iter().map(|(key, mut value)| {
+                term(&mut value);
+                let key = match key {
+                    MapKey::Str(text) => MapKey::Str(inner(&text)),
+                    other => other,
+                };
+                (key, value)
+            });
+            map.extend(shown);
+        }
+        Term::Integer(_) | Term::Date(_) | Term::Bytes(_) | Term::Bool(_) | Term::Null => {}
+    }
+}
+
+/// What stands between the quotation marks of a string.
+fn inner(text: &str) -> String {
+    escaped(text).replace('"', "\\\"")
+}
+
+/// A name as it is when it is one, else between angle brackets, which no Datalog has.
+fn name(text: &mut String) {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':');
+    if text.is_empty() || !text.chars().all(plain) {
+        *text = format!("<{}>", inner(text).replace('>', "\\>"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_string_cannot_pose_as_more_of_the_check() {
+        for source in [
+            r#"check if tool("log"), resource("repo", $r), $r === "acme/web""#,
+            r#"check if args($a), $a.get("x").extern::path_within("/srv")"#,
+            r#"check if server($s), {"a", "b"}.contains($s)"#,
+            r#"reject if method($m), ["a"].any($p -> $p === $m)"#,
+        ] {
+            let check: Check = source.parse().unwrap();
+            assert_eq!(datalog(&check), source);
+        }
+        let crafted = |text: &str| {
+            let mut check: Check = r#"check if server("x")"#.parse().unwrap();
+            check.queries[0].body[0].terms = vec![Term::Str(text.to_owned())];
+            datalog(&check)
+        };
+        assert_eq!(
+            crafted("git\"), tool(\"log"),
+            r#"check if server("git\"), tool(\"log")"#
+        );
+        assert_eq!(
+            crafted("\u{1b}[2J\n\u{202e}\\"),
+            r#"check if server("\u{1b}[2J\n\u{202e}\\")"#
+        );
+        let mut check: Check = r#"check if server("x"), $x === 1"#.parse().unwrap();
+        check.queries[0].body[0].name = "tool(\"log\"), server\n".to_owned();
+        check.queries[0].expressions[0].ops[0] =
+            Op::Value(Term::Variable("x === 1 or true\u{1b}".to_owned()));
+        assert_eq!(
+            datalog(&check),
+            r#"check if <tool(\"log\"), server\n>("x"), $<x === 1 or true\u{1b}> === 1"#
+        );
+    }
+}
