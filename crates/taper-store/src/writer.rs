@@ -102,7 +102,8 @@ impl Writer {
             }
             self.commit(batch);
             if let Some(reply) = close {
-                // Journal, lock and state are let go before the caller is told so.
+                // Queue, journal, lock and state are let go before the caller is told so.
+                drop(commands);
                 let Self {
                     journal, state, head, ..
                 } = self;
