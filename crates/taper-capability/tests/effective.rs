@@ -138,7 +138,7 @@ fn a_chain_allows_what_all_its_links_allow() {
         "argument    /n: of 5 or less",
         "until       2027-01-15T08:10:00Z",
         "hours       only from 09:00 to 17:00 UTC on Mon, Tue",
-        "hand on     1 more times, 1 so far",
+        "hand on     1 more, 1 so far",
     ] {
         assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     }

@@ -81,7 +81,7 @@ impl fmt::Display for Effective {
         }
         line(
             "hand on",
-            format!("{} more times, {} so far", self.hand_overs_left, self.depth),
+            format!("{} more, {} so far", self.hand_overs_left, self.depth),
         );
         for check in &self.other_checks {
             line("also", check.clone());

@@ -277,7 +277,7 @@ fn the_whole_chain_is_shown_as_what_it_still_allows() {
         for line in [
             "tools       git: git_log",
             "resource    repo: \"acme/web\"",
-            "hand on     0 more times, 1 so far",
+            "hand on     0 more, 1 so far",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}: {text}");
         }
