@@ -14,8 +14,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="spec/reference/run", description=__doc__)
     parser.add_argument("folder", type=Path, help="where the vectors are")
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--flip", action="store_true", help="expect the opposite of each vector; every one must then fail")
-    mode.add_argument("--without", action="store_true", help="leave out the rule that refuses, too, where that alone should accept")
+    mode.add_argument(
+        "--flip", action="store_true", help="expect the opposite of each vector; every one must then fail"
+    )
+    mode.add_argument(
+        "--without", action="store_true", help="leave out the rule that refuses, too, where that alone should accept"
+    )
     arguments = parser.parse_args()
 
     count: Counter[str] = Counter()

@@ -1,7 +1,8 @@
-"""What the blocks of a capability say: block 0 (P-05 to P-12, P-22) and each later one (P-10, P-12, D-03, D-04, D-06)."""
+"""What the blocks of a capability say: block 0 (P-05, P-06, P-10 to P-12, P-22) and later ones (D-03, D-04, D-06 too)."""
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from .datalog import Block, Check, Predicate
 from .keys import Key
@@ -75,11 +76,11 @@ def read_authority(block: Block) -> Authority:
     require(0 <= _only(block, "max_depth") < 1 << 32, "P-05")
     grant = decode_base64url(_only(block, "grant"))
     require(grant is not None and len(grant) == 16, "P-05")
-    for (server, *_) in _rights(authority):
+    for server, *_ in _rights(authority):
         require(_SERVER.match(server) is not None, "P-11")
-    for (_, name) in authority.values("right") + authority.values("right_prompt"):
+    for _, name in authority.values("right") + authority.values("right_prompt"):
         require(_NAME.match(name) is not None, "P-11")
-    for (_, prefix) in authority.values("right_resource"):
+    for _, prefix in authority.values("right_resource"):
         require(1 <= len(prefix.encode()) <= 1_024, "P-11")
     return authority
 
@@ -105,7 +106,7 @@ def read_later(block: Block) -> Link:
 
 
 def _link(block: Block) -> Link:
-    (algorithm, key), = [[content for _, content in fact.terms] for fact in block.facts if fact.name == "holder"]
+    ((algorithm, key),) = [[content for _, content in fact.terms] for fact in block.facts if fact.name == "holder"]
     holder = Key(algorithm, key)
     require(holder.is_sound(), "P-12")
     expiries = [date for check in block.checks if (date := _expiry(check)) is not None]
@@ -140,7 +141,7 @@ def _count(block: Block, name: str) -> int:
     return sum(fact.name == name for fact in block.facts)
 
 
-def _only(block: Block, name: str):  # type: ignore[no-untyped-def]
+def _only(block: Block, name: str) -> Any:
     """The content of the single term of the single fact of that name."""
     return next(fact.terms[0][1] for fact in block.facts if fact.name == name)
 
@@ -148,5 +149,3 @@ def _only(block: Block, name: str):  # type: ignore[no-untyped-def]
 def _rights(authority: Authority) -> list[tuple[str, ...]]:
     names = ("right", "right_any_tool", "right_resource", "right_prompt")
     return [fact for name in names for fact in authority.values(name)]
-
-

@@ -136,7 +136,7 @@ class _Reader:
 
     def operation(self, message: Message) -> Op:
         require(bool(message), "P-08")
-        (what, content), = message.items()
+        ((what, content),) = message.items()
         if what == "value":
             return Op("value", value=self.term(content))
         if what == "closure":
@@ -159,7 +159,7 @@ class _Reader:
 
     def term(self, message: Message) -> Value:
         require(bool(message), "P-08")
-        (kind, content), = message.items()
+        ((kind, content),) = message.items()
         if kind in ("variable", "string"):
             return kind, self.symbol(content)
         if kind == "set":
@@ -172,7 +172,9 @@ class _Reader:
             return "array", tuple(self.term(element) for element in content["array"])
         if kind == "map":
             self.need(6)
-            return "map", frozenset((self.map_key(entry["key"]), self.term(entry["value"])) for entry in content["entries"])
+            return "map", frozenset(
+                (self.map_key(entry["key"]), self.term(entry["value"])) for entry in content["entries"]
+            )
         if kind == "null":
             self.need(6)
             return "null", None
@@ -180,5 +182,5 @@ class _Reader:
 
     def map_key(self, message: Message) -> Value:
         require(bool(message), "P-08")
-        (kind, content), = message.items()
+        ((kind, content),) = message.items()
         return (kind, self.symbol(content)) if kind == "string" else (kind, content)

@@ -46,9 +46,7 @@ def read_arguments(access: Access) -> Value:
     return to_term(value)
 
 
-def decide(
-    token: Token, access: Access, arguments: Value, body_bound: bool, policies: list[str], now: int
-) -> None:
+def decide(token: Token, access: Access, arguments: Value, body_bound: bool, policies: list[str], now: int) -> None:
     """R-20 to R-25; returns when the access is allowed."""
     authority = token.authority
     require((access.audience,) in authority.values("for_audience"), "R-20")
@@ -93,7 +91,7 @@ def _is_below(uri: str, prefix: str) -> bool:
 
 def _request_facts(access: Access, arguments: Value, body_bound: bool, now: int) -> list[Predicate]:
     """Every word of the request that checks may use and this kind of access supplies."""
-    at = datetime.datetime.fromtimestamp(now, datetime.timezone.utc)
+    at = datetime.datetime.fromtimestamp(now, datetime.UTC)
     candidates: list[tuple[str, Value | None]] = [
         ("time", ("date", now)),
         ("audience", ("string", access.audience)),

@@ -16,7 +16,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 T = TypeVar("T")
 
-# --- path_within -------------------------------------------------------------------------------------------------------
+# --- path_within ----------------------------------------------------------------------------------
 
 _PATH_MAX, _ROOT_MAX = 4_096, 1_024
 _NO_PATH_CHARACTER = re.compile(r"[\x00-\x1f\x7f\\%]")
@@ -44,7 +44,7 @@ def path_within(path: str, root: str) -> bool:
     return root == "/" or path == root or path.startswith(root + "/")
 
 
-# --- url_host ----------------------------------------------------------------------------------------------------------
+# --- url_host -------------------------------------------------------------------------------------
 
 _DEFAULT_PORTS = {"https": 443, "http": 80}
 _URL_MAX, _NAME_MAX = 2_048, 253
@@ -136,7 +136,7 @@ def _fits(entry: HostEntry, scheme: str, host: str, port: int) -> bool:
     return host.endswith(entry.host[1:]) if entry.host.startswith("*.") else host == entry.host
 
 
-# --- in_network --------------------------------------------------------------------------------------------------------
+# --- in_network -----------------------------------------------------------------------------------
 
 
 def parse_address(text: str) -> Address | None:
@@ -170,7 +170,7 @@ def in_network(text: str, networks: list[Network]) -> bool:
     return address is not None and any(address.version == n.version and address in n for n in networks)
 
 
-# --- in_hours ----------------------------------------------------------------------------------------------------------
+# --- in_hours -------------------------------------------------------------------------------------
 
 _MINUTE, _DAY = 60, 86_400
 _HOURS = re.compile(
@@ -222,7 +222,7 @@ def _weekday(day: int) -> int:
     return (day + 3) % 7 + 1
 
 
-# --- the table ---------------------------------------------------------------------------------------------------------
+# --- the table ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

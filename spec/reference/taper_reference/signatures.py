@@ -1,4 +1,4 @@
-"""The root key and Biscuit's signatures (P-03, P-04, P-09, P-13); the signatures themselves are the Biscuit library's."""
+"""The root key and Biscuit's signatures (P-03, P-04, P-09, P-13); the signatures are left to the Biscuit library."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""JSON (RFC 8259) with one reading: no duplicate member names, no lone surrogates, no NUL, numbers as their source text."""
+"""JSON (RFC 8259) with one reading: no duplicate names, no lone surrogates, no NUL, numbers as their source text."""
 
 import re
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Number:
     text: str
 
     def integer(self) -> int | None:
-        """The number when it is an integer within ±(2^53 − 1), other than `-0`, written without fraction or exponent."""
+        """The number if it is an integer within ±(2^53 − 1), other than `-0`, without fraction or exponent."""
         if self.text == "-0" or not re.match(r"-?[0-9]+\Z", self.text) or len(self.text) > 17:
             return None
         value = int(self.text)

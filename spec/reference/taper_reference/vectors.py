@@ -13,9 +13,7 @@ from .text import decode_base64url
 from .verify import Presentation, verify
 from .vocabulary import KINDS
 
-_MEMBERS = frozenset(
-    "description time roots token proof request access policy expected rule without".split()
-)
+_MEMBERS = frozenset("description time roots token proof request access policy expected rule without".split())
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ class Verify(unittest.TestCase):
             ("P-16", facts + "check if unknown($x);" + EXPIRY),
             ("P-16", facts + "check if depth($d), $d <= 1;" + EXPIRY),
             ("P-16", facts + 'check if calls("c", $n), $n <= 5;' + EXPIRY),
-            ("P-17", facts + "check if server($x), $x.matches(\"git\");" + EXPIRY),
-            ("P-18", facts + "check if args($x), $x.get(\"a\") === null;" + EXPIRY),
+            ("P-17", facts + 'check if server($x), $x.matches("git");' + EXPIRY),
+            ("P-18", facts + 'check if args($x), $x.get("a") === null;' + EXPIRY),
             ("P-19", facts + "check if claim($a, $b), claim($b, $c), $a === $c;" + EXPIRY),
             ("P-20", facts + 'check if server($x), $x.extern::shell("git");' + EXPIRY),
         ):
@@ -75,10 +75,10 @@ class Verify(unittest.TestCase):
 
     def test_checks(self) -> None:
         for rule, check, arguments in (
-            (None, "check if args($a), $a.get(\"n\") === 5", '{"n":5}'),
-            ("R-22", "check if args($a), $a.get(\"n\") === 5", '{"n":6}'),
-            ("R-25", "check if args($a), $a.get(\"n\") === 5", '{"n":5.0}'),
-            ("R-25", "check if args($a), $a.get(\"n\") === 5", "{}"),
+            (None, 'check if args($a), $a.get("n") === 5', '{"n":5}'),
+            ("R-22", 'check if args($a), $a.get("n") === 5', '{"n":6}'),
+            ("R-25", 'check if args($a), $a.get("n") === 5', '{"n":5.0}'),
+            ("R-25", 'check if args($a), $a.get("n") === 5', "{}"),
             (None, 'check if args($a), $a.get("p").extern::path_within("/srv")', '{"p":"/srv/x"}'),
             ("R-22", 'check if args($a), $a.get("p").extern::path_within("/srv")', '{"p":"/srvx"}'),
             ("R-22", 'check if client_ip($ip), $ip.extern::in_network({"10.0.0.0/8"})', "{}"),
