@@ -10,6 +10,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rand_core::{OsRng, RngCore as _};
 use taper_store::{
@@ -20,10 +21,17 @@ use taper_store::{
 const CHILD: &str = "TAPER_STORE_TEST_CHILD";
 const ROUNDS: u32 = 25;
 
+/// Waits for the locks of a store that was just closed: a child that another test is starting holds
+/// every descriptor of this process for a moment.
 fn open(dir: &Path) -> EmbeddedStore {
-    EmbeddedStore::open(dir, "durability", Arc::new(|| 1_700_000_000_000), OsRng)
-        .unwrap()
-        .0
+    let attempt = || EmbeddedStore::open(dir, "durability", Arc::new(|| 1_700_000_000_000), OsRng);
+    for _ in 0..500 {
+        match attempt() {
+            Ok((store, _)) => return store,
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    }
+    attempt().unwrap().0
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -179,6 +179,18 @@ impl World {
         self.shutdown.trigger();
         self.shutdown.drain(Duration::from_secs(30)).await.unwrap();
         change();
+        // A program that another test is starting holds every descriptor of this process, locks
+        // included, for a moment.
+        let free = |lock: &str| {
+            let file = std::fs::File::open(self.state.path().join("state").join(lock));
+            file.map_or(true, |file| file.try_lock().is_ok())
+        };
+        while !["journal.lock", "seen/seen.lock", "state/db"]
+            .into_iter()
+            .all(free)
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         Self::start_in(setup, self.state, self.root, self.holder).await
     }
 
