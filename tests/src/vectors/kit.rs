@@ -106,7 +106,7 @@ pub(crate) fn payload(source: &str) -> schema::Block {
     let token = BiscuitBuilder::new()
         .merge(block)
         .build_with_key_pair(&any, SymbolTable::default(), &any)
-        .and_then(|token| token.to_vec().map_err(Into::into))
+        .and_then(|token| token.to_vec())
         .unwrap_or_else(|e| panic!("{e:?}: {source}"));
     let token = schema::Biscuit::decode(token.as_slice()).expect("the library writes Biscuits");
     schema::Block::decode(token.authority.block.as_slice()).expect("the library writes blocks")

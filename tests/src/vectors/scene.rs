@@ -164,7 +164,7 @@ impl Scene {
     }
 
     /// The presenter hands on to Bob, who presents.
-    pub(crate) fn to_bob(&mut self) -> &mut Block {
+    pub(crate) fn hand_to_bob(&mut self) -> &mut Block {
         let bob = Rc::clone(&self.keys.bob);
         self.hand_over(&bob)
     }

@@ -1,5 +1,6 @@
 //! What the verifier says of a vector, along the way that the proxy goes.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use rand_core::{CryptoRng, RngCore};
@@ -51,11 +52,12 @@ impl Vector {
         }
     }
 
-    /// What the verifier says, along the way that the proxy goes.
+    /// What the verifier says, along the way that the proxy goes; `panics` when it does.
     pub(crate) fn judge(&self) -> Verdict {
-        match self.decide() {
-            Ok(()) => "accepted".to_owned(),
-            Err(rule) => rule,
+        match catch_unwind(AssertUnwindSafe(|| self.decide())) {
+            Ok(Ok(())) => "accepted".to_owned(),
+            Ok(Err(rule)) => rule,
+            Err(_) => "panics".to_owned(),
         }
     }
 

@@ -9,6 +9,7 @@ pub(crate) fn vectors(book: &mut Book) {
     welcome(book);
     shapes(book);
     operators(book);
+    stacks(book);
 }
 
 /// A call about which every check of these vectors has something to say. The block that holds the check has
@@ -333,6 +334,53 @@ fn operators(book: &mut Book) {
         |s| {
             call(s);
             s.check("reject if tool(\"git_push\"), [1].any($x -> $x === 1)");
+        },
+    );
+}
+
+/// Expressions that no parser makes: their operations do not leave one value.
+fn stacks(book: &mut Book) {
+    let mut ops = |name: &str, description: &str, bend: fn(&mut Vec<schema::Op>)| {
+        book.refuse(&format!("operator/{name}"), description, "P-17", "R-25", |s| {
+            call(s);
+            s.check("check if tool($t), true === true");
+            s.payload(1, move |block| {
+                bend(&mut block.checks[1].queries[0].expressions[0].ops);
+            });
+        });
+    };
+    ops("two-values-left", "An expression of two values.", |ops| {
+        ops.pop();
+    });
+    ops("no-value-left", "An expression of nothing.", Vec::clear);
+    ops(
+        "without-values",
+        "An operator that has nothing to work on.",
+        |ops| {
+            ops.drain(..2);
+        },
+    );
+    ops(
+        "with-one-value",
+        "An operator of two values that has one.",
+        |ops| {
+            ops.drain(..1);
+        },
+    );
+    ops(
+        "negation-of-nothing",
+        "A negation that has nothing to work on.",
+        |ops| {
+            let negation = schema::OpUnary {
+                kind: 0,
+                ffi_name: None,
+            };
+            ops.insert(
+                0,
+                schema::Op {
+                    content: Some(Content::Unary(negation)),
+                },
+            );
         },
     );
 }

@@ -2,11 +2,14 @@
 
 use std::rc::Rc;
 
+use biscuit_auth::format::schema;
+
 use crate::block::holder;
 use crate::book::Book;
 pub(crate) fn vectors(book: &mut Book) {
     good(book);
     facts(book);
+    variables(book);
     counts(book);
     names(book);
 }
@@ -205,6 +208,22 @@ fn facts(book: &mut Book) {
         "P-22",
         |s| {
             s.grant.swap("taper", "taper(\"1\")");
+        },
+    );
+}
+
+fn variables(book: &mut Book) {
+    book.refuse(
+        "authority/variable-in-a-fact",
+        "A right for whatever tool: its second term is a variable.",
+        "P-05",
+        "accepted",
+        |s| {
+            s.grant.add("right(\"git\", \"git_log\")");
+            s.payload(0, |block| {
+                let right = &mut block.facts.last_mut().unwrap().predicate;
+                right.terms[1].content = Some(schema::term::Content::Variable(5));
+            });
         },
     );
 }

@@ -14,7 +14,7 @@ pub(crate) fn vectors(book: &mut Book) {
 fn forbidden(book: &mut Book) {
     let mut block = |name: &str, description: &str, at: usize, bend: fn(&mut schema::Block)| {
         book.refuse(&format!("block/{name}"), description, "P-07", "accepted", |s| {
-            s.to_bob();
+            s.hand_to_bob();
             s.payload(at, bend);
         });
     };
@@ -104,7 +104,7 @@ fn versions(book: &mut Book) {
         );
     }
     book.accept("version/6-throughout", "All blocks have version 6.", |s| {
-        s.to_bob();
+        s.hand_to_bob();
         s.payload(0, |block| block.version = Some(6));
         s.payload(1, |block| block.version = Some(6));
     });
@@ -126,7 +126,7 @@ fn versions(book: &mut Book) {
     });
     let mut version = |name: &str, description: &str, without: &str, at: usize, version: Option<u32>| {
         book.refuse(&format!("version/{name}"), description, "P-08", without, |s| {
-            s.to_bob();
+            s.hand_to_bob();
             s.payload(at, move |block| block.version = version);
         });
     };
@@ -209,6 +209,14 @@ fn versions(book: &mut Book) {
 
 /// Payloads that are well-formed protobuf and no Datalog.
 fn not_datalog(book: &mut Book) {
+    book.accept(
+        "version/symbol-twice",
+        "The table of symbols lists a symbol twice.",
+        |s| {
+            s.hand_to_bob().add("note(\"hello\")");
+            s.payload(1, |block| block.symbols.push("hello".into()));
+        },
+    );
     let mut block = |name: &str, description: &str, bend: fn(&mut schema::Block)| {
         book.refuse(&format!("version/{name}"), description, "P-08", "P-08", |s| {
             s.check("check if tool($t), {\"git_log\", \"git_show\"}.contains($t)");

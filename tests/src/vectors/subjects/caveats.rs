@@ -291,7 +291,7 @@ fn chains(book: &mut Book) {
     book.accept("caveat/of-all-blocks", "A check in each of three blocks.", |s| {
         s.grant.add("check if server(\"git\")");
         s.check(ONLY_LOG);
-        s.to_bob().add("check if method(\"tools/call\")");
+        s.hand_to_bob().add("check if method(\"tools/call\")");
     });
     let mut no = |name: &str, description: &str, bend: fn(&mut Scene)| {
         book.refuse(&format!("caveat/{name}"), description, "R-22", "accepted", bend);
@@ -304,7 +304,7 @@ fn chains(book: &mut Book) {
         "A check of block 1 refuses what block 2 would allow.",
         |s| {
             s.check(ONLY_SHOW);
-            s.to_bob().add(ONLY_LOG);
+            s.hand_to_bob().add(ONLY_LOG);
         },
     );
     no(
@@ -312,7 +312,7 @@ fn chains(book: &mut Book) {
         "A check of block 2 refuses what block 1 allows.",
         |s| {
             s.check(ONLY_LOG);
-            s.to_bob().add(ONLY_SHOW);
+            s.hand_to_bob().add(ONLY_SHOW);
         },
     );
     no("rejecting", "A `reject if` that fits.", |s| {

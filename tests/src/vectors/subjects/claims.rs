@@ -10,6 +10,7 @@ use crate::scene::{NOW, Scene};
 pub(crate) fn vectors(book: &mut Book) {
     claims(book);
     odd_claims(book);
+    fractions(book);
     nonces(book);
 }
 
@@ -190,6 +191,12 @@ fn claims(book: &mut Book) {
         "htu",
         json!("HTTPS://PROXY.example/git/mcp"),
     );
+    good(
+        "htu-default-port",
+        "The port that the scheme has anyway.",
+        "htu",
+        json!("https://proxy.example:443/git/mcp"),
+    );
     good("claims-extra", "Claims that nobody reads.", "exp", json!(1));
 }
 
@@ -218,6 +225,26 @@ fn odd_claims(book: &mut Book) {
                 });
             },
         );
+    }
+}
+
+fn fractions(book: &mut Book) {
+    for (name, description, iat) in [
+        ("with-a-fraction", "`iat` has a fraction.", "1800000000.5"),
+        (
+            "with-a-zero-fraction",
+            "`iat` has a fraction of nothing.",
+            "1800000000.0",
+        ),
+        ("with-an-exponent", "`iat` has an exponent.", "18e8"),
+    ] {
+        book.refuse(&format!("proof/iat-{name}"), description, "R-01", "R-01", |s| {
+            s.segments(move |[_, claims]| {
+                let bent = claims.replace("\"iat\":1800000000", &format!("\"iat\":{iat}"));
+                assert_ne!(*claims, bent, "the vector shows nothing");
+                *claims = bent;
+            });
+        });
     }
 }
 

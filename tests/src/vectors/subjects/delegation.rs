@@ -53,7 +53,7 @@ fn third_party(book: &mut Book) {
         "D-01",
         "P-04",
         |s| {
-            s.to_bob();
+            s.hand_to_bob();
             s.links[0].version = None;
         },
     );
@@ -63,7 +63,7 @@ fn third_party(book: &mut Book) {
         "D-01",
         "P-04",
         |s| {
-            s.to_bob();
+            s.hand_to_bob();
             s.links[0].version = Some(0);
         },
     );
@@ -73,7 +73,7 @@ fn third_party(book: &mut Book) {
         "D-01",
         "P-04",
         |s| {
-            s.to_bob();
+            s.hand_to_bob();
             s.links[0].version = Some(2);
         },
     );
@@ -86,7 +86,7 @@ fn signers(book: &mut Book) {
         "Bob hands back to Alice; that is a hand-over like any other.",
         |s| {
             let alice = Rc::clone(&s.keys.alice);
-            s.to_bob();
+            s.hand_to_bob();
             s.hand_over(&alice);
         },
     );
@@ -108,7 +108,7 @@ fn signers(book: &mut Book) {
         "accepted",
         |s| {
             let (alice, carol) = (Rc::clone(&s.keys.alice), Rc::clone(&s.keys.carol));
-            s.to_bob();
+            s.hand_to_bob();
             s.link(&alice, Block::later(&holder(&carol)));
             s.presenter = carol;
         },
@@ -148,6 +148,19 @@ fn signers(book: &mut Book) {
         },
     );
     book.refuse(
+        "link/unknown-kind-of-signer",
+        "The external key is of a kind that there is not.",
+        "P-12",
+        "D-01",
+        |s| {
+            s.hand_to_bob();
+            s.token(|token| {
+                let external = token.blocks[0].external_signature.as_mut().unwrap();
+                external.public_key.algorithm = 2;
+            });
+        },
+    );
+    book.refuse(
         "link/spelling-of-the-signer",
         "The external key is the holder's in the uncompressed spelling.",
         "P-12",
@@ -172,7 +185,7 @@ fn signers(book: &mut Book) {
 
 pub(super) fn to_carol(s: &mut Scene) {
     let carol = Rc::clone(&s.keys.carol);
-    s.to_bob();
+    s.hand_to_bob();
     s.hand_over(&carol);
 }
 
@@ -222,11 +235,11 @@ fn holders(book: &mut Book) {
 
 fn facts(book: &mut Book) {
     book.accept("link/note", "A note of 1,024 bytes.", |s| {
-        s.to_bob().add(&format!("note(\"{}\")", "n".repeat(1024)));
+        s.hand_to_bob().add(&format!("note(\"{}\")", "n".repeat(1024)));
     });
     let mut add = |name: &str, description: &str, rule: &str, facts: &[String]| {
         book.refuse(&format!("link/{name}"), description, rule, "accepted", |s| {
-            let block = s.to_bob();
+            let block = s.hand_to_bob();
             for fact in facts {
                 block.add(fact);
             }
@@ -315,7 +328,7 @@ fn presenters(book: &mut Book) {
             "R-14",
             "accepted",
             |s| {
-                s.to_bob();
+                s.hand_to_bob();
                 s.presenter = who(s);
             },
         );

@@ -23,7 +23,7 @@ fn depths(book: &mut Book) {
         ),
     ] {
         book.refuse(&format!("depth/{name}"), description, "D-04", "D-04", |s| {
-            s.to_bob().add(fact);
+            s.hand_to_bob().add(fact);
         });
     }
     book.accept("depth/exact", "As many hand-overs as block 0 allows.", |s| {
@@ -47,7 +47,7 @@ fn depths(book: &mut Book) {
         "accepted",
         |s| {
             s.grant.swap("max_depth", "max_depth(0)");
-            s.to_bob();
+            s.hand_to_bob();
         },
     );
     book.accept("depth/narrowing-is-free", "Narrowings are no hand-overs.", |s| {
@@ -62,7 +62,7 @@ fn depths(book: &mut Book) {
         "accepted",
         |s| {
             let carol = Rc::clone(&s.keys.carol);
-            s.to_bob().add("max_depth(1)");
+            s.hand_to_bob().add("max_depth(1)");
             s.hand_over(&carol);
         },
     );
@@ -73,7 +73,7 @@ fn depths(book: &mut Book) {
         "accepted",
         |s| {
             let carol = Rc::clone(&s.keys.carol);
-            s.to_bob().add("max_depth(1)");
+            s.hand_to_bob().add("max_depth(1)");
             s.hand_over(&carol).add("max_depth(9)");
         },
     );
@@ -83,7 +83,7 @@ fn depths(book: &mut Book) {
         "D-05",
         "accepted",
         |s| {
-            s.to_bob();
+            s.hand_to_bob();
             s.narrow().add("max_depth(0)");
         },
     );
@@ -95,7 +95,7 @@ fn depths(book: &mut Book) {
         |s| {
             let alice = Rc::clone(&s.keys.alice);
             for _ in 0..2 {
-                s.to_bob();
+                s.hand_to_bob();
                 s.hand_over(&alice);
             }
         },

@@ -1,11 +1,15 @@
 //! Expiry: exactly one in each block, of one shape, and enforced (P-10, P-15).
 
+use biscuit_auth::format::schema::op::Content as Op;
+use biscuit_auth::format::schema::{self, term::Content};
+
 use crate::block::{EXPIRY, LINK_ENDS, expiry};
 use crate::book::Book;
 use crate::scene::NOW;
 
 pub(crate) fn vectors(book: &mut Book) {
     expiries(book);
+    dates(book);
     ends(book);
 }
 
@@ -16,7 +20,7 @@ fn expiries(book: &mut Book) {
         "P-10",
         "P-10",
         |s| {
-            s.to_bob();
+            s.hand_to_bob();
             s.grant.drop(EXPIRY);
         },
     );
@@ -26,7 +30,7 @@ fn expiries(book: &mut Book) {
         "P-10",
         "P-10",
         |s| {
-            s.to_bob().drop(EXPIRY);
+            s.hand_to_bob().drop(EXPIRY);
         },
     );
     book.refuse(
@@ -35,7 +39,7 @@ fn expiries(book: &mut Book) {
         "P-10",
         "accepted",
         |s| {
-            s.to_bob().add(&expiry("2027-01-15T08:20:00Z"));
+            s.hand_to_bob().add(&expiry("2027-01-15T08:20:00Z"));
         },
     );
     book.refuse(
@@ -44,12 +48,12 @@ fn expiries(book: &mut Book) {
         "P-10",
         "accepted",
         |s| {
-            s.to_bob().add(&expiry(LINK_ENDS));
+            s.hand_to_bob().add(&expiry(LINK_ENDS));
         },
     );
     let mut shape = |name: &str, description: &str, without: &str, check: &str| {
         book.refuse(&format!("expiry/{name}"), description, "P-10", without, |s| {
-            s.to_bob().swap(EXPIRY, check);
+            s.hand_to_bob().swap(EXPIRY, check);
         });
     };
     shape(
@@ -126,6 +130,30 @@ fn expiries(book: &mut Book) {
     );
 }
 
+fn dates(book: &mut Book) {
+    let mut date = |name: &str, description: &str, date: u64| {
+        book.refuse(&format!("expiry/{name}"), description, "P-10", "P-10", |s| {
+            s.hand_to_bob();
+            s.payload(1, move |block| {
+                let ops = &mut block.checks[0].queries[0].expressions[0].ops;
+                ops[1].content = Some(Op::Value(schema::Term {
+                    content: Some(Content::Date(date)),
+                }));
+            });
+        });
+    };
+    date(
+        "largest-date",
+        "The largest number of 64 bits as a date.",
+        u64::MAX,
+    );
+    date(
+        "date-of-63-bits",
+        "The smallest date that no signed number of 64 bits holds.",
+        1 << 63,
+    );
+}
+
 fn ends(book: &mut Book) {
     book.accept("expiry/last-second", "One second before the end.", |s| {
         s.time = NOW + 3599;
@@ -146,7 +174,7 @@ fn ends(book: &mut Book) {
         "expiry/last-second-of-a-link",
         "One second before the end of block 1.",
         |s| {
-            s.to_bob();
+            s.hand_to_bob();
             s.time = NOW + 1799;
         },
     );
@@ -156,7 +184,7 @@ fn ends(book: &mut Book) {
         "P-15",
         "accepted",
         |s| {
-            s.to_bob();
+            s.hand_to_bob();
             s.time = NOW + 1800;
         },
     );
@@ -166,7 +194,7 @@ fn ends(book: &mut Book) {
         "P-15",
         "accepted",
         |s| {
-            s.to_bob();
+            s.hand_to_bob();
             s.narrow().ends("2027-01-15T08:50:00Z");
             s.time = NOW + 1800;
         },

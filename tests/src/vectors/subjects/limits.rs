@@ -66,7 +66,7 @@ pub(crate) fn vectors(book: &mut Book) {
         "P-21",
         "D-06",
         |s| {
-            s.to_bob().fill(300, "note(\"hi\")");
+            s.hand_to_bob().fill(300, "note(\"hi\")");
         },
     );
 }

@@ -9,6 +9,7 @@ use crate::book::Book;
 pub(crate) fn vectors(book: &mut Book) {
     literals(book);
     variable_in_an_array(book);
+    set_of_one_value(book);
     joins(book);
 }
 
@@ -123,6 +124,27 @@ fn literals(book: &mut Book) {
         "An expression of 33 operations.",
         "accepted",
         &format!("check if tool($t), {}true{}", "(".repeat(32), ")".repeat(32)),
+    );
+}
+
+/// A set that lists one value many times is a set of one value.
+fn set_of_one_value(book: &mut Book) {
+    book.accept(
+        "literal/one-value-65-times",
+        "A set that lists one value 65 times.",
+        |s| {
+            call(s);
+            s.check("check if args($a), {5}.contains($a.get(\"n\"))");
+            s.payload(1, |block| {
+                let Some(Content::Value(schema::Term {
+                    content: Some(schema::term::Content::Set(set)),
+                })) = &mut block.checks[1].queries[0].expressions[0].ops[0].content
+                else {
+                    panic!("a set stands first")
+                };
+                set.set = vec![set.set[0].clone(); 65];
+            });
+        },
     );
 }
 

@@ -10,6 +10,7 @@ mod claims;
 mod decision;
 mod delegation;
 mod depth;
+mod evaluation;
 mod expiry;
 mod externs;
 mod functions;
@@ -45,6 +46,7 @@ pub(crate) fn all() -> Book {
         caveats::vectors,
         argument_caveats::vectors,
         functions::vectors,
+        evaluation::vectors,
         proof::vectors,
         claims::vectors,
         sealing::vectors,

@@ -248,7 +248,7 @@ fn header(book: &mut Book) {
 }
 
 fn keys(book: &mut Book) {
-    book.accept("proof/p256", "A proof with a P-256 key.", |s| p256(s));
+    book.accept("proof/p256", "A proof with a P-256 key.", p256);
     book.accept(
         "proof/jwk-extra",
         "Members of the key that say nothing are ignored.",

@@ -11,6 +11,7 @@ use crate::kit::{self, Signer};
 use crate::scene::Scene;
 pub(crate) fn vectors(book: &mut Book) {
     broken(book);
+    forms(book);
     rearranged(book);
     next_keys(book);
 }
@@ -112,6 +113,11 @@ fn broken(book: &mut Book) {
         },
     );
     bend(
+        "second-on-block-0",
+        "Block 0 has an external signature, which only later blocks have.",
+        |t| t.authority.external_signature = t.blocks[0].external_signature.clone(),
+    );
+    bend(
         "new-form-claimed",
         "Block 0 is signed in the old form and claims the new one.",
         |t| {
@@ -142,6 +148,25 @@ fn broken(book: &mut Book) {
             s.narrow();
         },
     );
+}
+
+fn forms(book: &mut Book) {
+    for (name, description, version) in [
+        (
+            "new-form",
+            "Block 0 is signed in the new form although it is of version 3.",
+            Some(1),
+        ),
+        (
+            "old-form-stated",
+            "Block 0 says that it is signed in form 0.",
+            Some(0),
+        ),
+    ] {
+        book.accept(&format!("signature/{name}"), description, |s| {
+            s.pieces(move |pieces| pieces[0].version = version);
+        });
+    }
 }
 
 fn chain(s: &mut Scene) {
@@ -245,7 +270,7 @@ fn next_keys(book: &mut Book) {
         "P-14",
         "accepted",
         |s| {
-            s.to_bob();
+            s.hand_to_bob();
             s.next = vec![(1, Rc::clone(&s.keys.pat))];
         },
     );
@@ -255,7 +280,7 @@ fn next_keys(book: &mut Book) {
         "P-14",
         "accepted",
         |s| {
-            s.to_bob();
+            s.hand_to_bob();
             s.narrow();
             s.next = vec![(1, Rc::clone(&s.keys.pat))];
         },

@@ -222,6 +222,16 @@ fn payloads(book: &mut Book) {
         },
     );
     payload(
+        "not-utf-8",
+        "A symbol of block 1 is no UTF-8.",
+        1,
+        "P-02",
+        |bytes| {
+            let at = bytes.windows(7).position(|seven| seven == b"ed25519").unwrap();
+            bytes[at] = 0xff;
+        },
+    );
+    payload(
         "truncated-block",
         "The payload of block 1 lacks its last byte, and is signed so.",
         1,
