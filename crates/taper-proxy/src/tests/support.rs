@@ -185,10 +185,7 @@ impl World {
             let file = std::fs::File::open(self.state.path().join("state").join(lock));
             file.map_or(true, |file| file.try_lock().is_ok())
         };
-        while !["journal.lock", "seen/seen.lock", "state/db"]
-            .into_iter()
-            .all(free)
-        {
+        while !["journal.lock", "seen.lock", "state/db"].into_iter().all(free) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Self::start_in(setup, self.state, self.root, self.holder).await
