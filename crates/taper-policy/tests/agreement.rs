@@ -11,6 +11,8 @@
     clippy::indexing_slicing
 )]
 
+#[path = "laws/asked.rs"]
+mod asked;
 #[path = "laws/given.rs"]
 mod given;
 #[path = "laws/grammar.rs"]
@@ -20,9 +22,10 @@ mod scene;
 #[path = "laws/share.rs"]
 mod share;
 
+use asked::{AccessCase, any_access};
 use biscuit_auth::builder::Algorithm;
 use biscuit_auth::{AuthorizerBuilder, AuthorizerLimits, Biscuit, PublicKey};
-use given::{AccessCase, Block, GrantCase, any_access, any_block, any_grant};
+use given::{Block, GrantCase, any_block, any_grant};
 use proptest::prelude::*;
 use scene::{Chain, KEYS, NOW, Verdict, access_of, ask, bytes, judged, policy, present, verify};
 use share::law;

@@ -11,6 +11,7 @@
     clippy::indexing_slicing
 )]
 
+mod chains;
 mod corpus;
 mod kit;
 

@@ -7,10 +7,7 @@ use biscuit_auth::builder::Check;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use std::fmt;
-use taper_capability::{
-    Access, AccessKind, ArgumentMatch, ArgumentValue, Caveat, ResourceMatch, Right,
-    json::{JsonLimits, parse},
-};
+use taper_capability::{ArgumentMatch, ArgumentValue, Caveat, ResourceMatch, Right};
 
 /// A holder. Alice and Carol have Ed25519 keys, Bob and Dave P-256 keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,42 +122,6 @@ impl GrantCase {
     }
 }
 
-#[derive(Clone)]
-pub(crate) struct AccessCase {
-    pub(crate) access: Access,
-    /// Seconds from `NOW`.
-    pub(crate) later: i64,
-    /// How often the chain's counters were used, by turns; `None` where nobody counts.
-    pub(crate) used: Option<Vec<i64>>,
-}
-
-impl fmt::Debug for AccessCase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Access {
-            audience,
-            server,
-            method,
-            kind,
-            tool,
-            arguments,
-            resources,
-            uri,
-            prompt,
-            body_bound,
-            client_ip,
-            calls: _,
-        } = &self.access;
-        let arguments = arguments.as_ref().map(ToString::to_string);
-        write!(
-            f,
-            "{kind:?} {method} at {server} ({audience}) in {} s: tool {tool:?}, arguments {arguments:?}, \
-             resources {resources:?}, uri {uri:?}, prompt {prompt:?}, bound {body_bound}, from {client_ip:?}, \
-             used {:?}",
-            self.later, self.used
-        )
-    }
-}
-
 fn owned(values: Vec<&str>) -> Vec<String> {
     values.into_iter().map(str::to_owned).collect()
 }
@@ -178,17 +139,17 @@ fn most(values: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
 
 pub(crate) const TOOLS: &[&str] = &["git_log", "git_show", "send"];
 pub(crate) const REPOS: &[&str] = &["acme/web", "acme/api", "other/x"];
-const PATHS: &[&str] = &["/srv/data/a", "/srv/data", "/srv/database", "/srv/data/../x", "a"];
-const URLS: &[&str] = &[
+pub(crate) const PATHS: &[&str] = &["/srv/data/a", "/srv/data", "/srv/database", "/srv/data/../x", "a"];
+pub(crate) const URLS: &[&str] = &[
     "https://a.example/x",
     "https://b.a.example",
     "http://a.example:8080/",
     "HTTPS://a.example",
 ];
-const ADDRESSES: &[&str] = &["10.1.2.3", "10.9.9.9", "192.0.2.1", "010.1.2.3", "2001:db8::1"];
-const REFS: &[&str] = &["main", "v1.2", "feature-x", "Main"];
+pub(crate) const ADDRESSES: &[&str] = &["10.1.2.3", "10.9.9.9", "192.0.2.1", "010.1.2.3", "2001:db8::1"];
+pub(crate) const REFS: &[&str] = &["main", "v1.2", "feature-x", "Main"];
 
-fn text(of: &'static [&'static str]) -> impl Strategy<Value = String> {
+pub(crate) fn text(of: &'static [&'static str]) -> impl Strategy<Value = String> {
     // The first of each list fits most caveats.
     prop_oneof![3 => Just(of[0].to_owned()), 2 => select(of).prop_map(str::to_owned)]
 }
@@ -305,119 +266,6 @@ pub(crate) fn any_grant() -> impl Strategy<Value = GrantCase> {
                 ttl,
                 max_depth,
                 caveats,
-            },
-        )
-}
-
-pub(crate) fn any_arguments() -> impl Strategy<Value = String> {
-    let n = prop_oneof![4 => (0i64..4).prop_map(|n| n.to_string()), 1 => select(vec!["1.0", "\"1\"", "null", "1e0", "-0", "9007199254740993"]).prop_map(str::to_owned)];
-    let quoted = |of| text(of).prop_map(|s| format!("{s:?}"));
-    let member = |name: &'static str, value: BoxedStrategy<String>| {
-        // Arguments are sometimes missing, which no argument caveat forgives.
-        prop::option::weighted(0.9, value)
-            .prop_map(move |value| value.map(|value| format!("{name:?}:{value}")))
-    };
-    (
-        member("n", n.boxed()),
-        member("ref", quoted(REFS).boxed()),
-        member("path", quoted(PATHS).boxed()),
-        member("url", quoted(URLS).boxed()),
-        member("ip", quoted(ADDRESSES).boxed()),
-        member(
-            "all",
-            select(vec!["true", "true", "false"])
-                .prop_map(str::to_owned)
-                .boxed(),
-        ),
-        member(
-            "options",
-            (0i64..3).prop_map(|n| format!("{{\"limit\":{n}}}")).boxed(),
-        ),
-        member(
-            "list",
-            select(vec!["[]", "[\"main\",1]", "[[1],{}]"])
-                .prop_map(str::to_owned)
-                .boxed(),
-        ),
-    )
-        .prop_map(|(a, b, c, d, e, f, g, h)| {
-            let members: Vec<String> = [a, b, c, d, e, f, g, h].into_iter().flatten().collect();
-            format!("{{{}}}", members.join(","))
-        })
-}
-
-pub(crate) fn any_access() -> impl Strategy<Value = AccessCase> {
-    let kind = prop_oneof![
-        8 => Just(AccessKind::ToolCall),
-        1 => Just(AccessKind::ResourceRead),
-        1 => Just(AccessKind::PromptGet),
-        1 => Just(AccessKind::Completion),
-        1 => Just(AccessKind::Task),
-        1 => Just(AccessKind::LoggingLevel),
-        1 => Just(AccessKind::Plumbing),
-        1 => Just(AccessKind::ListEntry),
-    ];
-    let server = prop_oneof![7 => Just(("git", GIT)), 1 => Just(("mail", MAIL)), 1 => Just(("git", MAIL))];
-    let repo = text(REPOS).prop_map(|repo| ("repo".to_owned(), repo));
-    let other = Just(("branch".to_owned(), "main".to_owned()));
-    let resources = prop::collection::vec(prop_oneof![5 => repo, 1 => other], 0..4);
-    let later = prop_oneof![6 => 0i64..5, 1 => 5i64..500];
-    let used = prop::option::weighted(0.9, prop::collection::vec(1i64..4, 1..4));
-    let ip = prop_oneof![6 => Just(Some("10.1.2.3")), 1 => Just(Some("192.0.2.1")), 1 => Just(None)];
-    let names = (
-        text(TOOLS),
-        select(vec!["repo://acme/web", "repo://acme/web", "repo://acme/../x"]),
-        any::<bool>(),
-    );
-    (
-        kind,
-        server,
-        names,
-        any_arguments(),
-        resources,
-        ip,
-        any::<bool>(),
-        later,
-        used,
-    )
-        .prop_map(
-            |(
-                kind,
-                (server, audience),
-                (tool, uri, by_uri),
-                arguments,
-                resources,
-                ip,
-                bound,
-                later,
-                used,
-            )| {
-                let method = match kind {
-                    AccessKind::ToolCall => "tools/call",
-                    AccessKind::ResourceRead => "resources/read",
-                    AccessKind::PromptGet => "prompts/get",
-                    AccessKind::Completion => "completion/complete",
-                    AccessKind::Task => "tasks/get",
-                    AccessKind::LoggingLevel => "logging/setLevel",
-                    AccessKind::Plumbing => "initialize",
-                    AccessKind::ListEntry => "tools/list",
-                };
-                let mut access = Access::new(kind, server, audience, method);
-                access.body_bound = bound;
-                access.client_ip = ip.map(|ip| ip.parse().unwrap());
-                match kind {
-                    AccessKind::ToolCall => {
-                        access.tool = Some(tool);
-                        access.arguments = Some(parse(arguments.as_bytes(), &JsonLimits::default()).unwrap());
-                        access.resources = resources;
-                    }
-                    AccessKind::ListEntry => access.tool = Some(tool),
-                    AccessKind::ResourceRead => access.uri = Some(uri.into()),
-                    AccessKind::Completion if by_uri => access.uri = Some(uri.into()),
-                    AccessKind::PromptGet | AccessKind::Completion => access.prompt = Some("review".into()),
-                    AccessKind::Task | AccessKind::LoggingLevel | AccessKind::Plumbing => {}
-                }
-                AccessCase { access, later, used }
             },
         )
 }

@@ -9,6 +9,7 @@
     clippy::indexing_slicing
 )]
 
+mod asked;
 mod codec;
 mod given;
 mod grammar;

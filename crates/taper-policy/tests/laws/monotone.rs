@@ -1,6 +1,7 @@
 //! What a derived capability allows, each capability that it comes from allows.
 
-use crate::given::{GrantCase, any_access, any_block, any_grant};
+use crate::asked::any_access;
+use crate::given::{GrantCase, any_block, any_grant};
 use crate::scene::{Chain, Verdict, ask};
 use crate::share::law;
 use proptest::prelude::*;

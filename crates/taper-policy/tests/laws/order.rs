@@ -1,6 +1,7 @@
 //! Where and in which order a holder writes its checks does not matter.
 
-use crate::given::{Block, GrantCase, Hand, Restriction, any_access, any_restriction};
+use crate::asked::any_access;
+use crate::given::{Block, GrantCase, Hand, Restriction, any_restriction};
 use crate::scene::{Chain, ask};
 use crate::share::law;
 use proptest::prelude::*;

@@ -1,6 +1,7 @@
 //! What is not said is not allowed.
 
-use crate::given::{AccessCase, Block, Hand, Restriction, TOOLS, any_access, any_caveat, any_grant};
+use crate::asked::{AccessCase, any_access};
+use crate::given::{Block, Hand, Restriction, TOOLS, any_caveat, any_grant};
 use crate::scene::{Chain, NOW, Verdict, access_of, ask, present};
 use crate::share::{cases, law};
 use proptest::prelude::*;

@@ -1,6 +1,7 @@
 //! The real pipeline, from a grant to a decision: issue, hand on or narrow, decode, verify, prove, decide.
 
-use crate::given::{AccessCase, Block, GrantCase, Hand, KeyName};
+use crate::asked::AccessCase;
+use crate::given::{Block, GrantCase, Hand, KeyName};
 use biscuit_auth::UnverifiedBiscuit;
 use biscuit_auth::builder::{Algorithm as BiscuitAlgorithm, BlockBuilder, Check, Fact, Term};
 use rand_core::OsRng;

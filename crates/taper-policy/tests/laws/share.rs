@@ -1,5 +1,8 @@
 //! How many cases a law has seen, and of which outcome: a law over one outcome alone shows little.
 
+// The shares are for whoever runs a law with `--nocapture`.
+#![allow(clippy::print_stdout)]
+
 use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use std::cell::Cell;

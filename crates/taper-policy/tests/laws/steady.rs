@@ -1,6 +1,7 @@
 //! The same question has the same answer, whatever order a hash map has this time.
 
-use crate::given::{any_access, any_block, any_grant};
+use crate::asked::any_access;
+use crate::given::{any_block, any_grant};
 use crate::scene::{ALLOW, Chain, NOW, Verdict, access_of, ask, judged, present};
 use crate::share::law;
 use proptest::prelude::*;
