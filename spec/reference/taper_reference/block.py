@@ -1,4 +1,4 @@
-"""What the blocks of a capability say: block 0 (P-05, P-06, P-10 to P-12, P-22) and later ones (D-03, D-04, D-06 too)."""
+"""Block 0 (P-05, P-06, P-10 to P-12, P-22) and later blocks (P-10, P-12, D-03, D-04, D-06): what they say."""
 
 import re
 from dataclasses import dataclass
