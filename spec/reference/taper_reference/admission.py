@@ -26,6 +26,7 @@ def admit(check: Check) -> None:
         require(predicate.name != "calls" or _is_max_calls(check), "P-16")
     operations = [operation for expression in query.expressions for operation in expression]
     require(all(operation.what == "value" or operation.operator in _OPERATORS for operation in operations), "P-17")
+    require(all(_ends_in_one_value(expression) for expression in query.expressions), "P-17")
     _bound_literals(query)
     _bound_join(query)
     for expression in query.expressions:
@@ -44,6 +45,17 @@ def _is_max_calls(check: Check) -> bool:
         return False
     left, right, _ = query.expressions[0]
     return left.value == count and right.value is not None and right.value[0] == "integer"
+
+
+def _ends_in_one_value(expression: Expression) -> bool:
+    """P-17: each operator finds its operands, and one value is left."""
+    height = 0
+    for operation in expression:
+        operands = {"value": 0, "unary": 1, "binary": 2}[operation.what]
+        if height < operands:
+            return False
+        height += 1 - operands
+    return height == 1
 
 
 def _bound_literals(query: Query) -> None:

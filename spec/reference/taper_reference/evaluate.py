@@ -59,13 +59,15 @@ def _is_true(expression: Expression, binding: Binding) -> bool:
         if operation.what == "value":
             stack.append(_value(operation, binding))
         elif operation.what == "unary":
-            stack.append(_unary(operation, _pop(stack)))
+            stack.append(_unary(operation, stack.pop()))
         else:
-            right, left = _pop(stack), _pop(stack)
+            right, left = stack.pop(), stack.pop()
             stack.append(_binary(operation, left, right))
-    if len(stack) != 1 or stack[0][0] != "bool":
-        raise EvaluationError("an expression ends in one boolean")
-    return bool(stack[0][1])
+    # Admission (P-17) has seen to it that each operator finds its operands and one value is left.
+    ((kind, content),) = stack
+    if kind != "bool":
+        raise EvaluationError("an expression ends in a boolean")
+    return bool(content)
 
 
 def _value(operation: Op, binding: Binding) -> Value:
@@ -76,12 +78,6 @@ def _value(operation: Op, binding: Binding) -> Value:
     if content not in binding:
         raise EvaluationError(f"${content} has no value")
     return binding[content]
-
-
-def _pop(stack: list[Value]) -> Value:
-    if not stack:
-        raise EvaluationError("an operator lacks its operand")
-    return stack.pop()
 
 
 def _unary(operation: Op, value: Value) -> Value:
