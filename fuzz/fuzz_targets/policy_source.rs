@@ -5,7 +5,10 @@ use libfuzzer_sys::fuzz_target;
 use taper_policy::{PolicyFile, boundary::BoundaryPolicy, grant::GrantPolicy};
 
 fuzz_target!(|source: String| {
-    let files = [PolicyFile { name: "fuzz.dl".into(), source }];
+    let files = [PolicyFile {
+        name: "fuzz.dl".into(),
+        source,
+    }];
     let _ = BoundaryPolicy::load(&files);
     let _ = GrantPolicy::load(&files);
 });

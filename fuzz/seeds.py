@@ -1,0 +1,83 @@
+"""Writes the seeds of the fuzz targets: fuzz/seeds.py CORPUS_FOLDER.
+
+What the test vectors carry, the example policies, the Datalog of the caveats' page, and a few forms.
+A seed is named by its hash, so that writing twice changes nothing.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FORMS = [
+    "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token=a.b.c"
+    "&subject_token_type=urn:ietf:params:oauth:token-type:access_token"
+    "&requested_token_type=urn:taper:params:oauth:token-type:capability"
+    "&scope=git:git_log+git:*&resource=https%3A%2F%2Fproxy.example%2Fgit%2Fmcp",
+    "grant_type=client_credentials&client_id=dev&client_secret=s&scope=git:git_log",
+    "grant_type=authorization_code&code=c&redirect_uri=http%3A%2F%2F127.0.0.1%2F&code_verifier=v&client_id=dev",
+    "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token=a.b.c"
+    "&authorization_details=%5B%7B%22type%22%3A%22mcp%22%2C%22server%22%3A%22git%22%2C%22tools%22%3A%5B"
+    "%22git_log%22%5D%2C%22resources%22%3A%7B%22repo%22%3A%5B%22acme%2Fweb%22%5D%7D%7D%5D",
+]
+
+
+def from_base64url(text: str) -> bytes | None:
+    """The bytes of a text in base64url without padding, if it is that."""
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def of_vectors() -> Iterator[tuple[str, bytes]]:
+    """What each vector carries, with the target that reads it."""
+    for path in sorted((ROOT / "spec" / "vectors").rglob("*.json")):
+        vector = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(vector, dict):
+            continue
+        token, proof = vector.get("token"), vector.get("proof")
+        if isinstance(token, str) and (bytes_ := from_base64url(token)) is not None:
+            yield "token_decode", bytes_
+        if isinstance(proof, str):
+            yield "proof_parse", proof.encode()
+        arguments = (vector.get("access") or {}).get("arguments")
+        if isinstance(arguments, str):
+            yield "json_parse", arguments.encode()
+        body = (vector.get("request") or {}).get("body")
+        if isinstance(body, str) and (bytes_ := from_base64url(body)) is not None:
+            yield "json_parse", bytes_
+        for policy in vector.get("policy") or []:
+            yield "policy_source", str(policy).encode()
+
+
+def of_files() -> Iterator[tuple[str, bytes]]:
+    """What stands in files for people."""
+    for path in sorted(ROOT.glob("examples/policies/*.dl")) + sorted(ROOT.glob("crates/taper/policies/*.dl")):
+        yield "policy_source", path.read_bytes()
+    for row in (ROOT / "spec" / "caveats.md").read_text(encoding="utf-8").splitlines():
+        if "| `check " in row:
+            # `s` says that the rest is source.
+            yield "caveat_readback", b"s" + row.split("`")[1].encode()
+    for form in FORMS:
+        yield "token_request", form.encode()
+
+
+def main() -> None:
+    """Writes every seed into the folder of its target."""
+    corpora = Path(sys.argv[1])
+    count = 0
+    for target, seed in [*of_vectors(), *of_files()]:
+        folder = corpora / target
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / hashlib.sha256(seed).hexdigest()[:40]).write_bytes(seed)
+        count += 1
+    print(f"{count} seeds in {corpora}")
+
+
+if __name__ == "__main__":
+    main()
