@@ -8,13 +8,11 @@
 //! | [`mcp`] | a client of one MCP server behind the proxy |
 //! | [`revoke`](mod@revoke) | taking a capability back |
 //! | [`inspect`] | showing a chain to people |
-//! | [`escape`] | showing text of other parties |
 //!
 //! Narrowing and delegating need no network and are `taper_capability`'s own.
 
 mod credential;
 mod error;
-pub mod escape;
 pub mod exchange;
 pub mod inspect;
 pub mod issuer;

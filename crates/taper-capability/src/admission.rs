@@ -5,6 +5,7 @@
 //! the token and of the request: each check costs at most (facts of one word) evaluations of a few
 //! operations over values that the request bounds, or one join without any.
 
+use crate::datalog::is_expression;
 use crate::functions::{Applied, Call, Function};
 use crate::{Caveat, Error, rules, vocabulary};
 use biscuit_auth::builder::{Binary, Check, CheckKind, Expression, Op, Rule, Term, Unary};
@@ -197,6 +198,9 @@ fn shape(check: &Check) -> Result<(), &'static str> {
 
 /// P-17.
 fn operators(check: &Check) -> Result<(), &'static str> {
+    if !expressions(check).all(|expression| is_expression(&expression.ops)) {
+        return Err("an expression that does not end in one value");
+    }
     expressions(check)
         .flat_map(|expression| &expression.ops)
         .try_for_each(|op| match op {

@@ -10,12 +10,28 @@ pub(crate) fn datalog(check: &Check) -> String {
     let mut check = check.clone();
     for query in &mut check.queries {
         query.body.iter_mut().for_each(predicate);
-        query
-            .expressions
-            .iter_mut()
-            .for_each(|expression| ops(&mut expression.ops));
+        for expression in &mut query.expressions {
+            if is_expression(&expression.ops) {
+                ops(&mut expression.ops);
+            } else {
+                // Biscuit panics when it prints such a thing.
+                expression.ops = vec![Op::Value(Term::Variable("<not an expression>".to_owned()))];
+            }
+        }
     }
     check.to_string()
+}
+
+/// Whether operations, in the order of a stack, have the operands that they take and end in one
+/// value, in closures too. Biscuit decodes any sequence.
+pub(crate) fn is_expression(ops: &[Op]) -> bool {
+    let depth = ops.iter().try_fold(0_usize, |depth, op| match op {
+        Op::Value(_) => depth.checked_add(1),
+        Op::Closure(_, body) => is_expression(body).then_some(depth.checked_add(1)?),
+        Op::Unary(_) => (depth >= 1).then_some(depth),
+        Op::Binary(_) => (depth >= 2).then(|| depth - 1),
+    });
+    depth == Some(1)
 }
 
 fn predicate(predicate: &mut Predicate) {
@@ -103,6 +119,21 @@ mod tests {
             crafted("\u{1b}[2J\n\u{202e}\\"),
             r#"check if server("\u{1b}[2J\n\u{202e}\\")"#
         );
+        let bare = |ops: Vec<Op>| {
+            let mut check: Check = r#"check if server("x"), $x === 1"#.parse().unwrap();
+            check.queries[0].expressions[0].ops = ops;
+            datalog(&check)
+        };
+        let one = || Op::Value(Term::Integer(1));
+        for ops in [
+            vec![],
+            vec![one(), one()],
+            vec![Op::Unary(Unary::Negate)],
+            vec![one(), Op::Binary(Binary::And)],
+            vec![one(), Op::Closure(vec![], vec![]), Op::Binary(Binary::LazyAnd)],
+        ] {
+            assert_eq!(bare(ops), r#"check if server("x"), $<not an expression>"#);
+        }
         let mut check: Check = r#"check if server("x"), $x === 1"#.parse().unwrap();
         check.queries[0].body[0].name = "tool(\"log\"), server\n".to_owned();
         check.queries[0].expressions[0].ops[0] =

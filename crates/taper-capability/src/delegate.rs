@@ -103,11 +103,9 @@ impl Dated {
             ));
         }
         let depth = parent.depth().saturating_add(1);
-        if depth > parent.max_depth() {
-            return Err(Error::Depth {
-                depth,
-                max: parent.max_depth(),
-            });
+        let max = parent.max_depth().min(self.terms.max_depth.unwrap_or(u32::MAX));
+        if depth > max {
+            return Err(Error::Depth { depth, max });
         }
         append(token, &parent, &self.holder, self.terms, key, rng)
     }
@@ -155,6 +153,14 @@ impl Narrowing {
     /// or what decoding the token finds.
     pub fn sign(self, token: &Token, key: &PrivateKey, rng: &mut impl CryptoRngCore) -> Result<Token, Error> {
         let parent = UnverifiedToken::decode(token.as_str())?;
+        if let Some(max) = self.terms.max_depth
+            && parent.depth() > max
+        {
+            return Err(Error::Depth {
+                depth: parent.depth(),
+                max,
+            });
+        }
         let holder = parent.last_holder().clone();
         append(token, &parent, &holder, self.terms, key, rng)
     }

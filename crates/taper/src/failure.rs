@@ -119,8 +119,8 @@ impl fmt::Display for Failure {
         let data = self.refusal.as_ref().and_then(|refusal| refusal.data.as_ref());
         if let Some(data) = data {
             let shown = |value: &Value| match value {
-                Value::String(text) => taper_agent::escape::printable(text),
-                other => taper_agent::escape::printable(&other.to_string()),
+                Value::String(text) => taper_capability::escaped(text),
+                other => taper_capability::escaped(&other.to_string()),
             };
             let mut line = |name: &str, value: Option<Value>| match value {
                 Some(value) if !is_empty(&value) => write!(f, "\n  {name}: {}", shown(&value)),
@@ -192,7 +192,7 @@ fn next_after(refusal: &Refusal) -> Option<String> {
         (403, Some(challenge)) => challenge.param("scope").map(|scope| {
             format!(
                 "`taper exchange --scope` with {}",
-                taper_agent::escape::quoted(scope)
+                taper_capability::quoted(scope)
             )
         }),
         (503, _) => Some("try again in a moment".to_owned()),

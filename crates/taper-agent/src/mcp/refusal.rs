@@ -8,8 +8,8 @@ use taper_oauth::Challenge;
 use taper_service::fetch::Fetched;
 
 use super::message::RpcError;
-use crate::escape::printable;
 use crate::proven;
+use taper_capability::escaped;
 
 /// The longest message that is kept of another party, in characters.
 const MAX_MESSAGE: usize = 512;
@@ -99,19 +99,19 @@ impl fmt::Display for Refusal {
         write!(f, "refused with status {}", self.status)?;
         let param = |name| self.challenge.as_ref().and_then(|c| c.param(name));
         if let Some(error) = param("error") {
-            write!(f, ", {}", printable(error))?;
+            write!(f, ", {}", escaped(error))?;
         }
         if let Some(description) = param("error_description") {
-            write!(f, " ({})", printable(description))?;
+            write!(f, " ({})", escaped(description))?;
         }
         if let Some(code) = self.code {
             write!(f, ", code {code}")?;
         }
         if let Some(message) = self.message.as_deref().filter(|message| !message.is_empty()) {
-            write!(f, ": {}", printable(message))?;
+            write!(f, ": {}", escaped(message))?;
         }
         if let Some(rule) = self.data.as_ref().and_then(|data| data.rule.as_deref()) {
-            write!(f, " [rule {}]", printable(rule))?;
+            write!(f, " [rule {}]", escaped(rule))?;
         }
         Ok(())
     }

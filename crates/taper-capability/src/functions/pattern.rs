@@ -265,6 +265,8 @@ mod tests {
         assert!(Pattern::parse(&"a".repeat(MAX_PATTERN)).is_ok());
         assert!(Pattern::parse(&"a".repeat(MAX_PATTERN + 1)).is_err());
         assert!(Pattern::parse("(a{8}){64}").is_ok());
+        assert!(Pattern::parse("(a{8}){63,}").is_ok());
+        assert!(Pattern::parse("(a{8}){64,}").is_err());
         assert!(Pattern::parse("((a{64}){64}){64}").is_err());
         assert!(Pattern::parse("a{64}{64}").is_err());
         assert!(Pattern::parse("(.{64}){8}b").is_err());

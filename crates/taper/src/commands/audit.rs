@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use taper_agent::escape::printable;
+use taper_capability::escaped;
 use taper_service::clock::rfc3339;
 use taper_store::{
     Outcome, RecordKind, RevocationKey, StoredRecord, VerifyReport, find_journals, read_records, verify_dir,
@@ -111,7 +111,7 @@ fn verdict(report: &VerifyReport) -> String {
         .map(|bad| format!("record {} at byte {}: {}", bad.index, bad.offset, bad.reason));
     let problems = bad.into_iter().chain(report.checkpoint_problems.iter().cloned());
     let problems = problems
-        .map(|problem| printable(&problem))
+        .map(|problem| escaped(&problem))
         .collect::<Vec<_>>()
         .join("; ");
     format!("DAMAGED {dir}: {problems}")
@@ -207,7 +207,7 @@ fn line(stored: &StoredRecord) -> String {
         RecordKind::Policy { digest, files } => format!("policy {digest}: {}", files.join(" ")),
         RecordKind::Started { role } => format!("{role} started"),
     };
-    format!("{:>6} {at} {}", stored.index, printable(&text))
+    format!("{:>6} {at} {}", stored.index, escaped(&text))
 }
 
 #[cfg(test)]

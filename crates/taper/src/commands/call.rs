@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
-use taper_agent::escape::printable;
 use taper_agent::{Credential, Era, McpClient};
+use taper_capability::escaped;
 
 use super::read_key;
 use super::restrictions::duration;
@@ -113,19 +113,19 @@ fn shown(result: &Value) -> String {
         .flatten()
         .map(|part| match part.get("text").and_then(Value::as_str) {
             Some(text) => text.lines().map(line).collect::<Vec<_>>().join("\n"),
-            None => printable(&part.to_string()),
+            None => escaped(&part.to_string()),
         });
     texts.collect::<Vec<_>>().join("\n")
 }
 
 fn line(text: &str) -> String {
-    text.split('\t').map(printable).collect::<Vec<_>>().join("\t")
+    text.split('\t').map(escaped).collect::<Vec<_>>().join("\t")
 }
 
 fn listing(answer: &Value) -> String {
     let tools = answer.get("tools").and_then(Value::as_array);
     let lines = tools.into_iter().flatten().map(|tool| {
-        let text = |name: &str| printable(tool.get(name).and_then(Value::as_str).unwrap_or_default());
+        let text = |name: &str| escaped(tool.get(name).and_then(Value::as_str).unwrap_or_default());
         format!("{}  {}", text("name"), text("description"))
             .trim_end()
             .to_owned()

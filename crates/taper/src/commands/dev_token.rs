@@ -44,7 +44,7 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let expires_at = now.saturating_add_unsigned(args.ttl);
     context.talk(format_args!(
         "development access token for {}, until {}",
-        taper_agent::escape::printable(&args.subject),
+        taper_capability::escaped(&args.subject),
         rfc3339(expires_at)
     ));
     let json = json!({"access_token": token, "expires_at": expires_at});

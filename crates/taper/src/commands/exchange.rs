@@ -80,7 +80,7 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         "capability for the key {}, until {}: {}",
         key.public().thumbprint(),
         rfc3339(until),
-        taper_agent::escape::printable(scope)
+        taper_capability::escaped(scope)
     ));
     let json = json!({
         "holder": key.public().thumbprint().to_string(),
