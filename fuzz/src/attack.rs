@@ -4,7 +4,9 @@
 use crate::checks::{CheckSpec, PredicateSpec, TermSpec};
 use crate::world::{HELD, NOW, World};
 use arbitrary::Arbitrary;
-use biscuit_auth::builder::{Algorithm, BlockBuilder, Check, Fact, Predicate, Rule, Term};
+use biscuit_auth::builder::{
+    Algorithm, Binary, BlockBuilder, Check, CheckKind, Expression, Fact, Op, Predicate, Rule, Term,
+};
 use biscuit_auth::format::schema;
 use biscuit_auth::format::schema::proof::Content;
 use biscuit_auth::{KeyPair, PrivateKey, UnverifiedBiscuit};
@@ -120,8 +122,7 @@ impl Own {
         let terms = vec![Term::Str(algorithm.into()), Term::Bytes(holder.to_bytes())];
         block = block.fact(fact("holder", terms)).ok()?;
         let until = u64::try_from(NOW + i64::from(self.until.unwrap_or(300))).ok()?;
-        let expiry = format!("check if time($time), $time < {}", rfc3339(until));
-        block = block.check(expiry.as_str()).ok()?;
+        block = block.check(expiry(until)).ok()?;
         if let Some(depth) = self.max_depth {
             block = block
                 .fact(fact("max_depth", vec![Term::Integer(depth.into())]))
@@ -259,17 +260,28 @@ fn sign(key: &KeyPair, message: &[u8]) -> Vec<u8> {
     key.sign(message).unwrap().to_bytes().to_vec()
 }
 
-/// A time after 1970 as Datalog has it.
-fn rfc3339(at: u64) -> String {
-    // Every `until` is within ten hours of NOW, 2027-01-15T08:00:00Z.
-    let seconds = at - (NOW as u64 - 8 * 3600);
-    let (day, of_day) = (15 + seconds / 86_400, seconds % 86_400);
-    format!(
-        "2027-01-{day:02}T{:02}:{:02}:{:02}Z",
-        of_day / 3600,
-        of_day / 60 % 60,
-        of_day % 60
-    )
+/// `check if time($time), $time < at`
+fn expiry(at: u64) -> Check {
+    let time = || Term::Variable("time".into());
+    let ops = vec![
+        Op::Value(time()),
+        Op::Value(Term::Date(at)),
+        Op::Binary(Binary::LessThan),
+    ];
+    let predicate = |name: &str, terms| Predicate {
+        name: name.into(),
+        terms,
+    };
+    let body = vec![predicate("time", vec![time()])];
+    Check {
+        kind: CheckKind::One,
+        queries: vec![Rule::new(
+            predicate("query", vec![]),
+            body,
+            vec![Expression { ops }],
+            vec![],
+        )],
+    }
 }
 
 impl Bytes {

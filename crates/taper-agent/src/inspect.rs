@@ -391,7 +391,7 @@ mod tests {
             };
             assert!(!text.contains(deceives), "{text:?}");
             assert!(!text.lines().any(|line| line.starts_with("  9")), "{text}");
-            assert!(text.contains(r"x\n  9 narrowing\r\u{1b}[31m"), "{text}");
+            assert!(text.contains(r"x\u{a}  9 narrowing\u{d}\u{1b}[31m"), "{text}");
         }
     }
 
