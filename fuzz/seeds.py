@@ -1,6 +1,7 @@
 """Writes the seeds of the fuzz targets: fuzz/seeds.py CORPUS_FOLDER.
 
-What the test vectors carry, the example policies, the Datalog of the caveats' page, and a few forms.
+What the test vectors carry, the example policies, the Datalog of the caveats' page, a few forms, and
+chance.
 A seed is named by its hash, so that writing twice changes nothing.
 """
 
@@ -67,11 +68,19 @@ def of_files() -> Iterator[tuple[str, bytes]]:
         yield "token_request", form.encode()
 
 
+def of_chance() -> Iterator[tuple[str, bytes]]:
+    """For the targets whose input is a plan: long ones, as libFuzzer begins with short ones."""
+    for number in range(64):
+        plan = hashlib.shake_256(number.to_bytes(2)).digest(32 + number * 12)
+        yield "chain_verify", plan
+        yield "caveat_readback", plan
+
+
 def main() -> None:
     """Writes every seed into the folder of its target."""
     corpora = Path(sys.argv[1])
     count = 0
-    for target, seed in [*of_vectors(), *of_files()]:
+    for target, seed in [*of_vectors(), *of_files(), *of_chance()]:
         folder = corpora / target
         folder.mkdir(parents=True, exist_ok=True)
         (folder / hashlib.sha256(seed).hexdigest()[:40]).write_bytes(seed)
