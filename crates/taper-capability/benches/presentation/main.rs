@@ -214,7 +214,11 @@ fn tables(samples: &BTreeMap<String, Vec<f64>>, bytes: &[(&str, usize, usize)], 
     );
     STAGES.iter().for_each(|stage| print!(" {stage:>7}"));
     println!();
-    for (name, token, proof) in bytes {
+    // A filter may have left cases out.
+    for (name, token, proof) in bytes
+        .iter()
+        .filter(|row| median(&format!("{}/cold", row.0)).is_finite())
+    {
         let [cold, warm] = ["cold", "warm"].map(|sum| median(&format!("{name}/{sum}")));
         print!("{name:>10} {token:>6} {proof:>6} {cold:>8.1} {warm:>8.1} |");
         STAGES
