@@ -19,8 +19,10 @@ const MAX_SYMBOLS: usize = 512;
 /// The most checks of a whole chain: each runs on every call.
 const MAX_CHECKS_OF_CHAIN: usize = 64;
 /// The most operations of all checks of a chain, and among them calls of extern functions.
-const MAX_OPERATIONS: usize = 512;
+const MAX_OPERATIONS: usize = 256;
 const MAX_EXTERN_CALLS: usize = 16;
+/// The most patterns of a chain: each is compiled for each call.
+const MAX_PATTERNS: usize = 8;
 
 /// One decoded block.
 #[derive(Debug)]
@@ -77,6 +79,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Container, Error> {
             MAX_EXTERN_CALLS,
             "calls of extern functions",
         ),
+        (checks().map(admission::patterns).sum(), MAX_PATTERNS, "patterns"),
     ] {
         if !rules::COUNTS.holds(count <= most) {
             return Err(Error::Counts(what));

@@ -117,7 +117,7 @@ mod tests {
         );
         assert_eq!(
             crafted("\u{1b}[2J\n\u{202e}\\"),
-            r#"check if server("\u{1b}[2J\n\u{202e}\\")"#
+            r#"check if server("\u{1b}[2J\u{a}\u{202e}\\")"#
         );
         let bare = |ops: Vec<Op>| {
             let mut check: Check = r#"check if server("x"), $x === 1"#.parse().unwrap();
@@ -140,7 +140,7 @@ mod tests {
             Op::Value(Term::Variable("x === 1 or true\u{1b}".to_owned()));
         assert_eq!(
             datalog(&check),
-            r#"check if <tool(\"log\"), server\n>("x"), $<x === 1 or true\u{1b}> === 1"#
+            r#"check if <tool(\"log\"), server\u{a}>("x"), $<x === 1 or true\u{1b}> === 1"#
         );
     }
 }

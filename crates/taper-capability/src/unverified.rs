@@ -327,7 +327,8 @@ fn authority(facts: &[Fact]) -> Result<Authority, Error> {
         fact: fact.to_owned(),
         problem: "is missing",
     };
-    if !rules::VERSION.holds(taper == Some(1)) {
+    let version = taper.ok_or_else(|| missing("taper"))?;
+    if !rules::VERSION.holds(version == 1) {
         return Err(Error::Version);
     }
     if audiences.is_empty() {

@@ -72,7 +72,7 @@ impl Error {
     #[must_use]
     pub fn rule(&self) -> RuleId {
         match self {
-            Self::Base64 | Self::Digest | Self::Form { .. } | Self::Json { .. } => r::FORM,
+            Self::Base64 | Self::Form { .. } | Self::Json { .. } => r::FORM,
             Self::Typ => r::TYP,
             Self::Alg => r::ALG,
             Self::Key(_) | Self::Jwk(_) => r::JWK,
@@ -83,7 +83,7 @@ impl Error {
             Self::Ath => r::ATH,
             Self::Nonce => r::NONCE,
             Self::Signature => r::SIGNATURE,
-            Self::ContentDigest => r::CONTENT_DIGEST,
+            Self::Digest | Self::ContentDigest => r::CONTENT_DIGEST,
         }
     }
 }

@@ -10,7 +10,7 @@ use url::Url;
 use crate::config::{Kind, KindForm};
 
 /// The most values that one template may yield.
-const MAX_VALUES: usize = 256;
+const MAX_VALUES: usize = 64;
 /// The longest value, in bytes.
 const MAX_VALUE: usize = 4096;
 

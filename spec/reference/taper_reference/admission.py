@@ -87,7 +87,7 @@ def _is_bounded_scalar(term: Value) -> bool:
 
 def _bound_join(query: Query) -> None:
     """P-19."""
-    if len(query.body) < 2 or not query.expressions:
+    if len(query.body) < 2:
         return
     first, second = (predicate.name for predicate in query.body)
     for one, other in ((first, second), (second, first)):

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-_PATTERN_MAX, _VALUE_MAX, _SIZE_MAX, _DEPTH_MAX, _COUNT_MAX = 256, 1_024, 512, 8, 64
+_PATTERN_MAX, _VALUE_MAX, _SIZE_MAX, _DEPTH_MAX, _COUNT_MAX = 256, 1_024, 256, 8, 64
 _SPECIAL = "\\.*+?{}[]()|^$"
 _ESCAPABLE = _SPECIAL + "-&~"
 _NO_MEMBER = "[]\\^-&~"

@@ -121,6 +121,7 @@ def _coordinate(jwk: dict[str, Json], name: str) -> bytes:
 
 
 def _check_claims(claims: dict[str, Json], token: str, request: Request, now: int) -> None:
+    require({"htm", "htu", "iat", "jti"} <= claims.keys(), "R-01")
     require(claims.get("htm") == request.method, "R-05")
     htu = claims.get("htu")
     require(isinstance(htu, str) and _endpoint(htu) == _endpoint(request.url), "R-06")

@@ -44,10 +44,11 @@ def decode(text: str) -> Token:
     message = decode_exactly("Biscuit", data)
     signed = [message["authority"], *message["blocks"]]
     payloads = [decode_exactly("Block", block["block"]) for block in signed]
-    _bound_numbers(payloads)
+    _bound_blocks(payloads)
     for block in signed:
         next_key = block["nextKey"]
         require(next_key["algorithm"] == 0 and len(next_key["key"]) == 32, "P-14")
+    require("externalSignature" not in signed[0], "D-01")
     for block in signed[1:]:
         require("externalSignature" in block and block.get("version", 0) == 1, "D-01")
     authority = read_authority(read_block(payloads[0], 3))
@@ -55,7 +56,9 @@ def decode(text: str) -> Token:
         Later(_external_key(block), read_later(read_block(payload, 5)))
         for block, payload in zip(signed[1:], payloads[1:], strict=True)
     )
-    return Token(data, message.get("rootKeyId"), authority, later)
+    token = Token(data, message.get("rootKeyId"), authority, later)
+    _bound_chain(token.links())
+    return token
 
 
 def _external_key(block: Message) -> Key:
@@ -65,34 +68,27 @@ def _external_key(block: Message) -> Key:
     return key
 
 
-def _bound_numbers(payloads: list[Message]) -> None:
-    """P-21."""
+def _bound_blocks(payloads: list[Message]) -> None:
+    """P-21, block by block."""
     require(len(payloads) <= 1 + 16, "P-21")
-    checks, operations, calls = 0, 0, 0
     for payload in payloads:
         require(len(payload["facts"]) <= 256, "P-21")
         require(len(payload["checks"]) <= 32, "P-21")
         require(len(payload["symbols"]) <= 512, "P-21")
-        checks += len(payload["checks"])
-        for check in payload["checks"]:
-            for query in check["queries"]:
-                for expression in query["expressions"]:
-                    all_operations = _flatten(expression["ops"])
-                    operations += len(all_operations)
-                    calls += sum(_is_call(operation) for operation in all_operations)
-    require(checks <= 64, "P-21")
-    require(operations <= 512, "P-21")
-    require(calls <= 16, "P-21")
 
 
-def _flatten(operations: list[Message]) -> list[Message]:
-    """The operations with those inside of closures."""
-    found = []
-    for operation in operations:
-        found.append(operation)
-        found += _flatten(operation.get("closure", {}).get("ops", []))
-    return found
-
-
-def _is_call(operation: Message) -> bool:
-    return any("ffiName" in operation.get(what, {}) for what in ("unary", "binary"))
+def _bound_chain(links: list[Link]) -> None:
+    """P-21, the checks of the whole chain but its expiries."""
+    checks = [check for link in links for check in link.checks]
+    operations = [
+        operation
+        for check in checks
+        for query in check.queries
+        for expression in query.expressions
+        for operation in expression
+    ]
+    calls = [operation.extern for operation in operations if operation.operator == "extern"]
+    require(len(checks) <= 64, "P-21")
+    require(len(operations) <= 256, "P-21")
+    require(len(calls) <= 16, "P-21")
+    require(calls.count("full_match") <= 8, "P-21")

@@ -8,7 +8,7 @@ use std::iter::Peekable;
 use std::str::Chars;
 
 const MAX_PATTERN: usize = 256;
-const MAX_SIZE: usize = 512;
+const MAX_SIZE: usize = 256;
 const MAX_COUNT: usize = 64;
 const MAX_DEPTH: usize = 8;
 const MAX_TEXT: usize = 1_024;
@@ -31,7 +31,7 @@ impl Pattern {
             .filter(|_| reader.rest.peek().is_none())
             .ok_or("`full_match` takes a pattern of its dialect")?;
         if size > MAX_SIZE {
-            return Err("`full_match` takes a pattern of size 512 at most");
+            return Err("`full_match` takes a pattern of size 256 at most");
         }
         Regex::new(&format!("\\A(?:{})\\z", reader.written))
             .map(Self)
@@ -110,7 +110,8 @@ impl Reader<'_> {
                 return None;
             }
         }
-        digits.parse().ok().filter(|n| *n <= MAX_COUNT)
+        let spelt = digits == "0" || !digits.starts_with('0');
+        digits.parse().ok().filter(|n| spelt && *n <= MAX_COUNT)
     }
 
     fn atom(&mut self, depth: usize) -> Option<usize> {
@@ -230,6 +231,7 @@ mod tests {
             "a{1",
             "a{,2}",
             "a{65}",
+            "a{02}",
             "a{2,1}",
             "a{100}",
             "^a",
@@ -264,11 +266,11 @@ mod tests {
         assert!(Pattern::parse("((((((((a))))))))").is_ok());
         assert!(Pattern::parse(&"a".repeat(MAX_PATTERN)).is_ok());
         assert!(Pattern::parse(&"a".repeat(MAX_PATTERN + 1)).is_err());
-        assert!(Pattern::parse("(a{8}){64}").is_ok());
-        assert!(Pattern::parse("(a{8}){63,}").is_ok());
-        assert!(Pattern::parse("(a{8}){64,}").is_err());
+        assert!(Pattern::parse("(a{4}){64}").is_ok());
+        assert!(Pattern::parse("(a{4}){63,}").is_ok());
+        assert!(Pattern::parse("(a{4}){64,}").is_err());
         assert!(Pattern::parse("((a{64}){64}){64}").is_err());
         assert!(Pattern::parse("a{64}{64}").is_err());
-        assert!(Pattern::parse("(.{64}){8}b").is_err());
+        assert!(Pattern::parse("(.{64}){4}b").is_err());
     }
 }

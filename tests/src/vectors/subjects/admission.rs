@@ -76,9 +76,14 @@ fn welcome(book: &mut Book) {
         "check if args($a), $a.get(\"f\") === hex:312e35",
     );
     good(
-        "join-without-expressions",
-        "Two words that may have many facts, and no expression.",
-        "reject if resource(\"repo\", $r), claim(\"repo\", $r)",
+        "many-beside-one",
+        "Two words, one of which may have many facts.",
+        "check all resource(\"repo\", $r), tool($t), $r !== $t",
+    );
+    good(
+        "tool-and-args",
+        "The arguments beside a word that has one fact.",
+        "check if tool($t), args($a), $a.get(\"name\") !== $t",
     );
     good(
         "reject",

@@ -180,13 +180,6 @@ fn versions(book: &mut Book) {
         "reject if tool(\"git_push\")",
     );
     low(
-        "5-with-array",
-        "An array stands in a block of version 5.",
-        1,
-        5,
-        "check if tool($t), [\"git_log\"].contains($t)",
-    );
-    low(
         "5-with-lenient-equal",
         "`==` stands in a block of version 5.",
         1,

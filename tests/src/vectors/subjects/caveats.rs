@@ -336,7 +336,7 @@ fn chains(book: &mut Book) {
         "caveat/error-beside-a-refusal",
         "One check refuses and one ends with an error: the error decides.",
         "R-25",
-        "R-22",
+        "accepted",
         |s| {
             s.check(ONLY_SHOW);
             s.check("check if args($a), $a.get(\"n\") < 1");
@@ -346,7 +346,7 @@ fn chains(book: &mut Book) {
         "caveat/error-beside-a-deny",
         "A check ends with an error, and a policy denies.",
         "R-25",
-        "R-23",
+        "accepted",
         |s| {
             s.check("check if args($a), $a.get(\"n\") < 1");
             s.policy = vec!["allow if true; deny if true;"];

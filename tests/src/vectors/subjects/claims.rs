@@ -201,14 +201,20 @@ fn claims(book: &mut Book) {
 }
 
 fn odd_claims(book: &mut Book) {
-    for (claim, rule) in [("htm", "R-05"), ("htu", "R-06"), ("iat", "R-07"), ("jti", "R-08")] {
+    for claim in ["htm", "htu", "iat", "jti"] {
         let (missing, other) = (
             format!("proof/{claim}-missing"),
             format!("proof/{claim}-of-another-type"),
         );
-        book.refuse(&missing, &format!("There is no `{claim}`."), rule, rule, |s| {
-            s.claims(move |claims| drop(claims.remove(claim)));
-        });
+        book.refuse(
+            &missing,
+            &format!("There is no `{claim}`."),
+            "R-01",
+            "R-01",
+            |s| {
+                s.claims(move |claims| drop(claims.remove(claim)));
+            },
+        );
         book.refuse(
             &other,
             &format!("`{claim}` is of another type."),

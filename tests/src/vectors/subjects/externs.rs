@@ -154,8 +154,8 @@ fn functions(book: &mut Book) {
     );
     literal(
         "pattern-large",
-        "A pattern of size 513.",
-        "full_match(\"(aaaaaaaaa){57}\")",
+        "A pattern of size 261.",
+        "full_match(\"(aaaaaaaaa){29}\")",
     );
     literal(
         "pattern-65-times",

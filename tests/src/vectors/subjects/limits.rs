@@ -30,35 +30,18 @@ pub(crate) fn vectors(book: &mut Book) {
         512,
     );
     pair("functions", "calls of functions in a chain", functions, 16);
-    // These are within the bounds with the expiries, and beyond them without.
-    book.accept(
-        "limits/operations",
-        "506 operations in the checks of a chain.",
-        |s| operations(s, 506),
+    pair("patterns", "calls of `full_match` in a chain", patterns, 8);
+    pair(
+        "operations",
+        "operations in the checks of a chain",
+        operations,
+        256,
     );
-    book.refuse(
-        "limits/too-many-operations",
-        "513 operations in the checks of a chain.",
-        "P-21",
-        "accepted",
-        |s| operations(s, 513),
-    );
-    book.accept(
-        "limits/checks-of-a-chain",
-        "60 checks in the blocks of a chain.",
-        |s| {
-            chain_of_checks(s, 30);
-        },
-    );
-    book.refuse(
-        "limits/too-many-checks-of-a-chain",
-        "93 checks in the blocks of a chain.",
-        "P-21",
-        "accepted",
-        |s| {
-            chain_of_checks(s, 30);
-            s.narrow().fill(30, ONE);
-        },
+    pair(
+        "checks-of-a-chain",
+        "checks in a chain beside the expiries",
+        chain_of_checks,
+        64,
     );
     book.refuse(
         "limits/facts-of-a-later-block",
@@ -114,8 +97,15 @@ fn functions(s: &mut Scene, n: usize) {
     s.narrow().fill(n, check);
 }
 
-fn chain_of_checks(s: &mut Scene, each: usize) {
+fn patterns(s: &mut Scene, n: usize) {
+    s.arguments(r#"{"name":"web"}"#);
+    let check = "check if args($a), $a.get(\"name\").extern::full_match(\"web\")";
+    s.narrow().fill(n, check);
+}
+
+fn chain_of_checks(s: &mut Scene, n: usize) {
     for _ in 0..2 {
-        s.narrow().fill(each, ONE);
+        s.narrow().fill(30, ONE);
     }
+    s.narrow().fill(n - 60, ONE);
 }

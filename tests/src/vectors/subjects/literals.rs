@@ -195,6 +195,16 @@ fn joins(book: &mut Book) {
         "check if resource(\"repo\", $r), args($a), $r.ends_with($a.get(\"name\"))",
     );
     join(
+        "without-expressions",
+        "Resources with claims, and no expression.",
+        "reject if resource(\"repo\", $r), claim(\"repo\", $r)",
+    );
+    join(
+        "args-without-expressions",
+        "Resources with the arguments, and no expression.",
+        "check if resource(\"repo\", $r), args($a)",
+    );
+    join(
         "rights",
         "Wildcards with audiences.",
         "check if right_any_tool($s), for_audience($a), $a.contains($s)",

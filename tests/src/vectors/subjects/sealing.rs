@@ -123,7 +123,7 @@ fn bodies(book: &mut Book) {
     other("of-another", "The digest of another body.", b"{}");
     other("of-nothing", "The digest of an empty body.", b"");
     let mut spelling = |name: &str, description: &str, bend: fn(&str) -> String| {
-        book.refuse(&format!("body/{name}"), description, "R-12", "R-12", |s| {
+        book.refuse(&format!("body/{name}"), description, "R-12", "accepted", |s| {
             s.claims(move |claims| {
                 let good = claims["content_digest"].as_str().unwrap().to_owned();
                 claims.insert("content_digest".into(), json!(bend(&good)));

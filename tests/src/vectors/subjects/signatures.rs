@@ -113,15 +113,20 @@ fn broken(book: &mut Book) {
         },
     );
     bend(
-        "second-on-block-0",
-        "Block 0 has an external signature, which only later blocks have.",
-        |t| t.authority.external_signature = t.blocks[0].external_signature.clone(),
-    );
-    bend(
         "new-form-claimed",
         "Block 0 is signed in the old form and claims the new one.",
         |t| {
             t.authority.version = Some(1);
+        },
+    );
+    book.refuse(
+        "signature/second-on-block-0",
+        "Block 0 has an external signature, which only later blocks have.",
+        "D-01",
+        "P-04",
+        |s| {
+            chain(s);
+            s.token(|t| t.authority.external_signature = t.blocks[0].external_signature.clone());
         },
     );
     book.refuse(
