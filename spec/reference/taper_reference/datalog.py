@@ -168,10 +168,8 @@ class _Reader:
             require(all(member[0] != "set" for member in members), "P-08")
             return "set", frozenset(members)
         if kind == "array":
-            self.need(6)
             return "array", tuple(self.term(element) for element in content["array"])
         if kind == "map":
-            self.need(6)
             return "map", frozenset(
                 (self.map_key(entry["key"]), self.term(entry["value"])) for entry in content["entries"]
             )

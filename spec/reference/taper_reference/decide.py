@@ -68,7 +68,10 @@ def _has_right(authority: Authority, access: Access) -> bool:
         return True
     if access.kind in ("task", "logging_level"):
         return server in servers(authority)
-    if access.tool is not None and access.kind in WORDS["tool"].kinds:
+    named = [name for name in (access.tool, access.uri, access.prompt) if name is not None]
+    if access.kind in ("completion", "list_entry") and len(named) != 1:
+        return False
+    if access.tool is not None and access.kind in ("tool_call", "completion", "list_entry"):
         pairs = authority.values("right")
         return (server, access.tool) in pairs or (server,) in authority.values("right_any_tool")
     if access.uri is not None and access.kind in WORDS["uri"].kinds:
@@ -81,7 +84,7 @@ def _has_right(authority: Authority, access: Access) -> bool:
 
 def _is_below(uri: str, prefix: str) -> bool:
     """Whether a canonical URI is the one named, or below it when that ends with `/`."""
-    if re.search(r"[\x00-\x20\x7f\\%]", uri):
+    if re.search(r"[\x00\\%]", uri):
         return False
     segments = uri.partition("://")[2].removeprefix("/").split("/")
     if any(segment in ("", ".", "..") for segment in segments[:-1]) or segments[-1] in (".", ".."):
