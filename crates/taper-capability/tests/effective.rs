@@ -360,7 +360,7 @@ fn nothing_that_a_chain_says_forges_a_line() {
 
 #[test]
 fn a_raw_check_stays_on_its_line() {
-    let evil = "git\"), tool(\"log\n\u{1b}[31m\u{202e}\u{200b}";
+    let evil = "git\"), tool(\"log\u{a}\u{1b}[31m\u{202e}\u{200b}";
     let (token, holder, root) = grant(rights(), vec![]);
     let signer =
         biscuit_auth::PrivateKey::from_bytes(&holder.to_bytes(), biscuit_auth::builder::Algorithm::Ed25519)
@@ -393,7 +393,7 @@ fn a_raw_check_stays_on_its_line() {
     let biscuit = biscuit.append_third_party(&signed.serialize().unwrap()).unwrap();
     let token = base64url_encode(&biscuit.to_vec().unwrap());
     let decoded = UnverifiedToken::decode(&token).unwrap();
-    let shown = r#"check all resource("git\"), tool(\"log\n\u{1b}[31m\u{202e}\u{200b}", $value), {"x"}.contains($value)"#;
+    let shown = r#"check all resource("git\"), tool(\"log\u{a}\u{1b}[31m\u{202e}\u{200b}", $value), {"x"}.contains($value)"#;
     assert_eq!(decoded.links()[1].other_checks(), [shown]);
     let unverified = Effective::of_unverified(&decoded);
     assert!(
