@@ -8,7 +8,7 @@ use biscuit_auth::datalog::SymbolTable;
 use biscuit_auth::format::convert::proto_block_to_token_block;
 use biscuit_auth::format::schema;
 use prost::Message;
-use taper_dpop::PublicKey;
+use taper_dpop::{Algorithm, PublicKey};
 
 /// The most blocks of a chain after block 0. More hand-overs than that in one chain are a mistake,
 /// and each costs two signature checks.
@@ -34,8 +34,8 @@ pub(crate) struct Block {
     pub(crate) expires_at: i64,
     /// Its other checks, not yet admitted.
     pub(crate) checks: Vec<Check>,
-    /// Who signed it, for a third-party block.
-    pub(crate) signer: Option<PublicKey>,
+    /// Who signed it, for a third-party block, not yet read.
+    pub(crate) signer: Option<schema::PublicKey>,
     /// The signed bytes of the block.
     pub(crate) payload: Vec<u8>,
 }
@@ -96,12 +96,7 @@ fn block(index: usize, signed: &schema::SignedBlock) -> Result<Block, Error> {
     let signer = signed
         .external_signature
         .as_ref()
-        .map(|external| signer(index, &external.public_key))
-        .transpose();
-    let signer = match signer {
-        Err(_) if rules::HOLDER_KEY.holds(false) => None,
-        other => other?,
-    };
+        .map(|external| external.public_key.clone());
     let fits = if index == 0 {
         signer.is_none()
     } else {
@@ -182,11 +177,21 @@ fn block(index: usize, signed: &schema::SignedBlock) -> Result<Block, Error> {
     })
 }
 
-fn signer(index: usize, key: &schema::PublicKey) -> Result<PublicKey, Error> {
-    let parsed = match schema::public_key::Algorithm::from_i32(key.algorithm) {
-        Some(schema::public_key::Algorithm::Ed25519) => PublicKey::ed25519(&key.key),
-        Some(schema::public_key::Algorithm::Secp256r1) => PublicKey::p256(&key.key),
+/// The external key of block `index` (P-12). It is the key of the holder before in any chain that
+/// verifies, and reading a point costs: so that one is not read again.
+pub(crate) fn signer(index: usize, key: &schema::PublicKey, before: &PublicKey) -> Result<PublicKey, Error> {
+    let algorithm = schema::public_key::Algorithm::from_i32(key.algorithm);
+    let same = match algorithm {
+        Some(schema::public_key::Algorithm::Ed25519) => before.algorithm() == Algorithm::EdDsa,
+        Some(schema::public_key::Algorithm::Secp256r1) => before.algorithm() == Algorithm::Es256,
         None => return Err(Error::HolderKey { block: index }),
     };
-    parsed.map_err(|_| Error::HolderKey { block: index })
+    if same && before.to_bytes() == key.key {
+        return Ok(before.clone());
+    }
+    match algorithm {
+        Some(schema::public_key::Algorithm::Ed25519) => PublicKey::ed25519(&key.key),
+        _ => PublicKey::p256(&key.key),
+    }
+    .map_err(|_| Error::HolderKey { block: index })
 }

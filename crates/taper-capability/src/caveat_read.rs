@@ -218,7 +218,11 @@ fn same(a: &Check, b: &Check) -> bool {
     kind(a) == kind(b)
         && a.queries.len() == b.queries.len()
         && a.queries.iter().zip(&b.queries).all(|(a, b)| {
-            a.body == b.body && a.expressions == b.expressions && a.scopes.is_empty() && b.scopes.is_empty()
+            a.head.terms == b.head.terms
+                && a.body == b.body
+                && a.expressions == b.expressions
+                && a.scopes.is_empty()
+                && b.scopes.is_empty()
         })
 }
 
@@ -391,5 +395,8 @@ mod tests {
             let check: Check = source.parse().unwrap();
             assert_eq!(Caveat::from_check(&check), None, "{source}");
         }
+        let mut check = Caveat::NotBefore(1).to_check().unwrap();
+        check.queries[0].head.terms.push(Term::Integer(1));
+        assert_eq!(Caveat::from_check(&check), None);
     }
 }

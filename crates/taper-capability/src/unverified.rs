@@ -1,6 +1,6 @@
 //! A decoded token of which nothing is known to be true.
 
-use crate::block::{Block, Container, decode};
+use crate::block::{Block, Container, decode, signer};
 use crate::grant::{Party, Right};
 use crate::token::decode_text;
 use crate::{Caveat, Error, names, rules};
@@ -39,6 +39,7 @@ pub(crate) struct Authority {
 #[derive(Debug)]
 pub struct UnverifiedLink {
     pub(crate) block: Block,
+    pub(crate) signer: Option<PublicKey>,
     /// The holder that the block names.
     pub holder: PublicKey,
     /// A note that the signer left; text of a stranger.
@@ -56,7 +57,7 @@ impl UnverifiedLink {
     /// Who signed the block; nobody for block 0, which a root key signs.
     #[must_use]
     pub fn signer(&self) -> Option<&PublicKey> {
-        self.block.signer.as_ref()
+        self.signer.as_ref()
     }
 
     /// The checks that read as caveats of ours, and how many others there are.
@@ -95,10 +96,13 @@ impl UnverifiedToken {
             holder: authority.holder.clone(),
             note: None,
             max_depth: Some(authority.max_depth),
+            signer: None,
             block: first,
         }];
         for block in blocks {
-            links.push(later(block)?);
+            let before = links.last().map_or(&authority.holder, |link| &link.holder);
+            let link = later(block, before)?;
+            links.push(link);
         }
         Ok(Self {
             bytes,
@@ -351,8 +355,14 @@ fn authority(facts: &[Fact]) -> Result<Authority, Error> {
 }
 
 /// Reads the facts of a later block (D-03, D-04, D-06, P-12).
-fn later(block: Block) -> Result<UnverifiedLink, Error> {
+fn later(block: Block, before: &PublicKey) -> Result<UnverifiedLink, Error> {
     let index = block.index;
+    let signer = block.signer.as_ref().map(|key| signer(index, key, before));
+    let signer = match signer.transpose() {
+        // As if there were none: then the block is nobody's.
+        Err(_) if rules::HOLDER_KEY.holds(false) => return Err(Error::NotThirdParty { block: index }),
+        other => other?,
+    };
     let (mut holders, mut note, mut max_depth) = (Vec::new(), None, None);
     let count = block
         .facts
@@ -393,6 +403,7 @@ fn later(block: Block) -> Result<UnverifiedLink, Error> {
     match holders.into_iter().next() {
         Some(holder) => Ok(UnverifiedLink {
             block,
+            signer,
             holder,
             note,
             max_depth,

@@ -101,7 +101,7 @@ impl Verifier {
         let mut max_depth = authority.max_depth;
         for link in unverified {
             let index = link.block.index;
-            let (kind, depth) = match (links.last(), &link.block.signer) {
+            let (kind, depth) = match (links.last(), &link.signer) {
                 (None, _) => (LinkKind::Grant, 0),
                 (Some(before), signer) => {
                     let by_holder = signer.as_ref() == Some(&before.holder);

@@ -128,7 +128,7 @@ impl PublicKey {
         if key.is_weak() {
             return Err(Error::Key("an Ed25519 key of small order"));
         }
-        if key.to_edwards().compress().as_bytes() != bytes {
+        if !is_canonical(bytes) {
             return Err(Error::Key("not the canonical spelling of an Ed25519 key"));
         }
         Ok(Self::new(PublicMaterial::Ed25519(key)))
@@ -419,6 +419,13 @@ impl fmt::Debug for PrivateKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "PrivateKey(… {})", self.public().thumbprint())
     }
+}
+
+/// Whether the y coordinate is below p = 2^255 − 19. (The one other second spelling, a sign on x = 0,
+/// belongs to points of small order.)
+fn is_canonical(bytes: &[u8; 32]) -> bool {
+    let [low, middle @ .., high] = bytes;
+    *low < 0xed || high & 0x7f != 0x7f || middle.iter().any(|byte| *byte != 0xff)
 }
 
 /// Where a JSON parser stopped, without the text that it read.
