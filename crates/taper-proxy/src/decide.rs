@@ -14,7 +14,7 @@ use crate::refusal::{Denied, Refusal};
 use crate::rules;
 
 /// Resources that one `subscriptions/listen` may name.
-const MAX_SUBSCRIPTIONS: usize = 64;
+const MAX_SUBSCRIPTIONS: usize = 16;
 
 /// What was allowed.
 pub(crate) struct Allowed {

@@ -11,7 +11,7 @@ use crate::message::Message;
 use crate::methods::{self, Subject};
 use crate::refusal::Denied;
 use crate::rules;
-use crate::template::{Template, TemplateError, canonical, top_of};
+use crate::template::{MAX_VALUES, Template, TemplateError, canonical, top_of};
 
 /// What the proxy knows about one server.
 #[derive(Clone, Debug)]
@@ -192,6 +192,10 @@ impl Profile {
                 Denied::by_profile(rule, error.to_string())
             })?;
             all.extend(values);
+            if all.len() > MAX_VALUES {
+                let reason = format!("the call names more than {MAX_VALUES} resources");
+                return Err(Denied::by_profile(rules::TEMPLATE, reason));
+            }
         }
         Ok(all)
     }
@@ -362,6 +366,14 @@ pub(crate) mod tests {
             Ok(&[("path", "/a"), ("path", "/b"), ("repo", "x/y")]),
         );
         check(r#"{"o":"x","r":"y","a":"/a"}"#, Err("M-21"));
+        let many = |n: usize| {
+            let paths: Vec<String> = (0..n).map(|i| format!("\"/{i}\"")).collect();
+            let arguments = format!(r#"{{"o":"x","r":"y","a":"/a","b":[{}]}}"#, paths.join(","));
+            let got = git.resources("t", &parse(&arguments));
+            got.map(|all| all.len()).map_err(|denied| denied.rule.as_str())
+        };
+        assert_eq!(many(62), Ok(64));
+        assert_eq!(many(63), Err("M-21"));
         check(r#"{"o":"x","r":"y","a":"a","b":["/b"]}"#, Err("M-22"));
         check(r#"{"o":"x/z","r":"y","a":"/a","b":["/b"]}"#, Err("M-21"));
         assert!(git.resources("other", &parse("{}")).unwrap().is_empty());

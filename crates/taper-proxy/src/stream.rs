@@ -80,7 +80,7 @@ pub(crate) fn leased(body: Body, lease: Lease) -> Body {
             return Some((Err(BoxError::from(cut)), None));
         }
         loop {
-            let again = tokio::select! {
+            let ask = tokio::select! {
                 biased;
                 () = state.expiry.as_mut() => {
                     // The wall clock decides; the timer only wakes.
@@ -88,7 +88,9 @@ pub(crate) fn leased(body: Body, lease: Lease) -> Body {
                     true
                 }
                 _ = state.again.tick() => true,
-                Ok(()) = state.changes.changed() => true,
+                // Every stream hears of every revocation: only that is looked at, which needs no place in
+                // the pool.
+                Ok(()) = state.changes.changed() => false,
                 () = state.lease.shutdown.cancelled() => {
                     return Some((Err(BoxError::from(Cut("the proxy is shutting down"))), None));
                 }
@@ -98,7 +100,12 @@ pub(crate) fn leased(body: Body, lease: Lease) -> Body {
                     Some(Err(error)) => return Some((Err(error), None)),
                 },
             };
-            if again && let Err(cut) = state.lease.check(&mut state.undecided).await {
+            let checked = if ask {
+                state.lease.check(&mut state.undecided).await
+            } else {
+                state.lease.check_revocation()
+            };
+            if let Err(cut) = checked {
                 let chain = state.lease.presentation.chain();
                 tracing::info!(rule = %rules::STREAM, grant.id = chain.grant_id(), reason = cut.0, "a stream was cut");
                 return Some((Err(BoxError::from(cut)), None));

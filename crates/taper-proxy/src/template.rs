@@ -9,8 +9,8 @@ use url::Url;
 
 use crate::config::{Kind, KindForm};
 
-/// The most values that one template may yield.
-const MAX_VALUES: usize = 64;
+/// The most values that the templates of a tool may yield.
+pub(crate) const MAX_VALUES: usize = 64;
 /// The longest value, in bytes.
 const MAX_VALUE: usize = 4096;
 

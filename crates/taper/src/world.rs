@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use git_server::Calls;
+use rand_core::RngCore as _;
 use serde::{Deserialize, Serialize};
 use taper_service::clock::SharedClock;
 use taper_service::fetch::{FetchRules, Fetcher};
@@ -364,19 +365,30 @@ fn remembered(dir: &Path, port: u16) -> Result<Urls> {
     })
 }
 
+/// Where ports are looked for: below those that systems give to outgoing connections, which could take
+/// one of these between the look and its use.
+const PORTS: std::ops::Range<u16> = 10_240..32_000;
+
 /// Five free ports: held all at once so that they differ, then let go for the parts to take.
 fn free_ports() -> Result<Ports> {
-    let bind = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-    let held = [bind()?, bind()?, bind()?, bind()?, bind()?];
-    let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
-    let [issuer, admin, idp, proxy, git] = &held;
-    Ok(Ports {
-        issuer: port(issuer)?,
-        admin: port(admin)?,
-        idp: port(idp)?,
-        proxy: port(proxy)?,
-        git: port(git)?,
-    })
+    let mut rng = rng::os();
+    let mut held = Vec::new();
+    for _ in 0..1_000 {
+        let offset = rng.next_u32() % u32::from(PORTS.end - PORTS.start);
+        let port = PORTS.start + u16::try_from(offset)?;
+        held.extend(TcpListener::bind((Ipv4Addr::LOCALHOST, port)));
+        if let [issuer, admin, idp, proxy, git] = held.as_slice() {
+            let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
+            return Ok(Ports {
+                issuer: port(issuer)?,
+                admin: port(admin)?,
+                idp: port(idp)?,
+                proxy: port(proxy)?,
+                git: port(git)?,
+            });
+        }
+    }
+    bail!("no five free ports were found")
 }
 
 fn consecutive(port: u16) -> Result<Ports> {

@@ -224,7 +224,7 @@ fn bad_proofs() -> Vec<(&'static str, Spoil, &'static str)> {
         (
             "a digest of no kind",
             claiming(|claims| claims.content_digest = Some("md5=:AAAA:".into())),
-            "R-01",
+            "R-12",
         ),
         (
             "a claim twice",
