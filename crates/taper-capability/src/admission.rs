@@ -18,6 +18,8 @@ const MAX_EXPRESSIONS: usize = 8;
 const MAX_OPS: usize = 32;
 const MAX_ELEMENTS: usize = 64;
 const MAX_LITERAL: usize = 1024;
+/// The end of the year 9999, the last that RFC 3339 can write.
+const MAX_DATE: u64 = 253_402_300_799;
 /// What is converted at all: queries of a check, predicates and terms of a query.
 const MAX_QUERIES: usize = 8;
 const MAX_TERMS: usize = 64;
@@ -201,6 +203,20 @@ fn operators(check: &Check) -> Result<(), &'static str> {
     if !expressions(check).all(|expression| is_expression(&expression.ops)) {
         return Err("an expression that does not end in one value");
     }
+    // Only what `.get` finds may be of one type for one fact and of another for the next, and with it an
+    // error or none: then the order of facts would decide.
+    let gets = |query: &Rule| {
+        let ops = query.expressions.iter().flat_map(|expression| &expression.ops);
+        ops.into_iter().any(|op| matches!(op, Op::Binary(Binary::Get)))
+    };
+    let without_args = |query: &Rule| query.body.iter().all(|predicate| predicate.name != "args");
+    if check
+        .queries
+        .iter()
+        .any(|query| gets(query) && without_args(query))
+    {
+        return Err("`.get()` without `args`");
+    }
     expressions(check)
         .flat_map(|expression| &expression.ops)
         .try_for_each(|op| match op {
@@ -261,7 +277,9 @@ fn literals(check: &Check) -> Result<(), &'static str> {
 
 fn literal(term: &Term) -> Result<(), &'static str> {
     match term {
-        Term::Variable(_) | Term::Integer(_) | Term::Date(_) | Term::Bool(_) => Ok(()),
+        Term::Variable(_) | Term::Integer(_) | Term::Bool(_) => Ok(()),
+        // Later ones are shown as others than they are.
+        Term::Date(at) if *at <= MAX_DATE => Ok(()),
         Term::Str(s) if s.len() <= MAX_LITERAL => Ok(()),
         Term::Bytes(b) if b.len() <= MAX_LITERAL => Ok(()),
         Term::Set(elements) if elements.len() <= MAX_ELEMENTS => elements.iter().try_for_each(scalar),
@@ -402,6 +420,14 @@ mod tests {
         );
         check(r#"check all args($a), resource($k, $v)"#, Some(("P-19", "join")));
         check(r#"check if args($a), tool($t), $a.get("t") === $t"#, None);
+        check(
+            r#"check if claim($n, $v), ["a"].get($v.length()) === "a""#,
+            Some(("P-17", "without `args`")),
+        );
+        check(
+            "check if time($t), $t < 9999-12-31T23:59:59Z, $t > 1970-01-01T00:00:01Z",
+            None,
+        );
         check(
             r#"check if resource($a, $b), claim($c, $d), $a === $c"#,
             Some(("P-19", "join")),

@@ -219,16 +219,11 @@ impl fmt::Display for ArgumentValue {
 }
 
 fn list<T: fmt::Display>(values: impl IntoIterator<Item = T>) -> String {
-    joined(values.into_iter().map(|value| {
-        let text = value.to_string();
-        let plain = |c: char| c.is_alphanumeric() || "-_./:@*+~#?&=[]".contains(c);
-        // Else a value with a comma in it would read as two.
-        if !text.is_empty() && text.chars().all(plain) {
-            text
-        } else {
-            quoted(&text)
-        }
-    }))
+    joined(
+        values
+            .into_iter()
+            .map(|value| crate::print::listed(&value.to_string())),
+    )
 }
 
 fn joined(values: impl IntoIterator<Item = String>) -> String {

@@ -234,7 +234,7 @@ fn applied(function: Function, literal: Term) -> Result<(), Error> {
         })?,
         _ => {}
     }
-    Applied::new(function, &literal).map(|_| ()).map_err(invalid)
+    Applied::takes(function, &literal).map_err(invalid)
 }
 
 fn name(is: fn(&str) -> bool, name: &str) -> Result<(), Error> {

@@ -39,18 +39,69 @@ fn predicate(predicate: &mut Predicate) {
     predicate.terms.iter_mut().for_each(term);
 }
 
-fn ops(all: &mut [Op]) {
-    for op in all {
-        match op {
-            Op::Value(value) => term(value),
-            Op::Unary(Unary::Ffi(function)) | Op::Binary(Binary::Ffi(function)) => name(function),
+/// Escapes the names and texts of an expression, and puts what another operator would tear apart
+/// between parentheses: Biscuit prints operands one after the other.
+fn ops(all: &mut Vec<Op>) {
+    // What is on the stack: its operations, and whether it binds loosely.
+    let mut stack: Vec<(Vec<Op>, bool)> = Vec::new();
+    for mut op in std::mem::take(all) {
+        let (mut operands, loose) = match &mut op {
+            Op::Value(value) => {
+                term(value);
+                (Vec::new(), false)
+            }
             Op::Closure(parameters, body) => {
                 parameters.iter_mut().for_each(name);
                 ops(body);
+                (Vec::new(), false)
             }
-            Op::Unary(_) | Op::Binary(_) => {}
-        }
+            Op::Unary(unary) => {
+                if let Unary::Ffi(function) = unary {
+                    name(function);
+                }
+                let apart = *unary != Unary::Parens;
+                (operand(stack.pop(), apart), *unary == Unary::Negate)
+            }
+            Op::Binary(binary) => {
+                if let Binary::Ffi(function) = binary {
+                    name(function);
+                }
+                let right = operand(stack.pop(), true);
+                let mut both = operand(stack.pop(), true);
+                both.extend(right);
+                (both, is_infix(binary))
+            }
+        };
+        operands.push(op);
+        stack.push((operands, loose));
     }
+    all.extend(stack.into_iter().flat_map(|(ops, _)| ops));
+}
+
+fn operand(operand: Option<(Vec<Op>, bool)>, apart: bool) -> Vec<Op> {
+    let (mut ops, loose) = operand.unwrap_or_default();
+    if loose && apart {
+        ops.push(Op::Unary(Unary::Parens));
+    }
+    ops
+}
+
+/// Whether an operator stands between its operands; the others are methods.
+fn is_infix(binary: &Binary) -> bool {
+    !matches!(
+        binary,
+        Binary::Contains
+            | Binary::Prefix
+            | Binary::Suffix
+            | Binary::Regex
+            | Binary::Intersection
+            | Binary::Union
+            | Binary::All
+            | Binary::Any
+            | Binary::Get
+            | Binary::Ffi(_)
+            | Binary::TryOr
+    )
 }
 
 fn term(value: &mut Term) {
@@ -118,6 +169,22 @@ mod tests {
         assert_eq!(
             crafted("\u{1b}[2J\n\u{202e}\\"),
             r#"check if server("\u{1b}[2J\u{a}\u{202e}\\")"#
+        );
+        let word = |name: &str| Op::Value(Term::Variable(name.to_owned()));
+        let mut check: Check = r#"check if server($s), tool($t), $s === "x""#.parse().unwrap();
+        check.queries[0].expressions[0].ops = vec![
+            word("s"),
+            Op::Value(Term::Str("git".to_owned())),
+            Op::Binary(Binary::Equal),
+            word("t"),
+            Op::Value(Term::Str("push".to_owned())),
+            Op::Binary(Binary::Equal),
+            Op::Binary(Binary::And),
+            Op::Unary(Unary::Negate),
+        ];
+        assert_eq!(
+            datalog(&check),
+            r#"check if server($s), tool($t), !(($s === "git") &&! ($t === "push"))"#
         );
         let bare = |ops: Vec<Op>| {
             let mut check: Check = r#"check if server("x"), $x === 1"#.parse().unwrap();

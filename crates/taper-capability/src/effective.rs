@@ -395,6 +395,9 @@ fn narrower(before: Option<Vec<String>>, new: &[String]) -> Vec<String> {
 }
 
 fn listed<'a>(values: impl IntoIterator<Item = &'a String>) -> String {
-    let values: Vec<_> = values.into_iter().map(|value| escaped(value)).collect();
+    let values: Vec<_> = values
+        .into_iter()
+        .map(|value| crate::print::listed(value))
+        .collect();
     values.join(", ")
 }

@@ -27,6 +27,16 @@ pub fn quoted(text: &str) -> String {
     format!("\"{}\"", escaped(text).replace('"', "\\\""))
 }
 
+/// `text` as one of a list: quoted where a comma or a blank in it could make it look like two.
+pub(crate) fn listed(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./:@*+~#?&=[]".contains(c);
+    if !text.is_empty() && text.chars().all(plain) && escaped(text) == text {
+        text.to_owned()
+    } else {
+        quoted(text)
+    }
+}
+
 /// The standard library's own notion for Debug, which escapes what is not printable and what would
 /// join the character before it; and what reorders or is blank.
 fn is_visible(c: char) -> bool {
@@ -34,7 +44,7 @@ fn is_visible(c: char) -> bool {
     plain
         && !matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+            | '\u{200b}'..='\u{200f}' | '\u{2800}' | '\u{1d159}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
             | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 

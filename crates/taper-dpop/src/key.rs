@@ -139,7 +139,8 @@ impl PublicKey {
     /// # Errors
     /// [`Error::Key`] for another length or a point that is not on the curve.
     pub fn p256(bytes: &[u8]) -> Result<Self, Error> {
-        if bytes.len() != 33 {
+        // A tag of 5 has 33 bytes, too, and is a second spelling of some keys.
+        if bytes.len() != 33 || !matches!(bytes, [2 | 3, ..]) {
             return Err(Error::Key("a P-256 key has 33 bytes, compressed"));
         }
         let key = EcVerifyingKey::from_sec1_bytes(bytes).map_err(|_| Error::Key("not a point of P-256"))?;

@@ -31,14 +31,19 @@ pub struct ProofClaims {
     /// When the proof was made, in seconds since the Unix epoch.
     pub iat: i64,
     /// The hash of the token, where one is presented.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text")]
     pub ath: Option<String>,
     /// The server's nonce, where it gave one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text")]
     pub nonce: Option<String>,
     /// The digest of the body, `sha-256=:…:`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "text")]
     pub content_digest: Option<String>,
+}
+
+/// A member that is there is a text: `null` is none.
+fn text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(deserializer).map(Some)
 }
 
 impl ProofClaims {
@@ -371,6 +376,12 @@ fn typed<T: serde::de::DeserializeOwned>(value: serde_json::Value, part: &'stati
 
 /// A key of another kind lacks members that ours have; that is a matter of R-04.
 fn jwk_of(value: serde_json::Value) -> Result<Jwk, Error> {
+    if !(value.is_object() || value.is_null()) {
+        return Err(Error::Json {
+            part: "header",
+            reason: "`jwk` is not an object".to_owned(),
+        });
+    }
     serde_json::from_value(value).map_err(|_| Error::Jwk("neither OKP/Ed25519 nor EC/P-256"))
 }
 
@@ -496,6 +507,7 @@ mod tests {
         check(with("alg", "none".into()), Some("R-03"));
         check(with("alg", "HS256".into()), Some("R-03"));
         check(with("jwk", serde_json::Value::Null), Some("R-04"));
+        check(with("jwk", "x".into()), Some("R-01"));
         let mut private = jwk.clone();
         private["d"] = "AA".into();
         check(with("jwk", private), Some("R-04"));
@@ -557,6 +569,23 @@ mod tests {
                 Some("R-01"),
                 "{twice}"
             );
+        }
+    }
+
+    #[test]
+    fn a_member_of_null_is_malformed() {
+        let key = PrivateKey::generate(Algorithm::EdDsa, &mut OsRng);
+        for member in ["ath", "nonce", "content_digest"] {
+            let good = claims().sign(&key).unwrap();
+            let (input, _) = good.rsplit_once('.').unwrap();
+            let (head, payload) = input.split_once('.').unwrap();
+            let mut payload: serde_json::Value =
+                serde_json::from_slice(&base64url_decode(payload).unwrap()).unwrap();
+            payload[member] = serde_json::Value::Null;
+            let input = format!("{head}.{}", base64url_encode(payload.to_string().as_bytes()));
+            let proof = format!("{input}.{}", base64url_encode(&key.sign(input.as_bytes())));
+            let rule = Proof::parse(&proof).err().map(|e| e.rule().as_str());
+            assert_eq!(rule, Some("R-01"), "{member}");
         }
     }
 

@@ -277,26 +277,27 @@ fn has_right(rights: &[Right], access: &Access) -> bool {
     }
 }
 
-/// Whether a URI has one reading: no empty, `.` or `..` segment, no backslash, no escape.
+/// Whether a URI has one reading: no empty segment but the last, none that is `.` or `..`, no backslash,
+/// escape or control character (which parsers drop).
 fn is_canonical(uri: &str) -> bool {
-    let path = uri.split_once("://").map_or(uri, |(_, rest)| rest);
-    let mut segments = path.split('/').peekable();
-    let mut dotted = false;
+    let is_scheme = |scheme: &str| {
+        scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"+.-".contains(&b))
+    };
+    let path = match uri.split_once("://") {
+        Some((scheme, rest)) if is_scheme(scheme) => rest,
+        _ => uri,
+    };
+    // `file:///path` has an empty authority.
+    let mut segments = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
+    let mut plain = true;
     while let Some(segment) = segments.next() {
         let last = segments.peek().is_none();
-        dotted |= segment == "." || segment == ".." || (segment.is_empty() && !last);
+        plain &= segment != "." && segment != ".." && (last || !segment.is_empty());
     }
-    // `file:///path` has an empty authority; anything else that is empty is not canonical.
-    let empty_authority = path.starts_with('/') && uri.contains("://");
-    let dotted = if empty_authority {
-        path.trim_start_matches('/')
-            .split('/')
-            .any(|s| s == "." || s == "..")
-            || path.contains("//")
-    } else {
-        dotted
-    };
-    !dotted && !uri.contains(['\\', '%', '\0'])
+    plain && !uri.contains(|c: char| c.is_control() || c == '\\' || c == '%')
 }
 
 /// The checks of the chain and the policies, in one evaluation.

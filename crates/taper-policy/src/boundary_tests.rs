@@ -319,6 +319,10 @@ fn uris_have_one_reading() {
         ("file:///a//b", false),
         ("repo/a", true),
         ("../a", false),
+        ("file:///srv/data/.\t./x", false),
+        ("file:/srv/data/../../etc/passwd#://", false),
+        ("repo:acme/web", true),
+        ("repo:acme/../web", false),
     ] {
         assert_eq!(is_canonical(uri), ok, "{uri}");
     }

@@ -40,7 +40,8 @@ export async function exchange(issuer, clientId, subjectToken, key, { scopes = [
   const answer = await post(endpoint, 'application/x-www-form-urlencoded', body, { key });
   if (answer.status !== 200) throw new Refused(answer.status, errorOf(answer));
   const given = JSON.parse(answer.body);
-  if (given?.token_type !== 'DPoP' || given.issued_token_type !== CAPABILITY) {
+  const isCapability = given?.token_type === 'DPoP' && given.issued_token_type === CAPABILITY;
+  if (!isCapability || typeof given.access_token !== 'string') {
     throw new Failure('the issuer gave something else than a capability');
   }
   return given.access_token;

@@ -3,16 +3,18 @@
 // Results go to standard output, everything else to standard error. Exit codes: 0 done, 1 it cannot
 // be done, 2 the issuer or the proxy refused, 64 usage.
 
-import { readFile, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { parseArgs } from 'node:util';
 import { reason } from './biscuit.mjs';
 import { Roots, delegate, narrow, sealed } from './capability.mjs';
 import * as caveats from './caveats.mjs';
 import { Failure, Refused } from './errors.mjs';
+import { replace } from './files.mjs';
 import { exchange, rootKeys } from './issuer.mjs';
 import { Key, parseJwk } from './keys.mjs';
 import { callTool } from './mcp.mjs';
 import { prove } from './proof.mjs';
+import { printable, typed } from './text.mjs';
 
 const USAGE = `usage:
   keygen   --out FILE
@@ -92,7 +94,7 @@ async function runKeygen({ out }) {
 async function runRoots({ issuer, out }) {
   const jwks = await rootKeys(issuer);
   new Roots(jwks);
-  await writeFile(out, jwks);
+  await replace(out, jwks);
 }
 
 async function runObtain(options) {
@@ -131,7 +133,7 @@ async function runCall(options, [tool, ...words]) {
   const token = sealed(roots, await read(options.token));
   const given = grouped(words);
   if (given.size < words.length) throw new Usage('an argument is there twice');
-  const args = Object.fromEntries([...given].map(([name, [text]]) => [name, value(text)]));
+  const args = Object.fromEntries([...given].map(([name, [text]]) => [name, typed(text)]));
   const result = await callTool(options.url, token, await Key.load(options.key), tool, args);
   for (const part of result.content ?? []) console.log(printable(part.text ?? JSON.stringify(part)));
   if (result.isError) process.exitCode = 1;
@@ -167,7 +169,7 @@ function restrict(options) {
     }
   }
   for (const [name, texts] of grouped(options.arg)) {
-    const values = texts.map(value);
+    const values = texts.map(typed);
     if (values.length === 1) made.push(caveats.argumentEquals(pointer(name), values[0]));
     else made.push(caveats.argumentOneOf(pointer(name), values));
   }
@@ -187,16 +189,20 @@ function end(options) {
   }
   const until =
     options.until === undefined ? new Date(Date.now() + duration(options.for)) : time(options.until);
-  if (until <= new Date()) throw new Failure('the end is not in the future');
+  if (!(until > new Date())) throw new Failure('the end is not in the future');
   return until;
 }
 
 function time(text) {
-  const at = new Date(text);
-  if (!/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$/.test(text) || Number.isNaN(at.getTime())) {
-    throw new Usage(`\`${text}\` is no time such as 2030-01-31T09:30:00Z`);
+  const form = /^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:Z|([+-])(\d\d):(\d\d))$/.exec(text);
+  const at = Date.parse(text);
+  if (form !== null && !Number.isNaN(at)) {
+    const [, local, sign, hours = 0, minutes = 0] = form;
+    const ahead = (Number(hours) * 60 + Number(minutes)) * (sign === '-' ? -60_000 : 60_000);
+    // `Date` takes February 30 for March 2, and the hour 24 for the next day.
+    if (new Date(at + ahead).toISOString().startsWith(local)) return new Date(at);
   }
-  return at;
+  throw new Usage(`\`${text}\` is no time such as 2030-01-31T09:30:00Z`);
 }
 
 /** Milliseconds. */
@@ -226,29 +232,9 @@ function* pairs(words, separator = '=') {
   }
 }
 
-/** JSON where it is JSON, else the text itself. */
-function value(text) {
-  let parsed;
-  try {
-    parsed = JSON.parse(text);
-  } catch {
-    return text;
-  }
-  if (typeof parsed === 'number' && Math.abs(parsed) > Number.MAX_SAFE_INTEGER) {
-    throw new Failure(`${text} is more than a number of JavaScript holds exactly`);
-  }
-  return parsed;
-}
-
 /** A plain name is a member of the arguments (RFC 6901 section 3 escapes its `~` and `/`). */
 function pointer(name) {
   return name.startsWith('/') ? name : `/${name.replaceAll('~', '~0').replaceAll('/', '~1')}`;
-}
-
-/** Text of others for a terminal, which must not take commands from it. */
-function printable(text) {
-  const escape = (found) => `\\x${found.charCodeAt(0).toString(16).padStart(2, '0')}`;
-  return text.replace(/[^\n\t\x20-\x7e\xa0-\u{10ffff}]/gu, escape);
 }
 
 async function read(path) {
@@ -257,7 +243,7 @@ async function read(path) {
 
 async function deliver(token, out) {
   if (out === undefined) console.log(token);
-  else await writeFile(out, `${token}\n`, { mode: 0o600 });
+  else await replace(out, `${token}\n`);
 }
 
 async function main([name, ...words]) {

@@ -11,6 +11,7 @@ _OPERATORS = frozenset("! parens length < > <= >= === !== == && contains starts_
 _SCALARS = frozenset(("integer", "date", "bool", "string", "bytes"))
 _COUNTER = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _MAX_BYTES, _MAX_ELEMENTS, _MAX_EXPRESSIONS, _MAX_OPERATIONS = 1_024, 64, 8, 32
+_MAX_DATE = 253_402_300_799
 
 
 def admit(check: Check) -> None:
@@ -27,6 +28,8 @@ def admit(check: Check) -> None:
     operations = [operation for expression in query.expressions for operation in expression]
     require(all(operation.what == "value" or operation.operator in _OPERATORS for operation in operations), "P-17")
     require(all(_ends_in_one_value(expression) for expression in query.expressions), "P-17")
+    gets = any(operation.operator == "get" for operation in operations)
+    require(not gets or any(predicate.name == "args" for predicate in query.body), "P-17")
     _bound_literals(query)
     _bound_join(query)
     for expression in query.expressions:
@@ -80,6 +83,8 @@ def _is_bounded_scalar(term: Value) -> bool:
     kind, content = term
     if kind == "string":
         return len(content.encode()) <= _MAX_BYTES
+    if kind == "date":
+        return bool(content <= _MAX_DATE)
     if kind == "bytes":
         return len(content) <= _MAX_BYTES
     return kind in _SCALARS

@@ -84,9 +84,9 @@ def _has_right(authority: Authority, access: Access) -> bool:
 
 def _is_below(uri: str, prefix: str) -> bool:
     """Whether a canonical URI is the one named, or below it when that ends with `/`."""
-    if re.search(r"[\x00\\%]", uri):
+    if re.search(r"[\x00-\x1f\x7f-\x9f\\%]", uri):
         return False
-    segments = uri.partition("://")[2].removeprefix("/").split("/")
+    segments = re.sub(r"\A[A-Za-z][A-Za-z0-9+.-]*://", "", uri).removeprefix("/").split("/")
     if any(segment in ("", ".", "..") for segment in segments[:-1]) or segments[-1] in (".", ".."):
         return False
     return uri == prefix or (prefix.endswith("/") and uri.startswith(prefix))

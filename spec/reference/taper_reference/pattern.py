@@ -16,6 +16,13 @@ class _Set:
 
     ranges: Ranges
     negated: bool
+    literal: bool = False
+
+    def size(self) -> int:
+        """1 within ASCII, else 4 for each item and once more."""
+        if self.literal or not (self.negated or any(high > "\x7f" for _, high in self.ranges)):
+            return 1
+        return 4 * (len(self.ranges) + 1)
 
     def has(self, character: str) -> bool:
         return any(low <= character <= high for low, high in self.ranges) != self.negated
@@ -131,7 +138,7 @@ def parse_pattern(text: str) -> Pattern | None:
 def _size(node: _Node) -> int:
     match node:
         case _Set():
-            return 1
+            return node.size()
         case _Sequence(parts) | _Choice(parts):
             return sum(_size(part) for part in parts)
         case _Repeat(inner, least, most, counted):
@@ -221,7 +228,7 @@ class _Parser:
             character = self.escaped()
         elif character in _SPECIAL:
             raise _Invalid
-        return _Set(((character, character),), False)
+        return _Set(((character, character),), False, literal=True)
 
     def character_class(self) -> _Node:
         negated = self.accept("^")

@@ -13,7 +13,7 @@ from .text import decode_base64url, encode_base64url
 
 _MAX_PROOF, _MAX_JTI = 4_096, 256
 _MAX_AGE, _MAX_AHEAD, _MAX_NONCE_AGE = 300, 60, 300
-_PRIVATE_MEMBERS = frozenset(("d", "p", "q", "dp", "dq", "qi", "oth", "k"))
+_PRIVATE_MEMBERS = frozenset(("d",))
 _INTEGER = re.compile(r"-?[0-9]+\Z")
 _DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 _ALGORITHM_OF_TYPE = {"OKP": "EdDSA", "EC": "ES256"}

@@ -47,7 +47,8 @@ fn every_caveat_reads_back_as_itself() {
             "--arg-range",
             "most=..9007199254740991",
             "--not-before",
-            "2026-01-01T00:00:00Z",
+            // The same moment, from another time zone.
+            "2026-01-01T02:00:00+02:00",
             "--max-depth",
             "2",
             "--note",

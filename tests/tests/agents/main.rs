@@ -9,6 +9,7 @@
 )]
 
 mod caveats;
+mod files;
 mod language;
 mod nonsense;
 mod readme;

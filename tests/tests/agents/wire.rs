@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use taper_tests::Up;
 
 use super::{BOTH, obtain};
-use crate::language::succeeds;
+use crate::language::{refused, succeeds};
 
 /// A server that gives one answer; its URL, and the head of the request that it got.
 fn answering(answer: String) -> (String, JoinHandle<String>) {
@@ -33,6 +33,63 @@ fn answering(answer: String) -> (String, JoinHandle<String>) {
     (url, server)
 }
 
+/// An answer of status 200 with this body.
+fn of_json(body: &str) -> String {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close";
+    format!("{head}\r\n\r\n{body}")
+}
+
+#[test]
+fn an_answer_that_is_none_is_said_to_be_none() {
+    let up = Up::start();
+    for agent in BOTH {
+        let name = agent.name();
+        obtain(agent, &up, name);
+        let cap = format!("{name}.cap");
+        let ask = |answer: String| {
+            let (url, server) = answering(answer);
+            let output = agent.call(up.dir(), &url, &cap, name, &["git_log"]);
+            server.join().unwrap();
+            output
+        };
+        for result in [
+            "[]",
+            "null",
+            "5",
+            r#"{"content":null}"#,
+            r#"{"content":"abc"}"#,
+            r#"{"content":["abc"]}"#,
+            r#"{"content":[null]}"#,
+            r#"{"content":[[]]}"#,
+            r#"{"content":[{"type":"text","text":"shown"},{"type":"text","text":5}]}"#,
+            r#"{"content":[{"type":"text","text":null}]}"#,
+            r#"{"content":[],"isError":"yes"}"#,
+        ] {
+            let message = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#);
+            agent.fails(&ask(of_json(&message)), 1);
+        }
+        let deep = "[".repeat(100_000);
+        for body in ["", "null", "[]", "{}", "\"\"", &deep] {
+            agent.fails(&ask(of_json(body)), 1);
+        }
+        // A refusal whose body says nothing is one.
+        let refusal = format!("HTTP/1.1 403 Forbidden\r\nconnection: close\r\n\r\n{deep}");
+        agent.fails(&ask(refusal), 2);
+
+        // Neither a result nor a refusal poses as another text.
+        let text = "\u{202e}\u{2066}\u{2028}\u{200b}\u{feff}\u{9b}\u{e000}\u{a0}";
+        let shown = r"\u{202e}\u{2066}\u{2028}\u{200b}\u{feff}\u{9b}\u{e000}\u{a0}";
+        let part = format!(r#"{{"type":"text","text":"größer, 東京 \\u{text}\ud800"}}"#);
+        let message = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{{"content":[{part}]}}}}"#);
+        let printed = succeeds(&ask(of_json(&message)));
+        assert_eq!(printed, format!("größer, 東京 \\\\u{shown}\\u{{d800}}\n"));
+        let output = ask(format!(
+            "HTTP/1.1 403 Forbidden\r\nconnection: close\r\n\r\n{{\"error\":\"{text}\"}}"
+        ));
+        assert_eq!(refused(&output).said, shown, "{agent:?}");
+    }
+}
+
 #[test]
 fn answers_are_read_with_care() {
     let up = Up::start();
@@ -53,7 +110,7 @@ fn answers_are_read_with_care() {
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\nconnection: close";
         let (url, server) = answering(format!("{head}\r\n\r\n{stream}"));
         let output = agent.call(up.dir(), &url, &cap, name, &["git_log"]);
-        assert_eq!(succeeds(&output), "a\tb\nc\\x1b[2Jd\n");
+        assert_eq!(succeeds(&output), "a\tb\nc\\u{1b}[2Jd\n");
         let head = server.join().unwrap().to_ascii_lowercase();
         for header in [
             "\r\nauthorization: dpop ",

@@ -107,7 +107,8 @@ fn large_bodies() -> Vec<(&'static str, String)> {
 }
 
 /// Chains that are beyond a bound which keeps the others cheap.
-const BEYOND: [(&str, &str); 11] = [
+const BEYOND: [(&str, &str); 12] = [
+    ("8 patterns of half the size", "P-20"),
     ("arguments compared, to the bound", "P-21"),
     ("arguments beside resources", "P-19"),
     ("resources beside arguments", "P-19"),
@@ -243,6 +244,14 @@ fn chains() -> Vec<(&'static str, Vec<BlockBuilder>)> {
         ("128 texts within texts", vec![checks(&all(vec![found; 8]), 16)]),
         ("16 large patterns", pattern("([^a]{0,63}[^b]){8}", 16)),
         ("8 patterns of half the size", pattern("([^a]{0,31}[^b]){8}", 8)),
+        ("8 patterns of negated classes", pattern("[^a]{31}[^b]", 8)),
+        (
+            "8 classes of many planes",
+            pattern(
+                "([^\u{10fbf}-\u{13042}\u{1a002}-\u{1c085}\u{24045}-\u{260c8}\u{2e088}-\u{3010b}]{12})",
+                8,
+            ),
+        ),
         (
             "16 patterns of many states",
             pattern("(x|y)*x(x|y){20}(x|y){20}(x|y){20}z", 16),

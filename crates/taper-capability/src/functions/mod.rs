@@ -90,6 +90,14 @@ impl Applied {
         }
     }
 
+    /// Whether a function takes a literal, without the work of getting it ready.
+    pub(crate) fn takes(function: Function, literal: &Term) -> Result<(), &'static str> {
+        match (function, literal) {
+            (Function::FullMatch, Term::Str(pattern)) => Pattern::read(pattern).map(|_| ()),
+            _ => Self::new(function, literal).map(|_| ()),
+        }
+    }
+
     /// The function's value. The error is for a value of a type that the function does not take.
     pub(crate) fn holds(&self, value: &Term) -> Result<bool, String> {
         match (self, value) {

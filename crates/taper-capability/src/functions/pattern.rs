@@ -3,7 +3,7 @@
 //! The dialect means the same to every common engine, has no construct whose cost depends on more
 //! than sizes, and is bounded; the automaton of the `regex` crate then runs in linear time.
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use std::iter::Peekable;
 use std::str::Chars;
 
@@ -12,6 +12,11 @@ const MAX_SIZE: usize = 256;
 const MAX_COUNT: usize = 64;
 const MAX_DEPTH: usize = 8;
 const MAX_TEXT: usize = 1_024;
+/// What a compiled pattern may take, in bytes; a backstop far above what the size allows.
+const MAX_PROGRAM: usize = 1 << 20;
+/// The size of a class that reaches beyond ASCII, for each item and once more: in UTF-8 it is a small
+/// automaton of its own.
+const WIDE: usize = 4;
 
 /// A pattern of the dialect, compiled.
 #[derive(Clone, Debug)]
@@ -19,6 +24,16 @@ pub(crate) struct Pattern(Regex);
 
 impl Pattern {
     pub(crate) fn parse(pattern: &str) -> Result<Self, &'static str> {
+        let written = Self::read(pattern)?;
+        RegexBuilder::new(&format!("\\A(?:{written})\\z"))
+            .size_limit(MAX_PROGRAM)
+            .build()
+            .map(Self)
+            .map_err(|_| "`full_match` takes a pattern of its dialect")
+    }
+
+    /// The pattern as the engine is to be given it, not yet compiled: that costs far more than reading.
+    pub(crate) fn read(pattern: &str) -> Result<String, &'static str> {
         if pattern.is_empty() || pattern.len() > MAX_PATTERN {
             return Err("`full_match` takes a pattern of 1 to 256 bytes");
         }
@@ -33,9 +48,7 @@ impl Pattern {
         if size > MAX_SIZE {
             return Err("`full_match` takes a pattern of size 256 at most");
         }
-        Regex::new(&format!("\\A(?:{})\\z", reader.written))
-            .map(Self)
-            .map_err(|_| "`full_match` takes a pattern of its dialect")
+        Ok(reader.written)
     }
 
     pub(crate) fn matches(&self, text: &str) -> bool {
@@ -126,7 +139,7 @@ impl Reader<'_> {
             '[' => self.class(),
             '.' => {
                 self.written.push_str("[^\\n]");
-                Some(1)
+                Some(2 * WIDE)
             }
             '\\' => {
                 let escaped = self.escaped()?;
@@ -143,23 +156,28 @@ impl Reader<'_> {
 
     fn class(&mut self) -> Option<usize> {
         self.written.push('[');
-        if self.rest.next_if_eq(&'^').is_some() {
+        let mut wide = self.rest.next_if_eq(&'^').is_some();
+        if wide {
             self.written.push('^');
         }
+        let mut items = 0_usize;
         loop {
+            items += 1;
             let from = self.member()?;
+            wide |= !from.is_ascii();
             self.literal(from);
             if self.rest.next_if_eq(&'-').is_some() {
                 let to = self.member()?;
                 if from > to {
                     return None;
                 }
+                wide |= !to.is_ascii();
                 self.written.push('-');
                 self.literal(to);
             }
             if self.rest.next_if_eq(&']').is_some() {
                 self.written.push(']');
-                return Some(1);
+                return Some(if wide { WIDE * (items + 1) } else { 1 });
             }
         }
     }
@@ -271,6 +289,13 @@ mod tests {
         assert!(Pattern::parse("(a{4}){64,}").is_err());
         assert!(Pattern::parse("((a{64}){64}){64}").is_err());
         assert!(Pattern::parse("a{64}{64}").is_err());
-        assert!(Pattern::parse("(.{64}){4}b").is_err());
+        assert!(Pattern::parse(".{32}").is_ok());
+        assert!(Pattern::parse("[^a]{32}").is_ok());
+        assert!(Pattern::parse("[^ab]{22}").is_err());
+        assert!(Pattern::parse("[a-cé]{21}").is_ok());
+        assert!(Pattern::parse("[a-cé]{22}").is_err());
+        assert!(Pattern::parse("[a-z0-9]{64}").is_ok());
+        assert!(Pattern::parse("(((((((a{0}){64}){64}){64}){64}){64}){64}){64}").is_ok());
+        assert!(Pattern::parse(".{33}").is_err());
     }
 }

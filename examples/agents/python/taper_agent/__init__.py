@@ -9,4 +9,6 @@
 | `issuer` | the issuer: its root keys, and the token exchange, RFC 8693 |
 | `mcp` | calling a tool through the proxy |
 | `wire` | HTTP with proofs |
+| `text` | text of others: JSON, and what a terminal may get |
+| `files` | writing what a command makes |
 """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
 from collections.abc import Iterable
@@ -18,11 +17,19 @@ from typing import Any, NoReturn
 
 from biscuit_auth import BiscuitBlockError, BiscuitBuildError, Check, DataLogError
 
-from . import caveats, issuer, mcp
+from . import caveats, files, issuer, mcp
 from .capability import Roots, Terms, delegate, narrow
 from .errors import Failure, Refused
 from .keys import Key, parse_jwk
 from .proof import prove
+from .text import parse_json, printable
+
+# What the Biscuit library throws, and what Python does when a number or a structure is too large.
+_OF_LIBRARIES = (DataLogError, BiscuitBlockError, BiscuitBuildError)
+_TOO_LARGE = (OverflowError, RecursionError)
+
+# RFC 3339 section 5.6, in whole seconds.
+_TIME = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(Z|[+-][0-9]{2}:[0-9]{2})"
 
 
 def main(words: list[str]) -> int:
@@ -31,10 +38,10 @@ def main(words: list[str]) -> int:
         code: int = args.run(args)
         return code
     except Refused as refusal:
-        print(f"refused: {_printable(str(refusal))}", file=sys.stderr)
+        print(f"refused: {printable(str(refusal))}", file=sys.stderr)
         return 2
-    except (Failure, OSError, DataLogError, BiscuitBlockError, BiscuitBuildError, ValueError) as failure:
-        print(f"failed: {_printable(str(failure))}", file=sys.stderr)
+    except (Failure, OSError, ValueError, *_OF_LIBRARIES, *_TOO_LARGE) as failure:
+        print(f"failed: {printable(str(failure))}", file=sys.stderr)
         return 1
 
 
@@ -48,7 +55,7 @@ def _keygen(args: argparse.Namespace) -> int:
 def _roots(args: argparse.Namespace) -> int:
     found = issuer.root_keys(args.issuer)
     Roots(found)
-    args.out.write_bytes(found)
+    files.replace(args.out, found)
     return 0
 
 
@@ -93,7 +100,7 @@ def _call(args: argparse.Namespace) -> int:
     key, token = Key.load(args.key), _read(args.token)
     result = mcp.call_tool(args.url, token, key, args.tool, arguments)
     for part in result.get("content", []):
-        print(_printable(part.get("text", json.dumps(part))))
+        print(printable(part["text"] if "text" in part else json.dumps(part, ensure_ascii=False)))
     return 1 if result.get("isError") else 0
 
 
@@ -156,7 +163,7 @@ def _pairs(words: Iterable[str], separator: str = "=") -> Iterable[tuple[str, st
 def _value(text: str) -> Any:
     """JSON where it is JSON, else the text itself."""
     try:
-        return json.loads(text, parse_constant=_no_constant)
+        return parse_json(text, _no_constant)
     except ValueError:
         return text
 
@@ -168,11 +175,6 @@ def _no_constant(text: str) -> NoReturn:
 def _pointer(name: str) -> str:
     """A plain name is a member of the arguments (RFC 6901 section 3 escapes its `~` and `/`)."""
     return name if name.startswith("/") else "/" + name.replace("~", "~0").replace("/", "~1")
-
-
-def _printable(text: str) -> str:
-    """Text of others for a terminal, which must not take commands from it."""
-    return re.sub(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]", lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def _read(path: Path) -> str:
@@ -187,16 +189,16 @@ def _deliver(token: str, out: Path | None) -> None:
     if out is None:
         print(token)
         return
-    handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(token + "\n")
+    files.replace(out, f"{token}\n".encode())
 
 
 def _time(text: str) -> datetime:
-    time = datetime.fromisoformat(text)
-    if time.tzinfo is None:
-        raise ValueError("it has no time zone")
-    return time
+    if re.fullmatch(_TIME, text) is None:
+        raise ValueError("not a time such as 2030-01-31T09:30:00Z")
+    # Some versions take the hour 24 for the next day.
+    if text[11:13] == "24":
+        raise ValueError("there is no hour 24")
+    return datetime.fromisoformat(text)
 
 
 def _duration(text: str) -> timedelta:
@@ -204,7 +206,10 @@ def _duration(text: str) -> timedelta:
     if not text or parts is None:
         raise ValueError("not a duration such as 1h30m")
     hours, minutes, seconds = (int(part or 0) for part in parts.groups())
-    return timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    try:
+        return timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    except OverflowError as error:
+        raise ValueError("too long") from error
 
 
 class _Parser(argparse.ArgumentParser):

@@ -9,7 +9,6 @@ holder's makes a valid Biscuit. The proxy refuses it (D-02).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,8 +26,10 @@ from biscuit_auth import (
     PublicKey,
 )
 
+from .caveats import utc
 from .errors import Failure
 from .keys import Holder, Key, b64url, b64url_decode
+from .text import parse_json
 
 # P-01.
 MAX_TOKEN = 12_288
@@ -41,7 +42,7 @@ class Roots:
 
     def __init__(self, jwks: str | bytes) -> None:
         try:
-            keys: list[dict[str, Any]] = json.loads(jwks)["keys"]
+            keys: list[dict[str, Any]] = parse_json(jwks)["keys"]
             self._keys = {
                 int(jwk["kid"]): _public_key(jwk["x"])
                 for jwk in keys
@@ -75,7 +76,7 @@ class Terms:
     """What the next block says. It can only take away: whatever it allows, its parent allowed."""
 
     until: datetime
-    """When it ends. Later than its parent is no error: the earliest end of the chain holds."""
+    """When it ends, in any time zone. Later than its parent is no error: the earliest end holds."""
     caveats: Sequence[Check] = ()
     """All of them have to pass."""
     note: str | None = None
@@ -101,7 +102,7 @@ def _append(roots: Roots, token: str, key: Key, holder: Holder, terms: Terms) ->
     block = BlockBuilder("")
     block.add_fact(Fact("holder({alg}, {key})", {"alg": holder.alg, "key": holder.key}))
     # Each block ends once, and in this shape only (P-10).
-    block.add_check(Check("check if time($t), $t < {until}", {"until": terms.until}))
+    block.add_check(Check("check if time($t), $t < {until}", {"until": utc(terms.until)}))
     for caveat in terms.caveats:
         block.add_check(caveat)
     if terms.note is not None:

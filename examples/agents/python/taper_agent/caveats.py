@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from biscuit_auth import Check
@@ -87,7 +87,14 @@ def argument_range(pointer: str, least: int | None = None, most: int | None = No
 
 def not_before(time: datetime) -> Check:
     """Not before this time, which has a time zone."""
-    return Check("check if time($time), $time >= {at}", {"at": time})
+    return Check("check if time($time), $time >= {at}", {"at": utc(time)})
+
+
+def utc(time: datetime) -> datetime:
+    """The same moment in UTC, the one time zone that the Biscuit library takes."""
+    if time.utcoffset() is None:
+        raise Failure("a time has a time zone")
+    return time.astimezone(UTC)
 
 
 def _argument(pointer: str) -> tuple[str, dict[str, object]]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from .errors import Failure, Refused
 from .keys import Key
+from .text import parse_json
 from .wire import post, send
 
 CAPABILITY = "urn:taper:params:oauth:token-type:capability"
@@ -20,7 +20,7 @@ def metadata(issuer: str) -> dict[str, Any]:
     parts = urlsplit(issuer)
     path = parts.path.rstrip("/")
     document = _get(f"{parts.scheme}://{parts.netloc}/.well-known/oauth-authorization-server{path}")
-    found = json.loads(document)
+    found = parse_json(document)
     if not isinstance(found, dict) or found.get("issuer") != issuer:
         raise Failure(f"{issuer} answers with the metadata of another issuer")
     return found
@@ -57,7 +57,7 @@ def exchange(
     answer = post(endpoint, "application/x-www-form-urlencoded", urlencode(form).encode(), key=key)
     if answer.status != 200:
         raise Refused(answer.status, answer.error())
-    match json.loads(answer.body):
+    match parse_json(answer.body):
         case {"token_type": "DPoP", "issued_token_type": issued, "access_token": str(capability)}:
             if issued == CAPABILITY:
                 return capability

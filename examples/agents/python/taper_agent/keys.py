@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from .errors import Failure
+from .text import parse_json
 
 
 def b64url(data: bytes) -> str:
@@ -117,7 +118,7 @@ class Holder:
 def parse_jwk(text: str) -> dict[str, Any]:
     """The members of one JWK."""
     try:
-        jwk = json.loads(text)
+        jwk = parse_json(text)
     except ValueError as error:
         raise Failure("it is not a JWK") from error
     if not isinstance(jwk, dict):

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from .errors import Failure
 from .keys import Key
 from .proof import prove
+from .text import parse_json
 
 # Bytes of an answer, and seconds to wait for it.
 MAX_ANSWER = 16 * 1024 * 1024
@@ -29,7 +30,7 @@ class Answer:
     def error(self) -> str:
         """What a refusal says: its JSON body's `error`, else its challenge."""
         try:
-            error = json.loads(self.body)["error"]
+            error = parse_json(self.body)["error"]
         except (ValueError, KeyError, TypeError):
             return self.headers.get("WWW-Authenticate", "without a reason")
         return error if isinstance(error, str) else json.dumps(error, ensure_ascii=False)

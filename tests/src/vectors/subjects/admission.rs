@@ -241,6 +241,11 @@ fn operators(book: &mut Book) {
         "check if args($a), {1, 2}.all($x -> $x < 3)",
     );
     op(
+        "get-without-args",
+        "`.get` of a literal, where no argument is.",
+        "check if tool($t), [\"git_log\"].get(0) === $t",
+    );
+    op(
         "lazy-or",
         "`||`, which has a closure.",
         "check if args($a), $a.get(\"n\") === 5 || false",

@@ -117,7 +117,7 @@ fn order(book: &mut Book) {
         |block| {
             let ops = &mut block.checks[1].queries[0].expressions[0].ops;
             ops[1].content = Some(Content::Value(schema::Term {
-                content: Some(Term::Date(u64::MAX)),
+                content: Some(Term::Date(253_402_300_799)),
             }));
         },
     );

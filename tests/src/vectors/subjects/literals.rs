@@ -10,6 +10,7 @@ pub(crate) fn vectors(book: &mut Book) {
     literals(book);
     variable_in_an_array(book);
     set_of_one_value(book);
+    dates(book);
     joins(book);
 }
 
@@ -167,6 +168,25 @@ fn variable_in_an_array(book: &mut Book) {
                     panic!("an array stands first")
                 };
                 array.array = vec![variable];
+            });
+        },
+    );
+}
+
+fn dates(book: &mut Book) {
+    book.refuse(
+        "literal/date-after-9999",
+        "A date that RFC 3339 cannot write, and that would be shown as another one.",
+        "P-18",
+        "accepted",
+        |s| {
+            call(s);
+            s.check("check if time($t), $t < 2027-01-15T09:00:00Z, true");
+            s.payload(1, |block| {
+                let ops = &mut block.checks[1].queries[0].expressions[0].ops;
+                ops[1].content = Some(Content::Value(schema::Term {
+                    content: Some(schema::term::Content::Date(253_402_300_800)),
+                }));
             });
         },
     );
