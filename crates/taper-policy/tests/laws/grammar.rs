@@ -146,13 +146,7 @@ fn about(name: &str) -> Vec<Vec<Op>> {
     } else if name.starts_with("hour") || name.starts_with("weekday") || name.starts_with("taper") {
         vec![
             binary(vec![this()], Term::Integer(9), Binary::LessThan),
-            vec![
-                value(integers(12)),
-                this(),
-                Op::Binary(Binary::Get),
-                value(Term::Integer(4)),
-                Op::Binary(Binary::GreaterThan),
-            ],
+            vec![value(integers(12)), this(), Op::Binary(Binary::Contains)],
         ]
     } else if name.starts_with("body_bound") {
         vec![vec![this()], vec![this(), Op::Unary(Unary::Negate)]]
@@ -223,7 +217,7 @@ pub(crate) fn any_raw() -> impl Strategy<Value = Raw> {
     ];
     (any_predicate(""), second, kind)
         .prop_flat_map(|((first, several), second, kind)| {
-            // A second word with many facts, or arguments beside one, admits no expressions (P-19).
+            // A second word with many facts, or arguments beside one, is not admitted (P-19).
             let second = second.filter(|(second, also)| {
                 !(several && (*also || second.name == "args")) && !(*also && first.name == "args")
             });
