@@ -1,5 +1,6 @@
 //! What `--out` replaces, and what it leaves alone.
 
+use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use taper_tests::Up;
@@ -22,7 +23,7 @@ fn a_capability_replaces_a_file_and_nothing_else() {
         // Whoever could read the old file cannot read the new one.
         let old = dir.join("old.cap");
         std::fs::write(&old, "before").unwrap();
-        std::fs::set_permissions(&old, PermissionsExt::from_mode(0o666)).unwrap();
+        std::fs::set_permissions(&old, Permissions::from_mode(0o666)).unwrap();
         assert!(narrow("old.cap").status.success());
         assert_eq!(old.metadata().unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(decoded(dir, "old.cap").links().len(), 2);
