@@ -500,6 +500,8 @@ mod tests {
         let p256 = PrivateKey::generate(Algorithm::Es256, &mut OsRng).public();
         check(PublicKey::p256(&[&[4], [7u8; 64].as_slice()].concat()));
         check(PublicKey::p256(&[2; 33][..32]));
+        // The compact form, 33 bytes too.
+        check(PublicKey::p256(&[&[5], &p256.to_bytes()[1..]].concat()));
         let jwk = serde_json::to_value(p256.to_jwk()).unwrap();
         for (member, value) in [
             ("d", serde_json::json!("AA")),
