@@ -203,6 +203,11 @@ impl Writer {
     }
 
     fn commit(&mut self, mut batch: Batch) {
+        #[cfg(feature = "sabotage")]
+        if self.sabotage.answers_early() {
+            batch.answer(None);
+            self.sabotage.be_late();
+        }
         let result = self.write(&batch);
         if result.is_ok() {
             // The state has them now, so a counter may leave memory.
@@ -211,15 +216,7 @@ impl Writer {
         if let Err(error) = &result {
             self.failed.get_or_init(|| error.to_string().into());
         }
-        let failure = self.failed.get().filter(|_| result.is_err());
-        for answer in batch.answers {
-            // A caller that went away does not need its answer.
-            let refused = failure.map(|reason| StoreError::Poisoned(Arc::clone(reason)));
-            match answer {
-                Answer::Receipt(reply, index) => drop(reply.send(refused.map_or(Ok(Receipt { index }), Err))),
-                Answer::Number(reply, seq) => drop(reply.send(refused.map_or(Ok(seq), Err))),
-            }
-        }
+        batch.answer(self.failed.get().filter(|_| result.is_err()));
     }
 
     fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
@@ -251,5 +248,17 @@ impl Batch {
         self.bytes += payload.len();
         self.records.push(record);
         self.payloads.push(payload);
+    }
+
+    /// Tells everyone who waits, once.
+    fn answer(&mut self, failure: Option<&Arc<str>>) {
+        for answer in self.answers.drain(..) {
+            // A caller that went away does not need its answer.
+            let refused = failure.map(|reason| StoreError::Poisoned(Arc::clone(reason)));
+            match answer {
+                Answer::Receipt(reply, index) => drop(reply.send(refused.map_or(Ok(Receipt { index }), Err))),
+                Answer::Number(reply, seq) => drop(reply.send(refused.map_or(Ok(seq), Err))),
+            }
+        }
     }
 }

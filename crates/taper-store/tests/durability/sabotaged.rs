@@ -1,0 +1,48 @@
+//! The harness against stores that lie: it must notice.
+
+use std::collections::HashSet;
+
+use crate::kill::kill_children;
+use crate::writes::Kind;
+
+#[test]
+fn a_store_that_answers_before_it_writes_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    // Each kill loses one batch, which has some of the kinds.
+    let (mut missed, mut rounds) = (HashSet::new(), 0);
+    while missed.len() < Kind::ALL.len() - 1 {
+        let tally = kill_children(dir.path(), 1, u32::MAX, Some("early-answer"));
+        missed.extend(tally.lost.iter().map(|(_, id)| Kind::of(id).unwrap()));
+        rounds += 1;
+        assert!(
+            rounds <= 60,
+            "of {rounds} early answers only {missed:?} were missed"
+        );
+    }
+    println!("early-answer: every kind was missed within {rounds} rounds");
+    assert!(
+        !missed.contains(&Kind::Proof),
+        "it is written before it is answered"
+    );
+}
+
+#[test]
+fn a_store_that_drops_records_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let tally = kill_children(dir.path(), 6, u32::MAX, Some("journal"));
+    println!("journal: {tally}");
+    assert!(!tally.lost.is_empty(), "{tally}");
+    let decisions = [Some(Kind::Record), Some(Kind::Counted)];
+    assert!(
+        tally.lost.iter().all(|(_, id)| decisions.contains(&Kind::of(id))),
+        "{:?}",
+        tally.lost
+    );
+}
+
+#[test]
+fn the_sabotaged_store_is_otherwise_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let tally = kill_children(dir.path(), 3, u32::MAX, None);
+    assert!(tally.lost.is_empty(), "{:?}", tally.lost);
+}
