@@ -23,6 +23,7 @@ mod embedded;
 mod error;
 mod frame;
 mod journal;
+mod names;
 mod record;
 #[cfg(feature = "sabotage")]
 mod sabotage;

@@ -1,20 +1,36 @@
 //! What an issuer revoked, as a proxy holds it in memory.
 //!
-//! One view follows one issuer's feed (RULES 29). Readers take a shared lock for a handful of hash
-//! look-ups; a page is checked before the exclusive lock is taken, so they never wait for long. The
-//! highest sequence number is kept in a small file: a feed that is behind it after a restart has
-//! lost revocations, and is refused.
+//! One view follows one issuer's feed (RULES 29). Look-ups take no lock and wait for nobody: entries
+//! lie in lock-free hash indexes, and what is added becomes visible entry by entry. A page is checked
+//! before its first entry is added, and the view's position moves after its last one, so whoever reads
+//! that the view is complete also finds what completed it.
+//!
+//! An entry is a name of 16 bytes (`names.rs`) and the minute in which it may be forgotten. Entries
+//! that ended leave in small steps ([`RevocationView::sweep`]), a shard at a time.
 
-use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use scc::HashIndex;
 use serde::{Deserialize, Serialize};
 
 use crate::disk;
 use crate::error::StoreError;
-use crate::record::{RevocationKey, parse_hex32, parse_thumbprint};
+use crate::names::{Kind, Name, Namer, Unhashed};
 use crate::traits::RevocationPage;
+
+/// Parts of the table, a power of two. One step of a sweep looks at one of them: of ten million
+/// entries, forty thousand.
+const SHARDS: usize = 256;
+/// How long an entry stays after its end, in seconds, whatever the clocks of issuer and proxy say.
+const MARGIN: i64 = 300;
+/// The minute of what is never forgotten.
+const NEVER: u32 = u32::MAX;
+/// `fresh_as_of` before the view was complete for the first time.
+const NOT_YET: i64 = i64::MIN;
+
+type Shard = HashIndex<Name, u32, std::hash::BuildHasherDefault<Unhashed>>;
 
 /// Everything of one presentation that can be revoked.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +41,7 @@ pub struct RevocationKeys<'a> {
     pub grant: &'a str,
     /// The branch ids of the chain (RULES 6).
     pub branches: &'a [[u8; 32]],
-    /// The thumbprint of every holder of the chain (RULES 28).
+    /// The thumbprint of every holder of the chain, in its order (RULES 28).
     pub holders: &'a [[u8; 32]],
     /// The client id.
     pub client: &'a str,
@@ -36,27 +52,14 @@ pub struct RevocationKeys<'a> {
 /// The set of revocations of one issuer.
 pub struct RevocationView {
     issuer: String,
-    sets: RwLock<Sets>,
-}
-
-#[derive(Default)]
-struct Sets {
-    grants: HashSet<String>,
-    branches: HashSet<[u8; 32]>,
-    holders: HashSet<[u8; 32]>,
-    clients: HashSet<String>,
-    subjects: HashMap<String, HashSet<String>>,
-    head: u64,
-    floor: u64,
-    fresh_as_of: Option<i64>,
-}
-
-enum Parsed {
-    Grant(String),
-    Branch([u8; 32]),
-    Holder([u8; 32]),
-    Client(String),
-    Subject(String, String),
+    namer: Namer,
+    shards: Vec<Shard>,
+    /// Held while a page is taken: there is one writer.
+    floor: Mutex<u64>,
+    head: AtomicU64,
+    fresh_as_of: AtomicI64,
+    /// The shard that is swept next.
+    cursor: AtomicUsize,
 }
 
 impl RevocationView {
@@ -65,10 +68,12 @@ impl RevocationView {
     pub fn new(issuer: impl Into<String>, floor: u64) -> Self {
         Self {
             issuer: issuer.into(),
-            sets: RwLock::new(Sets {
-                floor,
-                ..Sets::default()
-            }),
+            namer: Namer::default(),
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            floor: Mutex::new(floor),
+            head: AtomicU64::new(0),
+            fresh_as_of: AtomicI64::new(NOT_YET),
+            cursor: AtomicUsize::new(0),
         }
     }
 
@@ -81,7 +86,7 @@ impl RevocationView {
     /// [`StoreError::BadPage`] or [`StoreError::MalformedKey`] for a page of another issuer, out of
     /// order or beyond its head. Nothing of such a page is taken.
     pub fn apply(&self, page: &RevocationPage, as_of: i64) -> Result<(), StoreError> {
-        let mut parsed = Vec::with_capacity(page.entries.len());
+        let mut named = Vec::with_capacity(page.entries.len());
         let mut last = 0;
         for entry in &page.entries {
             if entry.issuer != self.issuer {
@@ -91,52 +96,76 @@ impl RevocationView {
                 return Err(StoreError::BadPage("its numbers are out of order"));
             }
             last = entry.seq;
-            parsed.push((entry.seq, parse(&entry.what)?));
+            let (kind, name) = self.namer.of_key(&entry.what)?;
+            named.push((kind, name, None));
         }
-        let mut sets = self.sets.write().unwrap_or_else(PoisonError::into_inner);
-        let known = sets.head.max(sets.floor);
+        let floor = self.floor.lock().unwrap_or_else(PoisonError::into_inner);
+        let head = self.head();
+        let known = head.max(*floor);
         if page.head < known {
             return Err(StoreError::Regression {
                 known,
                 offered: page.head,
             });
         }
-        // No entries: everything up to the head is known, or was pruned.
-        let reached = if page.entries.is_empty() { page.head } else { last };
-        for (seq, key) in parsed {
-            if seq > sets.head {
-                sets.insert(key);
-            }
+        for (kind, name, until) in named {
+            self.insert(kind, name, until);
         }
-        sets.head = sets.head.max(reached);
-        if sets.head == page.head {
-            sets.fresh_as_of = sets.fresh_as_of.max(Some(as_of));
+        // No entries: everything up to the head is known, or was pruned.
+        let reached = if page.entries.is_empty() { page.head } else { last }.max(head);
+        self.head.store(reached, Ordering::Release);
+        if reached == page.head {
+            self.fresh_as_of.fetch_max(as_of, Ordering::AcqRel);
         }
         Ok(())
     }
 
-    /// The kind of the first key that is revoked: `grant`, `branch`, `holder`, `client` or
-    /// `subject`. Keys of another issuer than this view's are answered `issuer`: it cannot know.
+    /// The kind of the first key that is revoked, as [`crate::RevocationKey::kind`] says it. Keys of
+    /// another issuer than this view's are answered `issuer`: it cannot know.
     pub fn is_revoked(&self, keys: &RevocationKeys<'_>) -> Option<&'static str> {
         if keys.issuer != self.issuer {
             return Some("issuer");
         }
-        let sets = self.read();
-        let is_gone =
-            |(iss, sub): &(&str, &str)| sets.subjects.get(*iss).is_some_and(|subs| subs.contains(*sub));
-        if sets.grants.contains(keys.grant) {
-            Some("grant")
-        } else if keys.branches.iter().any(|branch| sets.branches.contains(branch)) {
-            Some("branch")
-        } else if keys.holders.iter().any(|holder| sets.holders.contains(holder)) {
-            Some("holder")
-        } else if sets.clients.contains(keys.client) {
-            Some("client")
-        } else if keys.subjects.iter().any(is_gone) {
-            Some("subject")
-        } else {
-            None
+        let namer = &self.namer;
+        let revoked = |kind: Kind, name: Name| self.contains(name).then_some(kind.as_str());
+        let branch = |id: &[u8; 32]| revoked(Kind::Branch, namer.branch(id));
+        let holder = |jkt: &[u8; 32]| revoked(Kind::Holder, namer.holder(jkt));
+        let subject = |(iss, sub): &(&str, &str)| revoked(Kind::Subject, namer.subject(iss, sub));
+        revoked(Kind::Grant, namer.grant(keys.grant))
+            .or_else(|| keys.branches.iter().find_map(branch))
+            .or_else(|| keys.holders.iter().find_map(holder))
+            .or_else(|| revoked(Kind::Client, namer.client(keys.client)))
+            .or_else(|| keys.subjects.iter().find_map(subject))
+    }
+
+    /// Forgets entries of one shard that ended more than five minutes before `now`, in seconds since
+    /// the Unix epoch, and returns how many. Called [`RevocationView::SWEEP`] times it has seen the
+    /// whole view. Look-ups go on meanwhile.
+    pub fn sweep(&self, now: i64) -> usize {
+        let minute = u32::try_from(now.saturating_sub(MARGIN).div_euclid(60)).unwrap_or_default();
+        let next = self.cursor.fetch_add(1, Ordering::Relaxed) % SHARDS;
+        let mut gone = 0;
+        if let Some(shard) = self.shards.get(next) {
+            shard.retain_sync(|_, until| {
+                let stays = *until >= minute;
+                gone += usize::from(!stays);
+                stays
+            });
         }
+        gone
+    }
+
+    /// The steps of one sweep through everything.
+    pub const SWEEP: usize = SHARDS;
+
+    /// How many entries there are. It counts them: for metrics, not for a request.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(HashIndex::len).sum()
+    }
+
+    /// Whether nothing is revoked.
+    pub fn is_empty(&self) -> bool {
+        self.shards.iter().all(HashIndex::is_empty)
     }
 
     /// The issuer whose feed this is.
@@ -146,17 +175,35 @@ impl RevocationView {
 
     /// The highest sequence number that was taken; the next page comes after it.
     pub fn head(&self) -> u64 {
-        self.read().head
+        self.head.load(Ordering::Acquire)
     }
 
     /// The issuer-signed time at which the view was complete; `None` until it is for the first time.
     /// A proxy denies when that is too long ago (DESIGN G5).
     pub fn fresh_as_of(&self) -> Option<i64> {
-        self.read().fresh_as_of
+        Some(self.fresh_as_of.load(Ordering::Acquire)).filter(|as_of| *as_of != NOT_YET)
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Sets> {
-        self.sets.read().unwrap_or_else(PoisonError::into_inner)
+    fn contains(&self, name: Name) -> bool {
+        self.shard(name).is_some_and(|shard| shard.contains(&name))
+    }
+
+    /// Adds an entry; one that is known keeps the later of both ends.
+    fn insert(&self, kind: Kind, name: Name, until: Option<i64>) {
+        let minute = match until {
+            Some(until) if kind.ends() => last_minute(until),
+            _ => NEVER,
+        };
+        let Some(shard) = self.shard(name) else { return };
+        match shard.entry_sync(name) {
+            scc::hash_index::Entry::Vacant(free) => drop(free.insert_entry(minute)),
+            scc::hash_index::Entry::Occupied(mut known) if *known.get() < minute => known.update(minute),
+            scc::hash_index::Entry::Occupied(_) => {}
+        }
+    }
+
+    fn shard(&self, name: Name) -> Option<&Shard> {
+        self.shards.get(name.place(SHARDS))
     }
 }
 
@@ -169,27 +216,9 @@ impl std::fmt::Debug for RevocationView {
     }
 }
 
-impl Sets {
-    fn insert(&mut self, key: Parsed) {
-        match key {
-            Parsed::Grant(id) => drop(self.grants.insert(id)),
-            Parsed::Branch(id) => drop(self.branches.insert(id)),
-            Parsed::Holder(jkt) => drop(self.holders.insert(jkt)),
-            Parsed::Client(id) => drop(self.clients.insert(id)),
-            Parsed::Subject(iss, sub) => drop(self.subjects.entry(iss).or_default().insert(sub)),
-        }
-    }
-}
-
-fn parse(key: &RevocationKey) -> Result<Parsed, StoreError> {
-    key.check()?;
-    Ok(match key {
-        RevocationKey::Grant(id) => Parsed::Grant(id.clone()),
-        RevocationKey::Branch(hex) => Parsed::Branch(parse_hex32(hex)?),
-        RevocationKey::Holder(jkt) => Parsed::Holder(parse_thumbprint(jkt)?),
-        RevocationKey::Client(id) => Parsed::Client(id.clone()),
-        RevocationKey::Subject { iss, sub } => Parsed::Subject(iss.clone(), sub.clone()),
-    })
+/// The minute in which a time in seconds lies; what is beyond the last one is never forgotten.
+fn last_minute(until: i64) -> u32 {
+    u32::try_from(until.max(0).div_euclid(60)).unwrap_or(NEVER)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -231,143 +260,5 @@ pub fn load_head(path: &Path, issuer: &str) -> Result<Option<u64>, StoreError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use base64::Engine as _;
-    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-
-    use super::*;
-    use crate::record::Revocation;
-
-    fn page(head: u64, entries: &[(u64, RevocationKey)]) -> RevocationPage {
-        let entry = |(seq, what): &(u64, RevocationKey)| Revocation {
-            seq: *seq,
-            at: 0,
-            issuer: "i".into(),
-            what: what.clone(),
-        };
-        RevocationPage {
-            entries: entries.iter().map(entry).collect(),
-            head,
-        }
-    }
-
-    fn grant(id: &str) -> RevocationKey {
-        RevocationKey::Grant(id.into())
-    }
-
-    const KEYS: RevocationKeys<'_> = RevocationKeys {
-        issuer: "i",
-        grant: "g",
-        branches: &[[1; 32], [2; 32]],
-        holders: &[[3; 32], [4; 32]],
-        client: "c",
-        subjects: &[("idp", "alice"), ("idp", "agent-7")],
-    };
-
-    #[test]
-    fn each_kind_is_found() {
-        let check = |what: RevocationKey, found: Option<&'static str>| {
-            let view = RevocationView::new("i", 0);
-            view.apply(&page(1, &[(1, what.clone())]), 5).unwrap();
-            assert_eq!(view.is_revoked(&KEYS), found, "{what:?}");
-        };
-        let subject = |iss: &str, sub: &str| RevocationKey::Subject {
-            iss: iss.into(),
-            sub: sub.into(),
-        };
-        check(grant("g"), Some("grant"));
-        check(grant("c"), None);
-        check(RevocationKey::Branch("02".repeat(32)), Some("branch"));
-        check(RevocationKey::Branch("03".repeat(32)), None);
-        check(
-            RevocationKey::Holder(URL_SAFE_NO_PAD.encode([4; 32])),
-            Some("holder"),
-        );
-        check(RevocationKey::Holder(URL_SAFE_NO_PAD.encode([1; 32])), None);
-        check(RevocationKey::Client("c".into()), Some("client"));
-        check(RevocationKey::Client("g".into()), None);
-        check(subject("idp", "alice"), Some("subject"));
-        check(subject("idp", "agent-7"), Some("subject"));
-        check(subject("other", "alice"), None);
-        check(subject("idp", "bob"), None);
-    }
-
-    #[test]
-    fn another_issuers_keys_are_not_known_to_be_good() {
-        let view = RevocationView::new("i", 0);
-        assert_eq!(
-            view.is_revoked(&RevocationKeys { issuer: "j", ..KEYS }),
-            Some("issuer")
-        );
-    }
-
-    #[test]
-    fn head_and_freshness_follow_the_feed() {
-        let view = RevocationView::new("i", 0);
-        assert_eq!((view.head(), view.fresh_as_of()), (0, None));
-        view.apply(&page(3, &[(1, grant("a"))]), 10).unwrap();
-        assert_eq!((view.head(), view.fresh_as_of()), (1, None), "not complete yet");
-        view.apply(&page(3, &[(3, grant("g"))]), 11).unwrap();
-        assert_eq!(
-            (view.head(), view.fresh_as_of()),
-            (3, Some(11)),
-            "a gap is what pruning leaves"
-        );
-        assert_eq!(view.is_revoked(&KEYS), Some("grant"));
-        view.apply(&page(3, &[]), 20).unwrap();
-        view.apply(&page(3, &[]), 19).unwrap();
-        assert_eq!(
-            (view.head(), view.fresh_as_of()),
-            (3, Some(20)),
-            "an older answer takes nothing back"
-        );
-        view.apply(&page(5, &[]), 21).unwrap();
-        assert_eq!(
-            (view.head(), view.fresh_as_of()),
-            (5, Some(21)),
-            "all pruned up to the head"
-        );
-    }
-
-    #[test]
-    fn bad_pages_change_nothing() {
-        let view = RevocationView::new("i", 0);
-        view.apply(&page(2, &[(2, grant("x"))]), 1).unwrap();
-        let check = |page: RevocationPage, expect: &str| {
-            let said = view.apply(&page, 9).unwrap_err().to_string();
-            assert!(said.contains(expect), "{said}");
-            assert_eq!(
-                (view.head(), view.fresh_as_of(), view.is_revoked(&KEYS)),
-                (2, Some(1), None)
-            );
-        };
-        check(page(1, &[]), "went back to 1, but 2");
-        check(page(9, &[(4, grant("g")), (3, grant("h"))]), "out of order");
-        check(page(3, &[(4, grant("g"))]), "out of order");
-        check(
-            page(3, &[(3, RevocationKey::Holder("short".into()))]),
-            "thumbprint",
-        );
-        let mut foreign = page(3, &[(3, grant("g"))]);
-        foreign.entries[0].issuer = "j".into();
-        check(foreign, "another issuer");
-    }
-
-    #[test]
-    fn a_restart_notices_a_feed_that_went_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("head.json");
-        assert_eq!(load_head(&path, "i").unwrap(), None);
-        persist_head(&path, "i", 7).unwrap();
-        assert!(load_head(&path, "j").is_err());
-        let view = RevocationView::new("i", load_head(&path, "i").unwrap().unwrap());
-        assert!(matches!(
-            view.apply(&page(6, &[]), 1),
-            Err(StoreError::Regression { known: 7, offered: 6 })
-        ));
-        view.apply(&page(7, &[(7, grant("g"))]), 1).unwrap();
-        assert_eq!(view.is_revoked(&KEYS), Some("grant"));
-        std::fs::write(&path, "{").unwrap();
-        assert!(load_head(&path, "i").is_err());
-    }
-}
+#[path = "view_tests.rs"]
+mod tests;
