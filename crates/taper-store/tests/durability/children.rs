@@ -116,8 +116,11 @@ fn child() {
 }
 
 /// Makes `command`, which ends with the path of a program and its words, a child that works in `dir`.
-pub(crate) fn as_child(command: &mut Command, dir: &Path, work: Work) {
+/// `sabotage` is what its store gets wrong, if it is built with that.
+pub(crate) fn as_child(command: &mut Command, dir: &Path, work: Work, sabotage: Option<&str>) {
     command
+        .env_remove("TAPER_SABOTAGE")
+        .envs(sabotage.map(|lie| ("TAPER_SABOTAGE", lie)))
         .args(["--exact", "children::child", "--nocapture"])
         .env(DIR, dir)
         .env(WORK, work.name());
@@ -139,14 +142,10 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Starts one in `dir`. `sabotage` is what its store gets wrong, if it is built with that.
+    /// Starts one in `dir`, see [`as_child`].
     pub(crate) fn start(dir: &Path, work: Work, sabotage: Option<&str>) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        as_child(&mut command, dir, work);
-        command.env_remove("TAPER_SABOTAGE");
-        if let Some(sabotage) = sabotage {
-            command.env("TAPER_SABOTAGE", sabotage);
-        }
+        as_child(&mut command, dir, work, sabotage);
         Self::spawn(&mut command)
     }
 
@@ -191,5 +190,10 @@ impl Running {
         self.child.wait().unwrap();
         assert!(killed, "the child ended by itself");
         said
+    }
+
+    /// Waits for its end; whether it was a success.
+    pub(crate) fn wait(mut self) -> bool {
+        self.child.wait().unwrap().success()
     }
 }

@@ -4,7 +4,7 @@ use taper_store::{Audit as _, CallCounters as _, CounterKey, EmbeddedStore, Reco
 
 use crate::children::{Running, Work, say};
 use crate::writes::{ISSUER, decision};
-use crate::{open, rounds, runtime};
+use crate::{open, rounds, runtime, tell};
 
 /// A counter with a limit that several processes reach together, and one without.
 const LIMITED: CounterKey = CounterKey {
@@ -83,5 +83,8 @@ fn counted_calls_survive_kill_9_and_no_limit_is_passed() {
     });
     drop(store);
     assert_eq!(counted(LIMITED).len() as u64, LIMIT, "nothing given back is lost");
-    println!("counted calls: {} acknowledged, 0 lost", acknowledged.len());
+    tell(&format!(
+        "counted calls: {} acknowledged, 0 lost",
+        acknowledged.len()
+    ));
 }

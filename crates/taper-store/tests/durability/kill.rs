@@ -7,7 +7,7 @@ use taper_store::{SeenProofs as _, verify_dir};
 
 use crate::children::{Running, Work};
 use crate::writes::{Kind, Written};
-use crate::{open, rounds, runtime};
+use crate::{open, rounds, runtime, tell};
 
 /// What some rounds came to.
 #[derive(Debug, Default)]
@@ -110,7 +110,7 @@ pub(crate) fn kill_children(dir: &Path, rounds: u32, opening_in: u32, sabotage: 
 fn every_acknowledged_id_survives_kill_9() {
     let dir = tempfile::tempdir().unwrap();
     let tally = kill_children(dir.path(), rounds(25, 400), 8, None);
-    println!("killed children: {tally}");
+    tell(&format!("killed children: {tally}"));
     assert!(tally.lost.is_empty(), "{:?}", tally.lost);
     assert!(tally.acknowledged > tally.rounds as usize, "{tally}");
 }
@@ -128,5 +128,5 @@ fn a_store_that_was_killed_while_it_was_made_is_made_again() {
         tally.untold += one.untold;
         tally.kills_before_telling += one.kills_before_telling;
     }
-    println!("new stores: {tally}");
+    tell(&format!("new stores: {tally}"));
 }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use crate::kill::kill_children;
+use crate::tell;
 use crate::writes::Kind;
 
 #[test]
@@ -19,7 +20,9 @@ fn a_store_that_answers_before_it_writes_is_noticed() {
             "of {rounds} early answers only {missed:?} were missed"
         );
     }
-    println!("early-answer: every kind was missed within {rounds} rounds");
+    tell(&format!(
+        "early-answer: every kind was missed within {rounds} rounds"
+    ));
     assert!(
         !missed.contains(&Kind::Proof),
         "it is written before it is answered"
@@ -30,7 +33,7 @@ fn a_store_that_answers_before_it_writes_is_noticed() {
 fn a_store_that_drops_records_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let tally = kill_children(dir.path(), 6, u32::MAX, Some("journal"));
-    println!("journal: {tally}");
+    tell(&format!("journal: {tally}"));
     assert!(!tally.lost.is_empty(), "{tally}");
     let decisions = [Some(Kind::Record), Some(Kind::Counted)];
     assert!(
