@@ -54,6 +54,15 @@ impl RootKey {
     pub fn public(&self) -> PublicKey {
         self.key.public()
     }
+
+    /// Signs what is no token, for the purpose `typ`: a detached JWS with the key's id as `kid`. It can
+    /// never pass for a token's signature ([`taper_dpop::DetachedJws`]).
+    ///
+    /// # Errors
+    /// As [`taper_dpop::sign_detached`].
+    pub fn sign_detached(&self, typ: &str, payload: &[u8]) -> Result<String, taper_dpop::JwsError> {
+        taper_dpop::sign_detached(&self.key, &self.id.to_string(), typ, payload)
+    }
 }
 
 impl fmt::Debug for RootKey {

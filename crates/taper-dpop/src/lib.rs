@@ -7,12 +7,14 @@
 //! header → Proof (parsed) → CheckedProof (claims fit the request) → VerifiedProof (signature)
 //! ```
 //!
-//! The numbered rules (R-nn) are those of `spec/presentation.md`.
+//! The numbered rules (R-nn) are those of `spec/presentation.md`. Beside proofs there is one other
+//! signature in JOSE form, [`DetachedJws`].
 
 mod digest;
 mod encoding;
 mod error;
 pub mod json;
+mod jws;
 mod key;
 mod nonce;
 mod proof;
@@ -21,6 +23,7 @@ pub mod rule;
 pub use digest::{ContentDigest, TokenHash};
 pub use encoding::{base64url_decode, base64url_encode};
 pub use error::Error;
+pub use jws::{DetachedJws, JwsError, MAX_JWS_BYTES, sign_detached};
 pub use key::{Algorithm, Jwk, PrivateKey, PublicKey, Thumbprint};
 pub use nonce::{NONCE_LIFETIME, NonceKey};
 pub use proof::{
