@@ -38,6 +38,8 @@ async fn revoke(Extract(state): Extract<State>, headers: HeaderMap, body: Body) 
             at: state.clock.unix(),
             issuer: state.parts.issuer.clone(),
             what,
+            until: None,
+            by: "admin".to_owned(),
         };
         let seq = state
             .store

@@ -1,7 +1,7 @@
 //! `GET /revocations?after=SEQ&wait=SECONDS`: the feed of revocations, as a long poll (RULES 29).
 //!
 //! ```json
-//! {"entries":[{"seq":4,"at":1767225600,"issuer":"…","what":{"grant":"…"}}],"head":4,"time":1767225601}
+//! {"entries":[{"seq":4,"at":1767225600,"issuer":"…","what":{"grant":"…"}}],"head":4,"upto":4,"time":1767225601}
 //! ```
 
 use std::time::Duration;
@@ -69,6 +69,7 @@ async fn page(state: &State, headers: &HeaderMap, query: &str) -> Result<Respons
     let answer = json!({
         "entries": page.entries,
         "head": page.head,
+        "upto": page.upto,
         "time": state.clock.unix(),
     });
     Ok(http::json(StatusCode::OK, &answer))

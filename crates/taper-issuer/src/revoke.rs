@@ -73,6 +73,8 @@ async fn revoked(state: &State, headers: &HeaderMap, body: Body) -> Result<Respo
         at: now,
         issuer: state.parts.issuer.clone(),
         what: RevocationKey::Grant(chain.grant_id().to_owned()),
+        until: None,
+        by: format!("holder {}", chain.last_holder().thumbprint()),
     };
     state
         .store

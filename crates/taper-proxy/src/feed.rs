@@ -9,7 +9,7 @@ use serde::Deserialize;
 use taper_service::clock::SharedClock;
 use taper_service::fetch::{Fetcher, Request};
 use taper_service::shutdown::Shutdown;
-use taper_store::{Revocation, RevocationPage, StoreError, persist_head};
+use taper_store::{NO_HISTORY, Revocation, RevocationPage, StoreError, persist_head};
 
 use crate::issuers::{Issuers, MAX_KEY_SET};
 
@@ -43,6 +43,7 @@ pub(crate) struct Follower {
 struct Page {
     entries: Vec<Revocation>,
     head: u64,
+    upto: u64,
     /// Seconds since the Unix epoch, by the issuer's clock.
     time: i64,
 }
@@ -132,6 +133,8 @@ impl Follower {
         let page = RevocationPage {
             entries: page.entries,
             head: page.head,
+            upto: page.upto,
+            history: NO_HISTORY,
         };
         issuers.take_page(&self.issuer, &page, as_of)?;
         let after = issuers.get(&self.issuer).map_or(0, |state| state.head());

@@ -297,6 +297,7 @@ mod tests {
     use super::*;
     use taper_capability::RootKey;
     use taper_service::rng;
+    use taper_store::NO_HISTORY;
 
     fn set(root: &RootKey, kid: &str) -> Vec<u8> {
         let mut key = serde_json::to_value(root.public().to_jwk()).unwrap();
@@ -338,6 +339,8 @@ mod tests {
         let page = RevocationPage {
             entries: Vec::new(),
             head: 0,
+            upto: 0,
+            history: NO_HISTORY,
         };
         issuers.take_page("https://i", &page, 1000).unwrap();
         check(1000, true);

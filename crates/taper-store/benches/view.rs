@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use taper_store::{Revocation, RevocationKey, RevocationKeys, RevocationPage, RevocationView};
+use taper_store::{NO_HISTORY, Revocation, RevocationKey, RevocationKeys, RevocationPage, RevocationView};
 
 const ISSUER: &str = "https://issuer.example";
 const PAGE: u64 = 1000;
@@ -103,10 +103,13 @@ fn take(view: &RevocationView, from: u64, to: u64) {
             at: 0,
             issuer: ISSUER.to_owned(),
             what: key(at),
+            until: None,
         };
         let page = RevocationPage {
             entries: (from..end).map(entry).collect(),
             head: end,
+            upto: end,
+            history: NO_HISTORY,
         };
         view.apply(&page, 0).unwrap();
         from = end;

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::StoreError;
+use crate::revocation::hex32;
 
 /// What is counted: the calls under one caveat of one link. Always read together with the issuer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -175,23 +176,6 @@ impl Ledger {
     #[cfg(test)]
     pub(crate) fn live(&self) -> usize {
         self.lock().len()
-    }
-}
-
-/// 32 bytes as 64 lower-case hex digits, the only spelling that is accepted.
-mod hex32 {
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
-
-    use crate::record::parse_hex32;
-
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
-        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        serializer.serialize_str(&digits)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
-        let digits = String::deserialize(deserializer)?;
-        parse_hex32(&digits).map_err(D::Error::custom)
     }
 }
 

@@ -13,7 +13,8 @@ use crate::disk::{self, FolderLock};
 use crate::error::StoreError;
 use crate::frame::encode_record;
 use crate::journal::{Journal, LOCK_FILE};
-use crate::record::{GrantRecord, NewRevocation, Outcome, Record, RecordKind, RevocationKey};
+use crate::record::{GrantRecord, Outcome, Record, RecordKind};
+use crate::revocation::{NewRevocation, RevocationKey};
 use crate::seen::{SeenLimits, SeenStore};
 use crate::state::State;
 use crate::traits::{Audit, CallCounters, Grants, Receipt, RevocationPage, Revocations, Seen, SeenProofs};
@@ -225,10 +226,26 @@ impl Revocations for EmbeddedStore {
             // The head first: what is committed in between must not hide behind a higher head.
             let head = state.head()?;
             let mut entries = state.revocations_after(seq, limit)?;
+            let is_cut = entries.len() >= limit;
             entries.retain(|entry| entry.seq <= head);
-            Ok(RevocationPage { entries, head })
+            let upto = match entries.last() {
+                Some(last) if is_cut => last.seq,
+                _ => head,
+            };
+            let history = state.history(upto)?;
+            let history = history.ok_or_else(|| StoreError::State("the feed has no history".into()))?;
+            Ok(RevocationPage {
+                entries,
+                head,
+                upto,
+                history,
+            })
         })
         .await
+    }
+
+    async fn history_at(&self, seq: u64) -> Result<Option<[u8; 32]>, StoreError> {
+        self.read(move |state| state.history(seq)).await
     }
 
     async fn wait_past(&self, seq: u64) -> Result<u64, StoreError> {

@@ -12,6 +12,7 @@ use crate::disk::Disk;
 use crate::disk::tests::Watched;
 use crate::journal::tests::Boxed;
 use crate::record::tests::{decision, grant};
+use crate::revocation::NO_HISTORY;
 use crate::verify::{read_records, verify_dir};
 
 const NOW: i64 = 1_700_000_000;
@@ -39,6 +40,8 @@ fn revocation(what: RevocationKey) -> NewRevocation {
         at: NOW,
         issuer: "i".into(),
         what,
+        until: None,
+        by: "admin".into(),
     }
 }
 
@@ -95,7 +98,9 @@ async fn check_revocations(store: &dyn Revocations) {
         store.revocations_after(0, 10).await.unwrap(),
         RevocationPage {
             entries: vec![],
-            head: 0
+            head: 0,
+            upto: 0,
+            history: NO_HISTORY,
         }
     );
     assert_eq!(store.is_revoked("i", &all).await.unwrap(), None);
@@ -122,7 +127,10 @@ async fn check_revocations(store: &dyn Revocations) {
         "a key keeps its first number"
     );
     let page = store.revocations_after(1, 2).await.unwrap();
-    assert_eq!(page.head, 5);
+    assert_eq!((page.head, page.upto), (5, 3));
+    assert_eq!(store.history_at(3).await.unwrap(), Some(page.history));
+    assert_eq!(store.history_at(6).await.unwrap(), None);
+    assert_eq!(store.revocations_after(3, 2).await.unwrap().upto, 5);
     assert_eq!(page.entries.iter().map(|e| e.seq).collect::<Vec<_>>(), [2, 3]);
     assert_eq!(page.entries[0].what, all[1]);
     assert!(store.revocations_after(5, 2).await.unwrap().entries.is_empty());

@@ -25,6 +25,7 @@ mod frame;
 mod journal;
 mod names;
 mod record;
+mod revocation;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 mod seen;
@@ -39,10 +40,8 @@ mod writer;
 pub use counters::{CounterKey, Reservation};
 pub use embedded::{EmbeddedStore, NowMillis, OpenReport};
 pub use error::StoreError;
-pub use record::{
-    DecisionRecord, GrantRecord, LinkRecord, NewRevocation, Outcome, Record, RecordKind, Revocation,
-    RevocationKey,
-};
+pub use record::{DecisionRecord, GrantRecord, LinkRecord, Outcome, Record, RecordKind};
+pub use revocation::{NO_HISTORY, NewRevocation, Revocation, RevocationKey, RevocationRecord};
 pub use seen::{SeenLimits, SeenStore};
 pub use traits::{Audit, CallCounters, Grants, Receipt, RevocationPage, Revocations, Seen, SeenProofs};
 pub use verify::{BadRecord, Records, StoredRecord, VerifyReport, find_journals, read_records, verify_dir};

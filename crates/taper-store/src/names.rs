@@ -10,7 +10,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash, Hasher};
 
 use crate::error::StoreError;
-use crate::record::{RevocationKey, parse_hex32, parse_thumbprint};
+use crate::revocation::{RevocationKey, parse_hex32, parse_thumbprint};
 
 /// A kind of revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,6 +20,7 @@ pub(crate) enum Kind {
     Holder,
     Client,
     Subject,
+    Delegation,
 }
 
 /// One thing that can be revoked.
@@ -41,13 +42,14 @@ impl Kind {
             Self::Holder => "holder",
             Self::Client => "client",
             Self::Subject => "subject",
+            Self::Delegation => "delegation",
         }
     }
 
     /// Whether a grant's end ends its revocation as well. The others are never forgotten (RULES 29).
     pub(crate) fn ends(self) -> bool {
         match self {
-            Self::Grant | Self::Branch => true,
+            Self::Grant | Self::Branch | Self::Delegation => true,
             Self::Holder | Self::Client | Self::Subject => false,
         }
     }
@@ -66,6 +68,10 @@ impl Namer {
             RevocationKey::Holder(jkt) => (Kind::Holder, self.holder(&parse_thumbprint(jkt)?)),
             RevocationKey::Client(id) => (Kind::Client, self.client(id)),
             RevocationKey::Subject { iss, sub } => (Kind::Subject, self.subject(iss, sub)),
+            RevocationKey::Delegation { grant, from, to } => {
+                let (from, to) = (parse_thumbprint(from)?, parse_thumbprint(to)?);
+                (Kind::Delegation, self.delegation(grant, &from, &to))
+            }
         })
     }
 
@@ -87,6 +93,11 @@ impl Namer {
 
     pub(crate) fn subject(&self, iss: &str, sub: &str) -> Name {
         self.name(Kind::Subject, &[iss.as_bytes(), sub.as_bytes()])
+    }
+
+    /// The hand-over within a grant from one thumbprint to another.
+    pub(crate) fn delegation(&self, grant: &str, from: &[u8; 32], to: &[u8; 32]) -> Name {
+        self.name(Kind::Delegation, &[grant.as_bytes(), from, to])
     }
 
     fn name(&self, kind: Kind, parts: &[&[u8]]) -> Name {
@@ -157,6 +168,9 @@ mod tests {
             namer.subject("ab", "c"),
             namer.subject("a", "bc"),
             namer.subject("", "abc"),
+            namer.delegation("g", &[1; 32], &[2; 32]),
+            namer.delegation("g", &[2; 32], &[1; 32]),
+            namer.delegation("h", &[1; 32], &[2; 32]),
         ];
         for (at, name) in names.iter().enumerate() {
             assert!(!names[..at].contains(name), "{at}");

@@ -5,13 +5,10 @@
 
 use std::net::IpAddr;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::counters::CounterKey;
-use crate::error::StoreError;
+use crate::revocation::RevocationRecord;
 
 /// One line of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +27,7 @@ pub enum RecordKind {
     /// The issuer granted or renewed a capability.
     Grant(GrantRecord),
     /// Something was revoked.
-    Revoked(Revocation),
+    Revoked(RevocationRecord),
     /// The proxy decided about one verified presentation.
     Decision(DecisionRecord),
     /// A policy came into force.
@@ -137,6 +134,15 @@ pub struct DecisionRecord {
     pub depth: u32,
     /// Every holder, first to last.
     pub links: Vec<LinkRecord>,
+    /// The issuer of the subject's identity.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subject_iss: String,
+    /// For whom the capability was issued.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub subject: String,
+    /// To which client it was issued.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub client: String,
     /// The server's id.
     pub server: String,
     /// The MCP method.
@@ -159,136 +165,6 @@ pub struct DecisionRecord {
     /// The max-calls caveats under which the call counts (RULES 16).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub counted: Vec<CounterKey>,
-}
-
-/// What a revocation names (RULES 28). Keys are always read together with their issuer.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RevocationKey {
-    /// A grant id.
-    Grant(String),
-    /// A branch id (RULES 6): 64 lower-case hex digits.
-    Branch(String),
-    /// A holder's RFC 7638 thumbprint: 43 characters of base64url.
-    Holder(String),
-    /// A client id.
-    Client(String),
-    /// A subject.
-    Subject {
-        /// The issuer of its identity.
-        iss: String,
-        /// Its name there.
-        sub: String,
-    },
-}
-
-impl RevocationKey {
-    /// The kind as one word, as in the JSON form.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Grant(_) => "grant",
-            Self::Branch(_) => "branch",
-            Self::Holder(_) => "holder",
-            Self::Client(_) => "client",
-            Self::Subject { .. } => "subject",
-        }
-    }
-
-    /// Refuses keys that could never match: empty names, another spelling of a hash.
-    ///
-    /// # Errors
-    /// [`StoreError::MalformedKey`].
-    pub fn check(&self) -> Result<(), StoreError> {
-        match self {
-            Self::Grant(id) | Self::Client(id) => not_empty(id),
-            Self::Branch(hex) => parse_hex32(hex).map(|_| ()),
-            Self::Holder(jkt) => parse_thumbprint(jkt).map(|_| ()),
-            Self::Subject { iss, sub } => not_empty(iss).and_then(|()| not_empty(sub)),
-        }
-    }
-
-    /// One fixed-size name for (issuer, key). Each part is preceded by its length, so that no two
-    /// keys share it.
-    pub(crate) fn fingerprint(&self, issuer: &str) -> [u8; 32] {
-        let parts: [&str; 4] = match self {
-            Self::Grant(v) | Self::Branch(v) | Self::Holder(v) | Self::Client(v) => {
-                [issuer, self.kind(), v, ""]
-            }
-            Self::Subject { iss, sub } => [issuer, self.kind(), iss, sub],
-        };
-        let mut hash = Sha256::new();
-        for part in parts {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part.as_bytes());
-        }
-        hash.finalize().into()
-    }
-}
-
-/// A revocation as a caller asks for it; the store gives it its number.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewRevocation {
-    /// When, in seconds since the Unix epoch.
-    pub at: i64,
-    /// The issuer whose capabilities it stops.
-    pub issuer: String,
-    /// What is revoked.
-    pub what: RevocationKey,
-}
-
-/// A revocation in the feed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Revocation {
-    /// Position in the feed, counted from 1 in commit order (RULES 29).
-    pub seq: u64,
-    /// When, in seconds since the Unix epoch.
-    pub at: i64,
-    /// The issuer whose capabilities it stops.
-    pub issuer: String,
-    /// What is revoked.
-    pub what: RevocationKey,
-}
-
-fn not_empty(name: &str) -> Result<(), StoreError> {
-    if name.is_empty() {
-        Err(StoreError::MalformedKey("an empty name"))
-    } else {
-        Ok(())
-    }
-}
-
-/// 32 bytes from 64 lower-case hex digits, the only spelling that is accepted.
-pub(crate) fn parse_hex32(text: &str) -> Result<[u8; 32], StoreError> {
-    let malformed = || StoreError::MalformedKey("a branch id is 64 lower-case hex digits");
-    let digits = text.as_bytes();
-    if digits.len() != 64 {
-        return Err(malformed());
-    }
-    let nibble = |c: u8| match c {
-        b'0'..=b'9' => Ok(c - b'0'),
-        b'a'..=b'f' => Ok(c - b'a' + 10),
-        _ => Err(malformed()),
-    };
-    let mut out = [0; 32];
-    for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
-        if let [high, low] = pair {
-            *byte = nibble(*high)? << 4 | nibble(*low)?;
-        }
-    }
-    Ok(out)
-}
-
-/// 32 bytes from an RFC 7638 thumbprint.
-pub(crate) fn parse_thumbprint(text: &str) -> Result<[u8; 32], StoreError> {
-    let malformed = StoreError::MalformedKey("a thumbprint is 43 characters of base64url");
-    if text.len() != 43 {
-        return Err(malformed);
-    }
-    URL_SAFE_NO_PAD
-        .decode(text)
-        .ok()
-        .and_then(|bytes| bytes.try_into().ok())
-        .ok_or(malformed)
 }
 
 #[cfg(test)]

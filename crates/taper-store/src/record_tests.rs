@@ -1,4 +1,5 @@
 use super::*;
+use crate::revocation::{Revocation, RevocationKey};
 
 /// A grant for tests.
 pub(crate) fn grant(id: &str) -> GrantRecord {
@@ -36,6 +37,9 @@ pub(crate) fn decision(id: &str) -> Record {
                 holder_jkt: "h".into(),
                 depth: 0,
             }],
+            subject_iss: "https://idp.example".into(),
+            subject: "alice".into(),
+            client: "dev".into(),
             server: "git".into(),
             method: "tools/call".into(),
             tool: Some("git_log".into()),
@@ -52,11 +56,16 @@ pub(crate) fn decision(id: &str) -> Record {
 #[test]
 fn every_kind_round_trips_as_tagged_json() {
     let revocation = |what| {
-        RecordKind::Revoked(Revocation {
-            seq: 1,
-            at: 2,
-            issuer: "i".into(),
-            what,
+        RecordKind::Revoked(RevocationRecord {
+            revocation: Revocation {
+                seq: 1,
+                at: 2,
+                issuer: "i".into(),
+                what,
+                until: Some(3),
+            },
+            by: "admin".into(),
+            history: [4; 32],
         })
     };
     let subject = RevocationKey::Subject {

@@ -7,7 +7,7 @@
 //! `spawn_blocking`.
 //!
 //! Keys of the one tree: `m/applied` → size and root; `g` ‖ SHA-256(issuer, id) → grant;
-//! `s` ‖ number → revocation; `k` ‖ fingerprint → number; `c` ‖ fingerprint → calls that count and the
+//! `s` ‖ number → revocation; `h` ‖ number → history; `k` ‖ fingerprint → number; `c` ‖ fingerprint → calls that count and the
 //! number of the first record that is not among them, which makes replaying a record harmless.
 
 use std::collections::HashMap;
@@ -22,7 +22,8 @@ use tlog_tiles::tlog::{EMPTY_HASH, Hash};
 use crate::error::StoreError;
 use crate::frame::{Step, decode_record};
 use crate::journal::{self, FIRST_OFFSET, Mark};
-use crate::record::{GrantRecord, Record, RecordKind, Revocation, RevocationKey};
+use crate::record::{GrantRecord, Record, RecordKind};
+use crate::revocation::{NO_HISTORY, Revocation, RevocationKey, RevocationRecord};
 
 const FOLDER: &str = "state";
 const APPLIED: &[u8] = b"m/applied";
@@ -176,13 +177,29 @@ impl State {
             return Ok(Vec::new());
         };
         let range = self.db.range(number_key(first)..=number_key(u64::MAX));
-        range.take(limit).map(|entry| parse(&entry?.1)).collect()
+        range
+            .take(limit)
+            .map(|entry| Ok(parse::<RevocationRecord>(&entry?.1)?.revocation))
+            .collect()
+    }
+
+    /// The history up to a number, if it is known.
+    pub(crate) fn history(&self, seq: u64) -> Result<Option<[u8; 32]>, StoreError> {
+        self.check()?;
+        if seq == 0 {
+            return Ok(Some(NO_HISTORY));
+        }
+        let Some(value) = self.db.get(history_key(seq))? else {
+            return Ok(None);
+        };
+        let malformed = |_| StoreError::State("a history is not 32 bytes".into());
+        value.as_ref().try_into().map(Some).map_err(malformed)
     }
 
     /// The highest number given to a revocation; 0 if none was.
     pub(crate) fn head(&self) -> Result<u64, StoreError> {
         self.check()?;
-        match self.db.range(number_key(0)..=number_key(u64::MAX)).next_back() {
+        match self.db.range(history_key(0)..=history_key(u64::MAX)).next_back() {
             None => Ok(0),
             Some(entry) => number(entry?.0.get(1..).unwrap_or_default()),
         }
@@ -211,9 +228,11 @@ impl State {
                 RecordKind::Grant(grant) => {
                     batch.insert(grant_key(&grant.issuer, &grant.grant_id).as_slice(), json(grant)?);
                 }
-                RecordKind::Revoked(revocation) => {
+                RecordKind::Revoked(record) => {
+                    let revocation = &record.revocation;
                     let fingerprint = revocation.what.fingerprint(&revocation.issuer);
-                    batch.insert(number_key(revocation.seq).as_slice(), json(revocation)?);
+                    batch.insert(number_key(revocation.seq).as_slice(), json(record)?);
+                    batch.insert(history_key(revocation.seq).as_slice(), &record.history);
                     batch.insert(
                         fingerprint_key(&fingerprint).as_slice(),
                         &revocation.seq.to_be_bytes(),
@@ -303,6 +322,10 @@ fn counter_key(fingerprint: &[u8; 32]) -> [u8; 33] {
 
 fn number_key(seq: u64) -> [u8; 9] {
     prefixed(b's', &seq.to_be_bytes())
+}
+
+fn history_key(seq: u64) -> [u8; 9] {
+    prefixed(b'h', &seq.to_be_bytes())
 }
 
 fn prefixed<const N: usize, const M: usize>(prefix: u8, rest: &[u8; N]) -> [u8; M] {

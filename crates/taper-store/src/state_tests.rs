@@ -6,11 +6,16 @@ fn revoked(seq: u64, id: &str) -> Record {
     let what = RevocationKey::Grant(id.into());
     Record {
         at_ms: 0,
-        kind: RecordKind::Revoked(Revocation {
-            seq,
-            at: 0,
-            issuer: "i".into(),
-            what,
+        kind: RecordKind::Revoked(RevocationRecord {
+            revocation: Revocation {
+                seq,
+                at: 0,
+                issuer: "i".into(),
+                what,
+                until: None,
+            },
+            by: "admin".into(),
+            history: [0; 32],
         }),
     }
 }

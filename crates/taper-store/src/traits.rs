@@ -1,11 +1,11 @@
 //! What programs ask of a store, whichever it is.
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 
 use crate::counters::{CounterKey, Reservation};
 use crate::error::StoreError;
-use crate::record::{GrantRecord, NewRevocation, Record, Revocation, RevocationKey};
+use crate::record::{GrantRecord, Record};
+use crate::revocation::{NewRevocation, Revocation, RevocationKey};
 
 /// Proof that a record is on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,13 +33,16 @@ pub trait Grants: Send + Sync {
 }
 
 /// A part of the feed (RULES 29).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RevocationPage {
-    /// In order of their sequence numbers, which may have gaps. No entries means that there are none
-    /// up to `head`.
+    /// In order of their sequence numbers, which may have gaps.
     pub entries: Vec<Revocation>,
     /// The highest sequence number given so far; 0 if none was.
     pub head: u64,
+    /// The number up to which nothing is left out; the next page comes after it.
+    pub upto: u64,
+    /// The history up to there: one hash over everything that was revoked.
+    pub history: [u8; 32],
 }
 
 /// What was revoked.
@@ -57,6 +60,13 @@ pub trait Revocations: Send + Sync {
     /// # Errors
     /// When the state cannot be read.
     async fn revocations_after(&self, seq: u64, limit: usize) -> Result<RevocationPage, StoreError>;
+
+    /// The history up to a number that was given; `None` for one that was not, or that is no longer
+    /// known.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    async fn history_at(&self, seq: u64) -> Result<Option<[u8; 32]>, StoreError>;
 
     /// Waits until the head is above `seq` and returns it. Cancel-safe; the caller sets the limit of
     /// time.

@@ -97,7 +97,10 @@ impl RevocationView {
             }
             last = entry.seq;
             let (kind, name) = self.namer.of_key(&entry.what)?;
-            named.push((kind, name, None));
+            named.push((kind, name, entry.until));
+        }
+        if page.upto < last || page.upto > page.head {
+            return Err(StoreError::BadPage("it does not end where it says"));
         }
         let floor = self.floor.lock().unwrap_or_else(PoisonError::into_inner);
         let head = self.head();
@@ -111,8 +114,7 @@ impl RevocationView {
         for (kind, name, until) in named {
             self.insert(kind, name, until);
         }
-        // No entries: everything up to the head is known, or was pruned.
-        let reached = if page.entries.is_empty() { page.head } else { last }.max(head);
+        let reached = page.upto.max(head);
         self.head.store(reached, Ordering::Release);
         if reached == page.head {
             self.fresh_as_of.fetch_max(as_of, Ordering::AcqRel);
@@ -131,11 +133,16 @@ impl RevocationView {
         let branch = |id: &[u8; 32]| revoked(Kind::Branch, namer.branch(id));
         let holder = |jkt: &[u8; 32]| revoked(Kind::Holder, namer.holder(jkt));
         let subject = |(iss, sub): &(&str, &str)| revoked(Kind::Subject, namer.subject(iss, sub));
+        let delegation = |pair: &[[u8; 32]]| match pair {
+            [from, to] if from != to => revoked(Kind::Delegation, namer.delegation(keys.grant, from, to)),
+            _ => None,
+        };
         revoked(Kind::Grant, namer.grant(keys.grant))
             .or_else(|| keys.branches.iter().find_map(branch))
             .or_else(|| keys.holders.iter().find_map(holder))
             .or_else(|| revoked(Kind::Client, namer.client(keys.client)))
             .or_else(|| keys.subjects.iter().find_map(subject))
+            .or_else(|| keys.holders.windows(2).find_map(delegation))
     }
 
     /// Forgets entries of one shard that ended more than five minutes before `now`, in seconds since

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::*;
-use crate::record::{Revocation, RevocationKey};
+use crate::revocation::{NO_HISTORY, Revocation, RevocationKey};
 
 fn page(head: u64, entries: &[(u64, RevocationKey)]) -> RevocationPage {
     let entry = |(seq, what): &(u64, RevocationKey)| Revocation {
@@ -12,10 +12,13 @@ fn page(head: u64, entries: &[(u64, RevocationKey)]) -> RevocationPage {
         at: 0,
         issuer: "i".into(),
         what: what.clone(),
+        until: None,
     };
     RevocationPage {
         entries: entries.iter().map(entry).collect(),
         head,
+        upto: entries.last().map_or(head, |(seq, _)| *seq),
+        history: NO_HISTORY,
     }
 }
 
@@ -58,6 +61,14 @@ fn each_kind_is_found() {
     check(subject("idp", "agent-7"), Some("subject"));
     check(subject("other", "alice"), None);
     check(subject("idp", "bob"), None);
+    let delegation = |grant: &str, from: u8, to: u8| RevocationKey::Delegation {
+        grant: grant.into(),
+        from: URL_SAFE_NO_PAD.encode([from; 32]),
+        to: URL_SAFE_NO_PAD.encode([to; 32]),
+    };
+    check(delegation("g", 3, 4), Some("delegation"));
+    check(delegation("g", 4, 3), None);
+    check(delegation("other", 3, 4), None);
 }
 
 #[test]

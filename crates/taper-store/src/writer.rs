@@ -10,7 +10,8 @@ use crate::counters::Reservation;
 use crate::error::StoreError;
 use crate::frame::encode_record;
 use crate::journal::Journal;
-use crate::record::{GrantRecord, NewRevocation, Record, RecordKind, Revocation};
+use crate::record::{GrantRecord, Record, RecordKind};
+use crate::revocation::{NewRevocation, Revocation, RevocationRecord, next_history};
 use crate::state::{Applied, State};
 use crate::traits::Receipt;
 
@@ -67,6 +68,8 @@ struct Batch {
     records: Vec<Record>,
     bytes: usize,
     revoked: HashMap<[u8; 32], u64>,
+    /// The last number given in this batch, and the history up to it.
+    feed: Option<(u64, [u8; 32])>,
     calls: Vec<Reservation>,
     answers: Vec<Answer>,
 }
@@ -153,7 +156,13 @@ impl Writer {
 
     /// The number of a revocation: the one that it has, or the next, with a record for it.
     fn number(&self, at_ms: i64, revocation: NewRevocation, batch: &mut Batch) -> Result<u64, StoreError> {
-        let NewRevocation { at, issuer, what } = revocation;
+        let NewRevocation {
+            at,
+            issuer,
+            what,
+            until,
+            by,
+        } = revocation;
         let fingerprint = what.fingerprint(&issuer);
         if let Some(seq) = batch.revoked.get(&fingerprint) {
             return Ok(*seq);
@@ -161,20 +170,40 @@ impl Writer {
         if let Some(seq) = self.state.revoked(&issuer, &what)? {
             return Ok(seq);
         }
-        let seq = *self.head.borrow() + batch.revoked.len() as u64 + 1;
+        let (last, before) = match batch.feed {
+            Some(feed) => feed,
+            None => self.feed_end()?,
+        };
+        let seq = last + 1;
+        let history = next_history(&before, seq, &fingerprint);
         let record = Record {
             at_ms,
-            kind: RecordKind::Revoked(Revocation {
-                seq,
-                at,
-                issuer,
-                what,
+            kind: RecordKind::Revoked(RevocationRecord {
+                revocation: Revocation {
+                    seq,
+                    at,
+                    issuer,
+                    what,
+                    until,
+                },
+                by,
+                history,
             }),
         };
         let payload = encode_record(&record)?;
         batch.push(record, payload);
+        batch.feed = Some((seq, history));
         batch.revoked.insert(fingerprint, seq);
         Ok(seq)
+    }
+
+    /// The highest number given so far, and the history up to it.
+    fn feed_end(&self) -> Result<(u64, [u8; 32]), StoreError> {
+        let last = *self.head.borrow();
+        match self.state.history(last)? {
+            Some(history) => Ok((last, history)),
+            None => Err(StoreError::State("the feed has no history".into())),
+        }
     }
 
     fn check_grant(&self, grant: &GrantRecord, batch: &Batch) -> Result<(), StoreError> {
@@ -236,8 +265,8 @@ impl Writer {
                 root: mark.root,
             },
         )?;
-        if let Some(highest) = batch.revoked.values().max() {
-            self.head.send_replace(*highest);
+        if let Some((last, _)) = batch.feed {
+            self.head.send_replace(last);
         }
         Ok(())
     }

@@ -47,7 +47,7 @@ async fn a_client_revokes_its_own_grant() {
     let before = rig.get("/revocations", Some(basic("proxy", SECRET))).await;
     assert_eq!(
         before.json,
-        json!({"entries": [], "head": 0, "time": NOW}),
+        json!({"entries": [], "head": 0, "upto": 0, "time": NOW}),
         "nothing happened yet"
     );
 

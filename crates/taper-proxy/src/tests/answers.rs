@@ -13,7 +13,7 @@ use taper_dpop::{Algorithm, PrivateKey};
 use taper_service::edge::BoxError;
 use taper_service::pool::CpuPool;
 use taper_service::rng;
-use taper_store::{Revocation, RevocationKey, RevocationPage};
+use taper_store::{NO_HISTORY, Revocation, RevocationKey, RevocationPage};
 use tokio::sync::mpsc;
 
 use super::support::{ISSUER, NOW, Setup, URL, World, json, usual};
@@ -231,10 +231,13 @@ async fn what_is_revoked_while_the_upstream_works_is_cut() {
             at: NOW,
             issuer: ISSUER.into(),
             what: RevocationKey::Grant(grant.id.clone()),
+            until: None,
         };
         let page = RevocationPage {
             entries: vec![entry],
             head: 1,
+            upto: 1,
+            history: NO_HISTORY,
         };
         gate.issuers.take_page(ISSUER, &page, NOW).unwrap();
         json(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)

@@ -73,14 +73,17 @@ async fn the_feed_is_followed_and_its_head_kept() {
             1 => (500, String::new()),
             2 => (
                 200,
-                json!({ "entries": [entry(1)], "head": 2, "time": NOW }).to_string(),
+                json!({ "entries": [entry(1)], "head": 2, "upto": 1, "time": NOW }).to_string(),
             ),
             3 => (
                 200,
-                json!({ "entries": [entry(2)], "head": 2, "time": NOW + 99 }).to_string(),
+                json!({ "entries": [entry(2)], "head": 2, "upto": 2, "time": NOW + 99 }).to_string(),
             ),
             // A feed that lost entries is not believed.
-            _ => (200, json!({ "entries": [], "head": 1, "time": NOW }).to_string()),
+            _ => (
+                200,
+                json!({ "entries": [], "head": 1, "upto": 1, "time": NOW }).to_string(),
+            ),
         }
     })));
     let addr = issuer(&shutdown, script).await;

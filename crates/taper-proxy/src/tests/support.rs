@@ -19,7 +19,7 @@ use taper_service::clock::ManualClock;
 use taper_service::edge::{Bound, EdgeLimits};
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
-use taper_store::{Revocation, RevocationKey, RevocationPage};
+use taper_store::{NO_HISTORY, Revocation, RevocationKey, RevocationPage};
 use tower::service_fn;
 
 use crate::body::{Body, full};
@@ -296,13 +296,19 @@ impl World {
             at: NOW,
             issuer: ISSUER.into(),
             what,
+            until: None,
         };
         self.page(vec![entry], seq);
     }
 
     /// A page of the feed, as the follower would take it.
     pub(super) fn page(&self, entries: Vec<Revocation>, head: u64) {
-        let page = RevocationPage { entries, head };
+        let page = RevocationPage {
+            entries,
+            head,
+            upto: head,
+            history: NO_HISTORY,
+        };
         let now = taper_service::clock::Clock::unix(&*self.clock);
         self.shared.gate.issuers.take_page(ISSUER, &page, now).unwrap();
     }

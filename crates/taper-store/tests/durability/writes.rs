@@ -116,6 +116,9 @@ pub(crate) fn decision(id: &str) -> Record {
         holder_jkt: "h".into(),
         depth: 0,
         links: Vec::new(),
+        subject_iss: "https://idp.example".into(),
+        subject: "alice".into(),
+        client: "agents".into(),
         server: "git".into(),
         method: "tools/call".into(),
         tool: Some("git_log".into()),
@@ -155,6 +158,8 @@ fn revocation(id: &str) -> NewRevocation {
         at: NOW,
         issuer: ISSUER.into(),
         what: RevocationKey::Grant(id.into()),
+        until: None,
+        by: "admin".into(),
     }
 }
 
@@ -184,7 +189,8 @@ impl Written {
                     Some(Kind::Renewal) if grant.expires_at == FIRST_END => continue,
                     _ => (grant.grant_id, stored.index),
                 },
-                RecordKind::Revoked(revocation) => {
+                RecordKind::Revoked(record) => {
+                    let revocation = record.revocation;
                     assert!(revocation.seq > last, "the feed's numbers go on: {revocation:?}");
                     last = revocation.seq;
                     match revocation.what {

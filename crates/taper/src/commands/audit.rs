@@ -160,17 +160,22 @@ fn line(stored: &StoredRecord) -> String {
             grant.rights.join(" "),
             rfc3339(grant.expires_at)
         ),
-        RecordKind::Revoked(revocation) => {
+        RecordKind::Revoked(record) => {
+            let revocation = &record.revocation;
             let name = match &revocation.what {
                 RevocationKey::Grant(name)
                 | RevocationKey::Branch(name)
                 | RevocationKey::Holder(name)
                 | RevocationKey::Client(name) => name.clone(),
                 RevocationKey::Subject { iss, sub } => format!("{sub} ({iss})"),
+                RevocationKey::Delegation { grant, from, to } => {
+                    format!("from {from} to {to} of grant {grant}")
+                }
             };
             format!(
-                "revoked {} {name}, number {}",
+                "revoked {} {name} for {}, number {}",
                 revocation.what.kind(),
+                record.by,
                 revocation.seq
             )
         }
