@@ -1,14 +1,17 @@
 //! `taper audit`: the journals of a folder, without the daemons.
 
+mod line;
+mod ocsf;
+mod select;
+
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use taper_capability::escaped;
-use taper_service::clock::rfc3339;
-use taper_store::{
-    Outcome, RecordKind, RevocationKey, StoredRecord, VerifyReport, find_journals, read_records, verify_dir,
-};
+use taper_store::{StoredRecord, VerifyReport, find_journals, read_records, verify_dir};
 
+use self::line::line;
+use self::select::Selection;
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -23,28 +26,36 @@ pub(crate) struct Args {
 enum Command {
     /// Check every record and every checkpoint.
     Verify(Folder),
-    /// Show the records, one line each.
-    Show(Folder),
-    /// Write the exact records as JSON lines.
-    Export(Folder),
+    /// Show records, one line each.
+    Show(Records),
+    /// Write records as JSON lines: the exact payload, and beside it the attributes of an OCSF event.
+    Export(Records),
 }
 
 #[derive(Debug, clap::Args)]
 struct Folder {
     /// The folder; journals are looked for in it and below.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct Records {
+    #[command(flatten)]
+    folder: Folder,
+    #[command(flatten)]
+    selection: Selection,
 }
 
 /// Checks, shows or exports.
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     match args.command {
         Command::Verify(folder) => verify(&folder.dir, context),
-        Command::Show(folder) => each(&folder.dir, context, true, |context, dir, record| {
+        Command::Show(records) => each(&records, context, true, |context, dir, record| {
             let json = json!({"journal": dir, "index": record.index, "record": record.record});
             context.result(line(record), &json)
         }),
-        Command::Export(folder) => each(&folder.dir, context, false, |context, dir, record| {
+        Command::Export(records) => each(&records, context, false, |context, dir, record| {
             context.raw(export(dir, record).as_bytes())
         }),
     }
@@ -118,12 +129,13 @@ fn verdict(report: &VerifyReport) -> String {
 }
 
 fn each(
-    dir: &Path,
+    records: &Records,
     context: &mut Context,
     headings: bool,
     mut show: impl FnMut(&mut Context, &Path, &StoredRecord) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let journals = journals(dir)?;
+    records.selection.check()?;
+    let journals = journals(&records.folder.dir)?;
     let headings = headings && journals.len() > 1;
     for journal in &journals {
         if headings {
@@ -133,86 +145,26 @@ fn each(
             let record = record.map_err(|e| {
                 Failure::failed(e).next(format!("`taper audit verify --dir {}`", journal.display()))
             })?;
-            show(context, journal, &record)?;
+            if records.selection.takes(&record.record) {
+                show(context, journal, &record)?;
+            }
         }
     }
     Ok(())
 }
 
-/// The payload is embedded as it lies in the journal: parsed and written again, it would not be the
-/// text that the tree commits to.
+/// One line. The payload is embedded as it lies in the journal, and stands last: parsed and written
+/// again, it would not be the text that the tree commits to.
 fn export(dir: &Path, record: &StoredRecord) -> String {
+    let journal = dir.to_string_lossy();
+    let mut event = ocsf::event(record, &journal);
     let salt: String = record.salt.iter().map(|byte| format!("{byte:02x}")).collect();
-    let dir = Value::from(dir.to_string_lossy());
-    let (index, payload) = (record.index, &record.payload);
-    format!("{{\"journal\":{dir},\"index\":{index},\"salt\":\"{salt}\",\"payload\":{payload}}}\n")
-}
-
-fn line(stored: &StoredRecord) -> String {
-    let at = rfc3339(stored.record.at_ms.div_euclid(1000));
-    let text = match &stored.record.kind {
-        RecordKind::Grant(grant) => format!(
-            "grant {} to {} ({}) by client {}: {}, until {}",
-            grant.grant_id,
-            grant.subject,
-            grant.subject_iss,
-            grant.client,
-            grant.rights.join(" "),
-            rfc3339(grant.expires_at)
-        ),
-        RecordKind::Revoked(record) => {
-            let revocation = &record.revocation;
-            let name = match &revocation.what {
-                RevocationKey::Grant(name)
-                | RevocationKey::Branch(name)
-                | RevocationKey::Holder(name)
-                | RevocationKey::Client(name) => name.clone(),
-                RevocationKey::Subject { iss, sub } => format!("{sub} ({iss})"),
-                RevocationKey::Delegation { grant, from, to } => {
-                    format!("from {from} to {to} of grant {grant}")
-                }
-            };
-            format!(
-                "revoked {} {name} for {}, number {}",
-                revocation.what.kind(),
-                record.by,
-                revocation.seq
-            )
-        }
-        RecordKind::Decision(decision) => {
-            let outcome = match decision.outcome {
-                Outcome::Allow => "allowed",
-                Outcome::Deny => "denied",
-                Outcome::Indeterminate => "undecided",
-            };
-            let resources = decision
-                .resources
-                .iter()
-                .map(|(kind, value)| format!(" {kind}={value}"));
-            format!(
-                "{outcome} {} {}{}{} to {} at depth {} of grant {}{}",
-                decision.server,
-                decision.method,
-                decision
-                    .tool
-                    .as_ref()
-                    .map(|tool| format!(" {tool}"))
-                    .unwrap_or_default(),
-                resources.collect::<String>(),
-                decision.holder_jkt,
-                decision.depth,
-                decision.grant_id,
-                decision
-                    .rule
-                    .as_ref()
-                    .map(|rule| format!(", rule {rule}"))
-                    .unwrap_or_default()
-            )
-        }
-        RecordKind::Policy { digest, files } => format!("policy {digest}: {}", files.join(" ")),
-        RecordKind::Started { role } => format!("{role} started"),
-    };
-    format!("{:>6} {at} {}", stored.index, escaped(&text))
+    event.insert("journal".to_owned(), journal.into());
+    event.insert("index".to_owned(), record.index.into());
+    event.insert("salt".to_owned(), salt.into());
+    let event = Value::Object(event).to_string();
+    let event = event.strip_suffix('}').unwrap_or(&event);
+    format!("{event},\"payload\":{}}}\n", record.payload)
 }
 
 #[cfg(test)]

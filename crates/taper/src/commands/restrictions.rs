@@ -224,7 +224,7 @@ fn prefix_or_all(values: &[String]) -> Result<Option<&str>, Failure> {
 }
 
 /// Reads a time on the command line.
-fn time(text: &str) -> Result<i64, String> {
+pub(super) fn time(text: &str) -> Result<i64, String> {
     parse_rfc3339(text).ok_or_else(|| "not a time such as `2030-01-31T09:30:00Z`".to_owned())
 }
 

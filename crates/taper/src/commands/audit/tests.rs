@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use taper_service::rng;
-use taper_store::{Audit as _, EmbeddedStore, Record};
+use taper_store::{Audit as _, EmbeddedStore, Record, RecordKind};
 
 use super::*;
 use crate::context::Format;
@@ -29,6 +29,13 @@ async fn folder() -> tempfile::TempDir {
     dir
 }
 
+fn records(dir: &Path) -> Records {
+    Records {
+        folder: Folder { dir: dir.to_owned() },
+        selection: Selection::default(),
+    }
+}
+
 fn journal(dir: &Path) -> PathBuf {
     find_journals(dir).unwrap().pop().unwrap()
 }
@@ -54,13 +61,14 @@ async fn an_intact_journal_passes_and_a_damaged_one_does_not() {
 #[test]
 fn no_journal_is_a_failure() {
     let dir = tempfile::tempdir().unwrap();
-    for command in [Command::Verify, Command::Show, Command::Export] {
+    let commands = [
+        Command::Verify(records(dir.path()).folder),
+        Command::Show(records(dir.path())),
+        Command::Export(records(dir.path())),
+    ];
+    for command in commands {
         let (mut context, out, _) = context(Format::Text, "");
-        let args = Args {
-            command: command(Folder {
-                dir: dir.path().to_owned(),
-            }),
-        };
+        let args = Args { command };
         assert_eq!(run(args, &mut context).unwrap_err().kind(), Kind::Failure);
         assert_eq!(out.text(), "");
     }
@@ -69,18 +77,10 @@ fn no_journal_is_a_failure() {
 #[tokio::test]
 async fn records_are_shown_one_a_line_and_exported_exactly() {
     let dir = folder().await;
-    let run_with = |command: fn(Folder) -> Command, format| {
+    let run_with = |command: fn(Records) -> Command, format| {
         let (mut context, out, _) = context(format, "");
-        let folder = Folder {
-            dir: dir.path().to_owned(),
-        };
-        run(
-            Args {
-                command: command(folder),
-            },
-            &mut context,
-        )
-        .unwrap();
+        let command = command(records(dir.path()));
+        run(Args { command }, &mut context).unwrap();
         out.text()
     };
     let shown = run_with(Command::Show, Format::Text);
@@ -100,5 +100,8 @@ async fn records_are_shown_one_a_line_and_exported_exactly() {
         );
         let json: Value = serde_json::from_str(line).unwrap();
         assert_eq!(json["salt"].as_str().map(str::len), Some(32));
+        assert_eq!(json["type_uid"], 600_203, "a start of an application");
+        assert_eq!(json["time"], NOW * 1000);
+        assert_eq!(json["metadata"]["sequence"], record.index);
     }
 }
