@@ -38,7 +38,7 @@ pub(super) fn line(stored: &StoredRecord) -> String {
                 .iter()
                 .map(|(kind, value)| format!(" {kind}={value}"));
             format!(
-                "{outcome} {} {}{}{} to {} at depth {} of grant {}{}",
+                "{outcome} {} {}{}{} to {} at depth {} of grant {}{}{}",
                 decision.server,
                 decision.method,
                 decision
@@ -54,7 +54,12 @@ pub(super) fn line(stored: &StoredRecord) -> String {
                     .rule
                     .as_ref()
                     .map(|rule| format!(", rule {rule}"))
-                    .unwrap_or_default()
+                    .unwrap_or_default(),
+                match decision.counted.len() {
+                    0 => String::new(),
+                    1 => ", counted".to_owned(),
+                    n => format!(", counted by {n} caveats"),
+                }
             )
         }
         RecordKind::Policy { digest, files } => format!("policy {digest}: {}", files.join(" ")),

@@ -124,47 +124,15 @@ fn is_decision(kind: &RecordKind, wanted: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use taper_store::{DecisionRecord, LinkRecord, NO_HISTORY, Revocation, RevocationRecord};
+    use taper_store::{NO_HISTORY, Revocation, RevocationRecord};
 
+    use super::super::tests::decision;
     use super::*;
 
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
         selection: Selection,
-    }
-
-    fn decision() -> Record {
-        let kind = RecordKind::Decision(DecisionRecord {
-            decision_id: "d1".into(),
-            outcome: Outcome::Deny,
-            rule: Some("R-22".into()),
-            reason: None,
-            issuer: "https://issuer.example".into(),
-            grant_id: "g1".into(),
-            holder_jkt: "last".into(),
-            depth: 1,
-            links: vec![LinkRecord {
-                holder_jkt: "first".into(),
-                depth: 0,
-            }],
-            subject_iss: "https://idp.example".into(),
-            subject: "alice".into(),
-            client: "dev".into(),
-            server: "git".into(),
-            method: "tools/call".into(),
-            tool: Some("git_log".into()),
-            resources: Vec::new(),
-            body_sha256: None,
-            token_sha256: String::new(),
-            policy_digest: String::new(),
-            client_ip: None,
-            counted: Vec::new(),
-        });
-        Record {
-            at_ms: 1_769_851_800_500,
-            kind,
-        }
     }
 
     fn revoked(what: RevocationKey) -> Record {

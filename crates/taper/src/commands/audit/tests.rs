@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use taper_service::rng;
-use taper_store::{Audit as _, EmbeddedStore, Record, RecordKind};
+use taper_store::{Audit as _, DecisionRecord, EmbeddedStore, LinkRecord, Outcome, Record, RecordKind};
 
 use super::*;
 use crate::context::Format;
@@ -33,6 +33,40 @@ fn records(dir: &Path) -> Records {
     Records {
         folder: Folder { dir: dir.to_owned() },
         selection: Selection::default(),
+    }
+}
+
+/// A denial of a tool call.
+pub(super) fn decision() -> Record {
+    let kind = RecordKind::Decision(DecisionRecord {
+        decision_id: "d1".into(),
+        outcome: Outcome::Deny,
+        rule: Some("R-22".into()),
+        reason: None,
+        issuer: "https://issuer.example".into(),
+        grant_id: "g1".into(),
+        holder_jkt: "last".into(),
+        depth: 1,
+        links: vec![LinkRecord {
+            holder_jkt: "first".into(),
+            depth: 0,
+        }],
+        subject_iss: "https://idp.example".into(),
+        subject: "alice".into(),
+        client: "dev".into(),
+        server: "git".into(),
+        method: "tools/call".into(),
+        tool: Some("git_log".into()),
+        resources: Vec::new(),
+        body_sha256: None,
+        token_sha256: String::new(),
+        policy_digest: String::new(),
+        client_ip: None,
+        counted: Vec::new(),
+    });
+    Record {
+        at_ms: 1_769_851_800_500,
+        kind,
     }
 }
 
@@ -104,4 +138,40 @@ async fn records_are_shown_one_a_line_and_exported_exactly() {
         assert_eq!(json["time"], NOW * 1000);
         assert_eq!(json["metadata"]["sequence"], record.index);
     }
+}
+
+#[test]
+fn a_denial_is_a_denied_call_of_an_interface() {
+    let stored = StoredRecord {
+        index: 7,
+        offset: 0,
+        salt: [0; 16],
+        payload: String::new(),
+        record: decision(),
+    };
+    let event = Value::Object(ocsf::event(&stored, "proxy/state"));
+    for (pointer, value) in [
+        ("/class_uid", json!(6003)),
+        ("/category_uid", json!(6)),
+        ("/type_uid", json!(600_399)),
+        ("/time", json!(1_769_851_800_500_i64)),
+        ("/status_id", json!(2)),
+        ("/action_id", json!(2)),
+        ("/status_code", json!("R-22")),
+        ("/actor/user/name", json!("alice")),
+        ("/actor/session/uid", json!("g1")),
+        ("/api/operation", json!("git_log")),
+        ("/api/service/name", json!("git")),
+        ("/api/request/uid", json!("d1")),
+        ("/src_endpoint/uid", json!("last")),
+        ("/metadata/log_name", json!("proxy/state")),
+        ("/metadata/sequence", json!(7)),
+    ] {
+        assert_eq!(event.pointer(pointer), Some(&value), "{pointer}");
+    }
+    let line = line(&stored);
+    assert!(
+        line.contains("denied git tools/call git_log to last at depth 1 of grant g1, rule R-22"),
+        "{line}"
+    );
 }
