@@ -14,10 +14,12 @@ use crate::error::StoreError;
 use crate::frame::encode_record;
 use crate::journal::{Journal, LOCK_FILE};
 use crate::record::{GrantRecord, Outcome, Record, RecordKind};
-use crate::revocation::{NewRevocation, RevocationKey};
+use crate::revocation::{NewRevocation, RevocationKey, RevocationRecord};
 use crate::seen::{SeenLimits, SeenStore};
 use crate::state::State;
-use crate::traits::{Audit, CallCounters, Grants, Receipt, RevocationPage, Revocations, Seen, SeenProofs};
+use crate::traits::{
+    Audit, CallCounters, GrantPage, Grants, Receipt, RevocationPage, Revocations, Seen, SeenProofs, SubjectAt,
+};
 use crate::writer::{Command, QUEUE, Writer};
 
 /// Gives the time in milliseconds since the Unix epoch.
@@ -206,6 +208,32 @@ impl Grants for EmbeddedStore {
         let (issuer, grant_id) = (issuer.to_owned(), grant_id.to_owned());
         self.read(move |state| state.grant(&issuer, &grant_id)).await
     }
+
+    async fn grants_of(
+        &self,
+        whose: SubjectAt<'_>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<GrantPage, StoreError> {
+        let (issuer, client) = (whose.issuer.to_owned(), whose.client.to_owned());
+        let (subject_iss, subject) = (whose.subject_iss.to_owned(), whose.subject.to_owned());
+        let after = after.map(str::to_owned);
+        self.read(move |state| {
+            let whose = SubjectAt {
+                issuer: &issuer,
+                client: &client,
+                subject_iss: &subject_iss,
+                subject: &subject,
+            };
+            state.grants_of(&whose, after.as_deref(), limit)
+        })
+        .await
+    }
+
+    async fn is_first_holder(&self, issuer: &str, jkt: &str) -> Result<bool, StoreError> {
+        let (issuer, jkt) = (issuer.to_owned(), jkt.to_owned());
+        self.read(move |state| state.is_first_holder(&issuer, &jkt)).await
+    }
 }
 
 #[async_trait]
@@ -225,8 +253,9 @@ impl Revocations for EmbeddedStore {
         self.read(move |state| {
             // The head first: what is committed in between must not hide behind a higher head.
             let head = state.head()?;
-            let mut entries = state.revocations_after(seq, limit)?;
-            let is_cut = entries.len() >= limit;
+            let records = state.revocations_after(seq, limit)?;
+            let is_cut = records.len() >= limit;
+            let mut entries: Vec<_> = records.into_iter().map(|record| record.revocation).collect();
             entries.retain(|entry| entry.seq <= head);
             let upto = match entries.last() {
                 Some(last) if is_cut => last.seq,
@@ -242,6 +271,14 @@ impl Revocations for EmbeddedStore {
             })
         })
         .await
+    }
+
+    async fn revocation_records_after(
+        &self,
+        seq: u64,
+        limit: usize,
+    ) -> Result<Vec<RevocationRecord>, StoreError> {
+        self.read(move |state| state.revocations_after(seq, limit)).await
     }
 
     async fn history_at(&self, seq: u64) -> Result<Option<[u8; 32]>, StoreError> {

@@ -429,3 +429,68 @@ async fn after_a_failed_sync_nothing_is_accepted() {
     );
     assert!(store.close().await.is_err());
 }
+
+#[tokio::test]
+async fn grants_are_found_by_subject_and_by_first_holder() {
+    let (dir, store) = store();
+    let of = |id: &str, client: &str, subject: &str| GrantRecord {
+        client: client.into(),
+        subject: subject.into(),
+        ..grant(id)
+    };
+    for n in 0..5 {
+        store
+            .insert_grant(of(&format!("a{n}"), "dev", "alice"))
+            .await
+            .unwrap();
+    }
+    store.insert_grant(of("b", "dev", "bob")).await.unwrap();
+    store.insert_grant(of("c", "other", "alice")).await.unwrap();
+    store.insert_grant(of("a0", "dev", "alice")).await.unwrap();
+    let issuer = grant("").issuer;
+    let check =
+        async |store: &EmbeddedStore, client: &str, subject: &str, limit: usize, expected: &[&str]| {
+            let subject_iss = grant("").subject_iss;
+            let whose = SubjectAt {
+                issuer: &issuer,
+                client,
+                subject_iss: &subject_iss,
+                subject,
+            };
+            let (mut found, mut after) = (Vec::new(), None);
+            loop {
+                let page = store.grants_of(whose, after.as_deref(), limit).await.unwrap();
+                assert!(page.grants.len() <= limit);
+                found.extend(page.grants.into_iter().map(|grant| grant.grant_id));
+                if !page.more {
+                    break;
+                }
+                after = page.last;
+            }
+            found.sort();
+            assert_eq!(found, expected, "{client} {subject} by {limit}");
+        };
+    let all = ["a0", "a1", "a2", "a3", "a4"];
+    for limit in [1, 2, 4, 5, 6] {
+        check(&store, "dev", "alice", limit, &all).await;
+    }
+    check(&store, "dev", "bob", 9, &["b"]).await;
+    check(&store, "other", "alice", 9, &["c"]).await;
+    check(&store, "de", "valice", 9, &[]).await;
+    assert!(store.is_first_holder(&issuer, &"h".repeat(43)).await.unwrap());
+    assert!(!store.is_first_holder(&issuer, &"x".repeat(43)).await.unwrap());
+    assert!(!store.is_first_holder("other", &"h".repeat(43)).await.unwrap());
+    let (store, _) = reopen(&dir, store).await;
+    check(&store, "dev", "alice", 2, &all).await;
+}
+
+#[tokio::test]
+async fn the_records_of_revocations_say_who_asked() {
+    let (_dir, store) = store();
+    for id in ["a", "b", "c"] {
+        store.revoke(revocation(key(id))).await.unwrap();
+    }
+    let records = store.revocation_records_after(1, 1).await.unwrap();
+    assert_eq!(records.len(), 1);
+    assert_eq!((records[0].revocation.seq, records[0].by.as_str()), (2, "admin"));
+}

@@ -43,6 +43,8 @@ pub use error::StoreError;
 pub use record::{DecisionRecord, GrantRecord, LinkRecord, Outcome, Record, RecordKind};
 pub use revocation::{NO_HISTORY, NewRevocation, Revocation, RevocationKey, RevocationRecord};
 pub use seen::{SeenLimits, SeenStore};
-pub use traits::{Audit, CallCounters, Grants, Receipt, RevocationPage, Revocations, Seen, SeenProofs};
+pub use traits::{
+    Audit, CallCounters, GrantPage, Grants, Receipt, RevocationPage, Revocations, Seen, SeenProofs, SubjectAt,
+};
 pub use verify::{BadRecord, Records, StoredRecord, VerifyReport, find_journals, read_records, verify_dir};
 pub use view::{RevocationKeys, RevocationView, load_head, persist_head};

@@ -7,8 +7,10 @@
 //! `spawn_blocking`.
 //!
 //! Keys of the one tree: `m/applied` → size and root; `g` ‖ SHA-256(issuer, id) → grant;
-//! `s` ‖ number → revocation; `h` ‖ number → history; `k` ‖ fingerprint → number; `c` ‖ fingerprint → calls that count and the
+//! `i` ‖ owner ‖ grant → its id (`state/index.rs`); `s` ‖ number → revocation; `h` ‖ number → history; `k` ‖ fingerprint → number; `c` ‖ fingerprint → calls that count and the
 //! number of the first record that is not among them, which makes replaying a record harmless.
+
+mod index;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -23,7 +25,7 @@ use crate::error::StoreError;
 use crate::frame::{Step, decode_record};
 use crate::journal::{self, FIRST_OFFSET, Mark};
 use crate::record::{GrantRecord, Record, RecordKind};
-use crate::revocation::{NO_HISTORY, Revocation, RevocationKey, RevocationRecord};
+use crate::revocation::{NO_HISTORY, RevocationKey, RevocationRecord};
 
 const FOLDER: &str = "state";
 const APPLIED: &[u8] = b"m/applied";
@@ -171,16 +173,17 @@ impl State {
     }
 
     /// At most `limit` revocations above `seq`.
-    pub(crate) fn revocations_after(&self, seq: u64, limit: usize) -> Result<Vec<Revocation>, StoreError> {
+    pub(crate) fn revocations_after(
+        &self,
+        seq: u64,
+        limit: usize,
+    ) -> Result<Vec<RevocationRecord>, StoreError> {
         self.check()?;
         let Some(first) = seq.checked_add(1) else {
             return Ok(Vec::new());
         };
         let range = self.db.range(number_key(first)..=number_key(u64::MAX));
-        range
-            .take(limit)
-            .map(|entry| Ok(parse::<RevocationRecord>(&entry?.1)?.revocation))
-            .collect()
+        range.take(limit).map(|entry| parse(&entry?.1)).collect()
     }
 
     /// The history up to a number, if it is known.
@@ -227,6 +230,9 @@ impl State {
             match &record.kind {
                 RecordKind::Grant(grant) => {
                     batch.insert(grant_key(&grant.issuer, &grant.grant_id).as_slice(), json(grant)?);
+                    for key in index::keys(grant) {
+                        batch.insert(key.as_slice(), grant.grant_id.as_bytes());
+                    }
                 }
                 RecordKind::Revoked(record) => {
                     let revocation = &record.revocation;

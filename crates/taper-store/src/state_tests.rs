@@ -1,6 +1,7 @@
 use super::*;
 use crate::counters::CounterKey;
 use crate::record::tests::{decision, grant};
+use crate::revocation::Revocation;
 
 fn revoked(seq: u64, id: &str) -> Record {
     let what = RevocationKey::Grant(id.into());
@@ -87,8 +88,8 @@ fn applying_twice_is_applying_once() {
         assert_eq!(state.applied().unwrap(), applied);
         assert_eq!(state.head().unwrap(), 2);
         assert_eq!(state.revocations_after(0, 9).unwrap().len(), 2);
-        assert_eq!(state.revocations_after(1, 9).unwrap()[0].seq, 2);
-        assert_eq!(state.revocations_after(0, 1).unwrap()[0].seq, 1);
+        assert_eq!(state.revocations_after(1, 9).unwrap()[0].revocation.seq, 2);
+        assert_eq!(state.revocations_after(0, 1).unwrap()[0].revocation.seq, 1);
         assert!(state.revocations_after(u64::MAX, 9).unwrap().is_empty());
         assert_eq!(
             state.revoked("i", &RevocationKey::Grant("b".into())).unwrap(),

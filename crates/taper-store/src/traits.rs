@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use crate::counters::{CounterKey, Reservation};
 use crate::error::StoreError;
 use crate::record::{GrantRecord, Record};
-use crate::revocation::{NewRevocation, Revocation, RevocationKey};
+use crate::revocation::{NewRevocation, Revocation, RevocationKey, RevocationRecord};
 
 /// Proof that a record is on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +30,49 @@ pub trait Grants: Send + Sync {
     /// # Errors
     /// When the state cannot be read.
     async fn grant(&self, issuer: &str, grant_id: &str) -> Result<Option<GrantRecord>, StoreError>;
+
+    /// At most `limit` of a subject's grants at a client, ended ones too, in an order that does not
+    /// change; `after` is the [`GrantPage::last`] of the page before. A grant that is made meanwhile may
+    /// be missed.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    async fn grants_of(
+        &self,
+        whose: SubjectAt<'_>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<GrantPage, StoreError>;
+
+    /// Whether the key with this RFC 7638 thumbprint is the first holder of a grant that is known.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    async fn is_first_holder(&self, issuer: &str, jkt: &str) -> Result<bool, StoreError>;
+}
+
+/// A subject as one client knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SubjectAt<'a> {
+    /// The issuer of the grants.
+    pub issuer: &'a str,
+    /// The client that they were made for.
+    pub client: &'a str,
+    /// The issuer of the subject's identity.
+    pub subject_iss: &'a str,
+    /// The subject.
+    pub subject: &'a str,
+}
+
+/// A part of the grants of a subject.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GrantPage {
+    /// The newest record of each.
+    pub grants: Vec<GrantRecord>,
+    /// The id after which the next page begins; `None` when this one is empty.
+    pub last: Option<String>,
+    /// Whether there are further ones.
+    pub more: bool,
 }
 
 /// A part of the feed (RULES 29).
@@ -60,6 +103,17 @@ pub trait Revocations: Send + Sync {
     /// # Errors
     /// When the state cannot be read.
     async fn revocations_after(&self, seq: u64, limit: usize) -> Result<RevocationPage, StoreError>;
+
+    /// At most `limit` revocations with a number above `seq`, with who asked for each: for
+    /// administrators, not for the feed.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    async fn revocation_records_after(
+        &self,
+        seq: u64,
+        limit: usize,
+    ) -> Result<Vec<RevocationRecord>, StoreError>;
 
     /// The history up to a number that was given; `None` for one that was not, or that is no longer
     /// known.
