@@ -21,7 +21,9 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use taper_store::{NO_HISTORY, Revocation, RevocationKey, RevocationKeys, RevocationPage, RevocationView};
+use taper_store::{
+    FeedKnown, FeedPage, FeedPosition, History, Revocation, RevocationKey, RevocationKeys, RevocationView,
+};
 
 const ISSUER: &str = "https://issuer.example";
 const PAGE: u64 = 1000;
@@ -43,7 +45,7 @@ fn main() {
 
 fn measure(entries: u64) {
     let before = resident();
-    let view = RevocationView::new(ISSUER, 0);
+    let view = RevocationView::new(ISSUER, FeedPosition::START);
     let started = Instant::now();
     take(&view, 0, entries);
     let took = started.elapsed().as_nanos() as u64 / entries;
@@ -105,13 +107,20 @@ fn take(view: &RevocationView, from: u64, to: u64) {
             what: key(at),
             until: None,
         };
-        let page = RevocationPage {
+        let page = FeedPage {
+            issuer: ISSUER.to_owned(),
+            after: from,
             entries: (from..end).map(entry).collect(),
             head: end,
             upto: end,
-            history: NO_HISTORY,
+            history: History::default(),
+            known: Some(FeedKnown {
+                seq: from,
+                history: None,
+            }),
+            time: 0,
         };
-        view.apply(&page, 0).unwrap();
+        view.apply(&page, Some(0)).unwrap();
         from = end;
     }
 }

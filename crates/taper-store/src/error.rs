@@ -101,6 +101,23 @@ pub enum StoreError {
         /// What the feed offers now.
         offered: u64,
     },
+    /// A revocation feed tells something else than it told before (RULES 29).
+    #[error("the revocation feed tells another history of its first {seq} revocations than it told before")]
+    Forked {
+        /// The number up to which it was known.
+        seq: u64,
+    },
+    /// How far a feed was followed cannot be known.
+    #[error(
+        "`{}` does not say how far the feed was followed: {reason}; restore it, or delete it to trust the feed as it is now",
+        path.display()
+    )]
+    Position {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A revocation page that breaks the feed's contract.
     #[error("bad revocation page: {0}")]
     BadPage(&'static str),

@@ -21,9 +21,11 @@ mod counters;
 mod disk;
 mod embedded;
 mod error;
+mod feed;
 mod frame;
 mod journal;
 mod names;
+mod position;
 mod record;
 mod revocation;
 #[cfg(feature = "sabotage")]
@@ -40,6 +42,11 @@ mod writer;
 pub use counters::{CounterKey, Reservation};
 pub use embedded::{EmbeddedStore, NowMillis, OpenReport};
 pub use error::StoreError;
+pub use feed::{
+    FEED_BYTES, FEED_ENTRIES, FEED_PAGE_BYTES, FEED_SIGNATURE, FEED_TYP, FeedKnown, FeedPage, FeedPosition,
+    History,
+};
+pub use position::{load_position, persist_position};
 pub use record::{DecisionRecord, GrantRecord, LinkRecord, Outcome, Record, RecordKind};
 pub use revocation::{NO_HISTORY, NewRevocation, Revocation, RevocationKey, RevocationRecord};
 pub use seen::{SeenLimits, SeenStore};
@@ -47,4 +54,4 @@ pub use traits::{
     Audit, CallCounters, GrantPage, Grants, Receipt, RevocationPage, Revocations, Seen, SeenProofs, SubjectAt,
 };
 pub use verify::{BadRecord, Records, StoredRecord, VerifyReport, find_journals, read_records, verify_dir};
-pub use view::{RevocationKeys, RevocationView, load_head, persist_head};
+pub use view::{RevocationKeys, RevocationView};

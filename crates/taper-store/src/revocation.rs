@@ -6,10 +6,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::StoreError;
+use crate::feed::History;
 
 /// What a revocation names (RULES 28). Keys are always read together with their issuer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum RevocationKey {
     /// A grant id.
     Grant(String),
@@ -123,6 +124,15 @@ pub struct Revocation {
     /// As [`NewRevocation::until`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<i64>,
+}
+
+impl Revocation {
+    /// The history of a feed after this revocation, from the one before it: one hash over everything that
+    /// was revoked, so that two feeds that differ anywhere cannot pass for each other (RULES 29).
+    pub fn history(&self, before: History) -> History {
+        let fingerprint = self.what.fingerprint(&self.issuer);
+        History(next_history(&before.0, self.seq, &fingerprint))
+    }
 }
 
 /// A revocation in the journal.

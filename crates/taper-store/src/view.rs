@@ -8,17 +8,14 @@
 //! An entry is a name of 16 bytes (`names.rs`) and the minute in which it may be forgotten. Entries
 //! that ended leave in small steps ([`RevocationView::sweep`]), a shard at a time.
 
-use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use scc::HashIndex;
-use serde::{Deserialize, Serialize};
 
-use crate::disk;
 use crate::error::StoreError;
+use crate::feed::{FeedPage, FeedPosition};
 use crate::names::{Kind, Name, Namer, Unhashed};
-use crate::traits::RevocationPage;
 
 /// Parts of the table, a power of two. One step of a sweep looks at one of them: of ten million
 /// entries, forty thousand.
@@ -30,6 +27,8 @@ const NEVER: u32 = u32::MAX;
 /// `fresh_as_of` before the view was complete for the first time.
 const NOT_YET: i64 = i64::MIN;
 
+/// An entry as it goes into the table: its kind, its name, its end.
+type Named = (Kind, Name, Option<i64>);
 type Shard = HashIndex<Name, u32, std::hash::BuildHasherDefault<Unhashed>>;
 
 /// Everything of one presentation that can be revoked.
@@ -55,71 +54,113 @@ pub struct RevocationView {
     namer: Namer,
     shards: Vec<Shard>,
     /// Held while a page is taken: there is one writer.
-    floor: Mutex<u64>,
-    head: AtomicU64,
+    position: Mutex<Position>,
     fresh_as_of: AtomicI64,
     /// The shard that is swept next.
     cursor: AtomicUsize,
 }
 
+struct Position {
+    /// Up to where the view is complete.
+    reached: FeedPosition,
+    /// Up to where it was enforced before a restart.
+    floor: FeedPosition,
+}
+
 impl RevocationView {
-    /// An empty view of the feed of `issuer`. `floor` is the highest sequence number that was ever
-    /// seen ([`load_head`]), 0 if none was.
-    pub fn new(issuer: impl Into<String>, floor: u64) -> Self {
+    /// An empty view of the feed of `issuer`. `floor` is what was enforced before a restart
+    /// ([`crate::load_position`]): the view is not complete before it has that much again.
+    pub fn new(issuer: impl Into<String>, floor: FeedPosition) -> Self {
         Self {
             issuer: issuer.into(),
             namer: Namer::default(),
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
-            floor: Mutex::new(floor),
-            head: AtomicU64::new(0),
+            position: Mutex::new(Position {
+                reached: FeedPosition::START,
+                floor,
+            }),
             fresh_as_of: AtomicI64::new(NOT_YET),
             cursor: AtomicUsize::new(0),
         }
     }
 
-    /// Adds a page. `as_of` is the issuer-signed time of the answer, in seconds since the Unix
-    /// epoch; it counts for [`RevocationView::fresh_as_of`] when the page reaches the feed's head.
-    /// Entries that are known are skipped.
+    /// Where the next page begins: the view has everything up to this number.
+    pub fn reached(&self) -> FeedPosition {
+        self.position().reached
+    }
+
+    /// The furthest that was ever enforced, also before a restart. A page must tell the same of it.
+    pub fn known(&self) -> FeedPosition {
+        self.position().known()
+    }
+
+    /// Whether the feed still tells what it told (RULES 29): its head is no lower, and its history up to
+    /// what was enforced is the same.
     ///
     /// # Errors
-    /// [`StoreError::Regression`] when the feed's head is below what was seen (RULES 29);
-    /// [`StoreError::BadPage`] or [`StoreError::MalformedKey`] for a page of another issuer, out of
-    /// order or beyond its head. Nothing of such a page is taken.
-    pub fn apply(&self, page: &RevocationPage, as_of: i64) -> Result<(), StoreError> {
-        let mut named = Vec::with_capacity(page.entries.len());
-        let mut last = 0;
-        for entry in &page.entries {
-            if entry.issuer != self.issuer {
-                return Err(StoreError::BadPage("an entry is of another issuer"));
-            }
-            if entry.seq <= last || entry.seq > page.head {
-                return Err(StoreError::BadPage("its numbers are out of order"));
-            }
-            last = entry.seq;
-            let (kind, name) = self.namer.of_key(&entry.what)?;
-            named.push((kind, name, entry.until));
-        }
-        if page.upto < last || page.upto > page.head {
-            return Err(StoreError::BadPage("it does not end where it says"));
-        }
-        let floor = self.floor.lock().unwrap_or_else(PoisonError::into_inner);
-        let head = self.head();
-        let known = head.max(*floor);
-        if page.head < known {
+    /// [`StoreError::Regression`], [`StoreError::Forked`]; [`StoreError::BadPage`] for a page that answers
+    /// another question than one after [`RevocationView::reached`] and [`RevocationView::known`].
+    pub fn continues(&self, page: &FeedPage) -> Result<(), StoreError> {
+        let position = self.position();
+        self.answers(page, &position)?;
+        let known = position.known();
+        if page.head < known.seq {
             return Err(StoreError::Regression {
-                known,
+                known: known.seq,
                 offered: page.head,
             });
         }
+        let forked = Err(StoreError::Forked { seq: known.seq });
+        let told = page.known.and_then(|told| told.history);
+        if known.seq > 0 && told != Some(known.history) {
+            return forked;
+        }
+        if page.upto == known.seq && page.history != known.history {
+            return forked;
+        }
+        // A page that leaves nothing out carries all that its history is made of.
+        let is_gapless = page.upto.checked_sub(page.after) == Some(page.entries.len() as u64);
+        if is_gapless {
+            let mut entries = page.entries.iter();
+            let history = entries.try_fold(position.reached.history, |before, entry| {
+                (entry.issuer == page.issuer).then(|| entry.history(before))
+            });
+            if history.is_some_and(|history| history != page.history) {
+                return forked;
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a page that [`RevocationView::continues`] the feed. `as_of` is the issuer-signed time of the
+    /// answer, in seconds since the Unix epoch, where it can be believed; it counts for
+    /// [`RevocationView::fresh_as_of`] when the page reaches the feed's head.
+    ///
+    /// # Errors
+    /// [`StoreError::BadPage`] or [`StoreError::MalformedKey`] for a page of another issuer, one that does
+    /// not begin where the view ends, or out of order. Nothing of such a page is taken.
+    pub fn apply(&self, page: &FeedPage, as_of: Option<i64>) -> Result<(), StoreError> {
+        let mut position = self.position();
+        let named = self.read(page, &position)?;
         for (kind, name, until) in named {
             self.insert(kind, name, until);
         }
-        let reached = page.upto.max(head);
-        self.head.store(reached, Ordering::Release);
-        if reached == page.head {
+        position.reached = FeedPosition {
+            seq: page.upto,
+            history: page.history,
+        };
+        if let Some(as_of) = as_of.filter(|_| page.upto == page.head) {
             self.fresh_as_of.fetch_max(as_of, Ordering::AcqRel);
         }
         Ok(())
+    }
+
+    /// Whether [`RevocationView::apply`] would take a page, without taking it.
+    ///
+    /// # Errors
+    /// Those of [`RevocationView::apply`].
+    pub fn check(&self, page: &FeedPage) -> Result<(), StoreError> {
+        self.read(page, &self.position()).map(drop)
     }
 
     /// The kind of the first key that is revoked, as [`crate::RevocationKey::kind`] says it. Keys of
@@ -180,15 +221,53 @@ impl RevocationView {
         &self.issuer
     }
 
-    /// The highest sequence number that was taken; the next page comes after it.
-    pub fn head(&self) -> u64 {
-        self.head.load(Ordering::Acquire)
-    }
-
     /// The issuer-signed time at which the view was complete; `None` until it is for the first time.
     /// A proxy denies when that is too long ago (DESIGN G5).
     pub fn fresh_as_of(&self) -> Option<i64> {
         Some(self.fresh_as_of.load(Ordering::Acquire)).filter(|as_of| *as_of != NOT_YET)
+    }
+
+    fn position(&self) -> MutexGuard<'_, Position> {
+        self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a page is an answer to what was asked: an old one, though it was signed, is not.
+    fn answers(&self, page: &FeedPage, position: &Position) -> Result<(), StoreError> {
+        let known = position.known().seq;
+        if page.issuer != self.issuer {
+            return Err(StoreError::BadPage("it is of another issuer"));
+        }
+        if page.after != position.reached.seq {
+            return Err(StoreError::BadPage("it does not begin where the last one ended"));
+        }
+        if known > 0 && page.known.is_none_or(|told| told.seq != known) {
+            return Err(StoreError::BadPage("it does not say what it told before"));
+        }
+        Ok(())
+    }
+
+    fn read(&self, page: &FeedPage, position: &Position) -> Result<Vec<Named>, StoreError> {
+        self.answers(page, position)?;
+        let mut last = page.after;
+        let mut named = Vec::with_capacity(page.entries.len());
+        for entry in &page.entries {
+            if entry.issuer != self.issuer {
+                return Err(StoreError::BadPage("an entry is of another issuer"));
+            }
+            if entry.seq <= last {
+                return Err(StoreError::BadPage("its numbers are out of order"));
+            }
+            last = entry.seq;
+            let (kind, name) = self.namer.of_key(&entry.what)?;
+            named.push((kind, name, entry.until));
+        }
+        if page.upto < last || page.upto > page.head {
+            return Err(StoreError::BadPage("it does not end where it says"));
+        }
+        if page.upto == page.after && page.upto < page.head {
+            return Err(StoreError::BadPage("it brings nothing, though there is more"));
+        }
+        Ok(named)
     }
 
     fn contains(&self, name: Name) -> bool {
@@ -214,11 +293,21 @@ impl RevocationView {
     }
 }
 
+impl Position {
+    fn known(&self) -> FeedPosition {
+        if self.floor.seq > self.reached.seq {
+            self.floor
+        } else {
+            self.reached
+        }
+    }
+}
+
 impl std::fmt::Debug for RevocationView {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("RevocationView")
             .field("issuer", &self.issuer)
-            .field("head", &self.head())
+            .field("reached", &self.reached().seq)
             .finish_non_exhaustive()
     }
 }
@@ -226,44 +315,6 @@ impl std::fmt::Debug for RevocationView {
 /// The minute in which a time in seconds lies; what is beyond the last one is never forgotten.
 fn last_minute(until: i64) -> u32 {
     u32::try_from(until.max(0).div_euclid(60)).unwrap_or(NEVER)
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HeadFile {
-    issuer: String,
-    head: u64,
-}
-
-/// Remembers the highest sequence number of an issuer's feed, durably. Blocks on the disk.
-///
-/// # Errors
-/// When the file cannot be replaced.
-pub fn persist_head(path: &Path, issuer: &str, head: u64) -> Result<(), StoreError> {
-    let file = HeadFile {
-        issuer: issuer.to_owned(),
-        head,
-    };
-    let json = serde_json::to_vec(&file).map_err(|e| StoreError::MalformedRecord(e.to_string()))?;
-    disk::replace(path, &json)
-}
-
-/// What [`persist_head`] remembered; `None` if there is no file.
-///
-/// # Errors
-/// When the file cannot be read or is another issuer's: then what was seen is unknown, and the
-/// caller does not start.
-pub fn load_head(path: &Path, issuer: &str) -> Result<Option<u64>, StoreError> {
-    let Some(bytes) = disk::read_small(path, 4096)? else {
-        return Ok(None);
-    };
-    let file: HeadFile =
-        serde_json::from_slice(&bytes).map_err(|e| StoreError::MalformedRecord(e.to_string()))?;
-    if file.issuer != issuer {
-        let reason = format!("`{}` is for the issuer `{}`", path.display(), file.issuer);
-        return Err(StoreError::MalformedRecord(reason));
-    }
-    Ok(Some(file.head))
 }
 
 #[cfg(test)]

@@ -4,22 +4,78 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::*;
-use crate::revocation::{NO_HISTORY, Revocation, RevocationKey};
+use crate::feed::{FeedKnown, History};
+use crate::revocation::{Revocation, RevocationKey};
 
-fn page(head: u64, entries: &[(u64, RevocationKey)]) -> RevocationPage {
-    let entry = |(seq, what): &(u64, RevocationKey)| Revocation {
-        seq: *seq,
-        at: 0,
-        issuer: "i".into(),
-        what: what.clone(),
-        until: None,
-    };
-    RevocationPage {
-        entries: entries.iter().map(entry).collect(),
-        head,
-        upto: entries.last().map_or(head, |(seq, _)| *seq),
-        history: NO_HISTORY,
+/// A feed that was never pruned, of which pages can be asked.
+struct Feed {
+    entries: Vec<Revocation>,
+}
+
+impl Feed {
+    fn of(keys: &[RevocationKey]) -> Self {
+        let entry = |(seq, what): (u64, &RevocationKey)| Revocation {
+            seq,
+            at: 0,
+            issuer: "i".into(),
+            what: what.clone(),
+            until: None,
+        };
+        Self {
+            entries: (1..).zip(keys).map(entry).collect(),
+        }
     }
+
+    fn history(&self, seq: u64) -> Option<History> {
+        let told = self.entries.get(..seq as usize)?;
+        Some(
+            told.iter()
+                .fold(History::default(), |before, entry| entry.history(before)),
+        )
+    }
+
+    fn position(&self, seq: u64) -> FeedPosition {
+        let history = self.history(seq).unwrap();
+        FeedPosition { seq, history }
+    }
+
+    /// The answer to the view's next question, of at most `limit` entries.
+    fn page(&self, view: &RevocationView, limit: usize) -> FeedPage {
+        let (after, known) = (view.reached().seq, view.known().seq);
+        let entries: Vec<Revocation> = self
+            .entries
+            .iter()
+            .skip(after as usize)
+            .take(limit)
+            .cloned()
+            .collect();
+        let head = self.entries.len() as u64;
+        let upto = entries.last().map_or(head, |entry| entry.seq);
+        FeedPage {
+            issuer: "i".into(),
+            after,
+            entries,
+            head,
+            upto,
+            history: self.history(upto).unwrap(),
+            known: Some(FeedKnown {
+                seq: known,
+                history: self.history(known),
+            }),
+            time: 0,
+        }
+    }
+
+    /// Gives the view everything.
+    fn feed(&self, view: &RevocationView, as_of: i64) {
+        let page = self.page(view, usize::MAX);
+        view.continues(&page).unwrap();
+        view.apply(&page, Some(as_of)).unwrap();
+    }
+}
+
+fn empty() -> RevocationView {
+    RevocationView::new("i", FeedPosition::START)
 }
 
 fn grant(id: &str) -> RevocationKey {
@@ -38,8 +94,8 @@ const KEYS: RevocationKeys<'_> = RevocationKeys {
 #[test]
 fn each_kind_is_found() {
     let check = |what: RevocationKey, found: Option<&'static str>| {
-        let view = RevocationView::new("i", 0);
-        view.apply(&page(1, &[(1, what.clone())]), 5).unwrap();
+        let view = empty();
+        Feed::of(std::slice::from_ref(&what)).feed(&view, 5);
         assert_eq!(view.is_revoked(&KEYS), found, "{what:?}");
     };
     let subject = |iss: &str, sub: &str| RevocationKey::Subject {
@@ -73,7 +129,7 @@ fn each_kind_is_found() {
 
 #[test]
 fn another_issuers_keys_are_not_known_to_be_good() {
-    let view = RevocationView::new("i", 0);
+    let view = empty();
     assert_eq!(
         view.is_revoked(&RevocationKeys { issuer: "j", ..KEYS }),
         Some("issuer")
@@ -81,78 +137,129 @@ fn another_issuers_keys_are_not_known_to_be_good() {
 }
 
 #[test]
-fn head_and_freshness_follow_the_feed() {
-    let view = RevocationView::new("i", 0);
-    assert_eq!((view.head(), view.fresh_as_of()), (0, None));
-    view.apply(&page(3, &[(1, grant("a"))]), 10).unwrap();
-    assert_eq!((view.head(), view.fresh_as_of()), (1, None), "not complete yet");
-    view.apply(&page(3, &[(3, grant("g"))]), 11).unwrap();
+fn position_and_freshness_follow_the_feed() {
+    let view = empty();
+    assert_eq!((view.reached(), view.fresh_as_of()), (FeedPosition::START, None));
+    let feed = Feed::of(&[grant("a"), grant("b"), grant("g")]);
+    let first = feed.page(&view, 1);
+    view.continues(&first).unwrap();
+    view.apply(&first, Some(10)).unwrap();
     assert_eq!(
-        (view.head(), view.fresh_as_of()),
-        (3, Some(11)),
-        "a gap is what pruning leaves"
+        (view.reached(), view.fresh_as_of()),
+        (feed.position(1), None),
+        "not complete yet"
+    );
+    // What lies between was pruned.
+    let mut second = feed.page(&view, 2);
+    second.entries.remove(0);
+    view.continues(&second).unwrap();
+    view.apply(&second, None).unwrap();
+    assert_eq!(
+        (view.reached(), view.fresh_as_of()),
+        (feed.position(3), None),
+        "its time is not believed"
     );
     assert_eq!(view.is_revoked(&KEYS), Some("grant"));
-    view.apply(&page(3, &[]), 20).unwrap();
-    view.apply(&page(3, &[]), 19).unwrap();
-    assert_eq!(
-        (view.head(), view.fresh_as_of()),
-        (3, Some(20)),
-        "an older answer takes nothing back"
-    );
-    view.apply(&page(5, &[]), 21).unwrap();
-    assert_eq!(
-        (view.head(), view.fresh_as_of()),
-        (5, Some(21)),
-        "all pruned up to the head"
-    );
+    feed.feed(&view, 20);
+    feed.feed(&view, 19);
+    assert_eq!(view.fresh_as_of(), Some(20), "an older answer takes nothing back");
 }
 
 #[test]
 fn bad_pages_change_nothing() {
-    let view = RevocationView::new("i", 0);
-    view.apply(&page(2, &[(2, grant("x"))]), 1).unwrap();
-    let check = |page: RevocationPage, expect: &str| {
-        let said = view.apply(&page, 9).unwrap_err().to_string();
-        assert!(said.contains(expect), "{said}");
+    let view = empty();
+    Feed::of(&[grant("x"), grant("y")]).feed(&view, 1);
+    let feed = Feed::of(&[grant("x"), grant("y"), grant("g"), grant("h")]);
+    let check = |change: fn(&mut FeedPage), expect: &str| {
+        let mut page = feed.page(&view, 2);
+        change(&mut page);
+        for refused in [view.check(&page), view.apply(&page, Some(9))] {
+            let said = refused.unwrap_err().to_string();
+            assert!(said.contains(expect), "{said}");
+        }
         assert_eq!(
-            (view.head(), view.fresh_as_of(), view.is_revoked(&KEYS)),
-            (2, Some(1), None)
+            (view.reached(), view.fresh_as_of(), view.is_revoked(&KEYS)),
+            (feed.position(2), Some(1), None)
         );
     };
-    check(page(1, &[]), "went back to 1, but 2");
-    check(page(9, &[(4, grant("g")), (3, grant("h"))]), "out of order");
-    check(page(3, &[(4, grant("g"))]), "out of order");
+    check(|page| page.issuer = "j".into(), "another issuer");
+    check(|page| page.entries[0].issuer = "j".into(), "another issuer");
+    check(|page| page.after = 1, "begin where");
+    check(|page| page.known = None, "told before");
+    check(|page| page.known.as_mut().unwrap().seq = 1, "told before");
+    check(|page| page.entries[0].seq = 2, "out of order");
+    check(|page| page.entries[1].seq = 3, "out of order");
+    check(|page| page.upto = 3, "end where");
+    check(|page| page.upto = 5, "end where");
     check(
-        page(3, &[(3, RevocationKey::Holder("short".into()))]),
+        |page| {
+            page.entries.clear();
+            page.upto = 2;
+        },
+        "brings nothing",
+    );
+    check(
+        |page| page.entries[1].what = RevocationKey::Holder("short".into()),
         "thumbprint",
     );
-    let mut foreign = page(3, &[(3, grant("g"))]);
-    foreign.entries[0].issuer = "j".into();
-    check(foreign, "another issuer");
+    assert_eq!(
+        view.check(&feed.page(&view, 2)).ok(),
+        Some(()),
+        "what was changed is at fault"
+    );
 }
 
 #[test]
-fn a_restart_notices_a_feed_that_went_back() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("head.json");
-    assert_eq!(load_head(&path, "i").unwrap(), None);
-    persist_head(&path, "i", 7).unwrap();
-    assert!(load_head(&path, "j").is_err());
-    let view = RevocationView::new("i", load_head(&path, "i").unwrap().unwrap());
-    assert!(matches!(
-        view.apply(&page(6, &[]), 1),
-        Err(StoreError::Regression { known: 7, offered: 6 })
-    ));
-    view.apply(&page(7, &[(7, grant("g"))]), 1).unwrap();
-    assert_eq!(view.is_revoked(&KEYS), Some("grant"));
-    std::fs::write(&path, "{").unwrap();
-    assert!(load_head(&path, "i").is_err());
+fn a_feed_that_goes_back_or_tells_otherwise_is_noticed() {
+    let feed = Feed::of(&[grant("a"), grant("b"), grant("c")]);
+    let lost = Feed::of(&[grant("a"), grant("b")]);
+    let other = Feed::of(&[grant("a"), grant("x"), grant("c"), grant("d")]);
+    let running = empty();
+    feed.feed(&running, 1);
+    // After a restart the view is empty, and knows only how far it had been.
+    let restarted = RevocationView::new("i", feed.position(3));
+    for view in [running, restarted] {
+        let refused = view.continues(&lost.page(&view, 1)).unwrap_err();
+        assert!(
+            matches!(refused, StoreError::Regression { known: 3, offered: 2 }),
+            "{refused}"
+        );
+        let refused = view.continues(&other.page(&view, 1)).unwrap_err();
+        assert!(matches!(refused, StoreError::Forked { seq: 3 }), "{refused}");
+        view.continues(&feed.page(&view, 1)).unwrap();
+        assert_eq!(view.known(), feed.position(3));
+    }
+}
+
+#[test]
+fn a_page_has_the_history_of_its_entries() {
+    let (view, feed) = (empty(), Feed::of(&[grant("a"), grant("b")]));
+    let mut page = feed.page(&view, 2);
+    page.entries[0].what = grant("x");
+    let refused = view.continues(&page).unwrap_err();
+    assert!(matches!(refused, StoreError::Forked { seq: 0 }), "{refused}");
+    feed.feed(&view, 1);
+    let mut page = feed.page(&view, 2);
+    page.history = History([1; 32]);
+    assert!(view.continues(&page).is_err(), "no news, and another history");
+}
+
+#[test]
+fn a_restarted_view_is_complete_only_with_all_that_was_enforced() {
+    let feed = Feed::of(&[grant("a"), grant("b"), grant("g")]);
+    let view = RevocationView::new("i", feed.position(2));
+    for (reached, fresh) in [(1, None), (2, None), (3, Some(7))] {
+        let page = feed.page(&view, 1);
+        view.continues(&page).unwrap();
+        view.apply(&page, Some(7)).unwrap();
+        assert_eq!((view.reached().seq, view.fresh_as_of()), (reached, fresh));
+    }
+    assert_eq!(view.known(), feed.position(3));
 }
 
 #[test]
 fn entries_leave_after_their_end_and_its_margin() {
-    let view = RevocationView::new("i", 0);
+    let view = empty();
     let names = [view.namer.grant("g"), view.namer.branch(&[1; 32])];
     view.insert(Kind::Grant, names[0], Some(1000));
     view.insert(Kind::Branch, names[1], Some(1000));
@@ -169,7 +276,7 @@ fn entries_leave_after_their_end_and_its_margin() {
 
 #[test]
 fn what_is_no_grants_is_never_forgotten() {
-    let view = RevocationView::new("i", 0);
+    let view = empty();
     view.insert(Kind::Holder, view.namer.holder(&[3; 32]), Some(0));
     view.insert(Kind::Client, view.namer.client("c"), Some(0));
     view.insert(Kind::Subject, view.namer.subject("idp", "alice"), Some(0));
@@ -184,8 +291,8 @@ fn what_is_no_grants_is_never_forgotten() {
 /// What is in the view is found at every moment while it grows and is swept.
 #[test]
 fn readers_miss_nothing_while_the_view_grows() {
-    let view = RevocationView::new("i", 0);
-    let taken = AtomicU64::new(0);
+    let view = empty();
+    let taken = std::sync::atomic::AtomicU64::new(0);
     let id = |n: u64| format!("g{n}");
     std::thread::scope(|scope| {
         scope.spawn(|| {

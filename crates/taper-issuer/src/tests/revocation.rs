@@ -2,10 +2,11 @@
 
 use serde_json::json;
 use taper_capability::{Delegation, Narrowing, Token};
-use taper_dpop::{Algorithm, PrivateKey};
+use taper_dpop::{Algorithm, DetachedJws, PrivateKey};
 use taper_service::rng;
+use taper_store::{FEED_PAGE_BYTES, FEED_SIGNATURE, FEED_TYP, FeedKnown, FeedPage, History};
 
-use super::support::{Ask, ISSUER, NOW, Rig, SECRET, basic};
+use super::support::{ADMIN, Ask, ISSUER, NOW, Rig, SECRET, basic, send};
 
 fn revoke<'a>(rig: &'a Rig, token: &str) -> Ask<'a> {
     Ask::new(rig, "/revoke")
@@ -45,9 +46,12 @@ async fn a_client_revokes_its_own_grant() {
         .refused("no token", 400, "invalid_request")
         .await;
     let before = rig.get("/revocations", Some(basic("proxy", SECRET))).await;
+    let nothing = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
     assert_eq!(
         before.json,
-        json!({"entries": [], "head": 0, "upto": 0, "time": NOW}),
+        json!({
+            "issuer": ISSUER, "after": 0, "entries": [], "head": 0, "upto": 0, "history": nothing, "time": NOW,
+        }),
         "nothing happened yet"
     );
 
@@ -165,4 +169,81 @@ async fn the_feed_waits_for_a_revocation() {
         ),
         (Some(1), 0)
     );
+}
+
+/// Revokes something as an admin.
+async fn revoked(rig: &Rig, what: serde_json::Value) {
+    let bearer = Some(format!("Bearer {ADMIN}"));
+    let answer = send(&rig.admin, "POST", "/admin/v1/revocations", bearer, Some(what)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text);
+}
+
+#[tokio::test]
+async fn a_page_is_signed_by_the_current_root_key() {
+    let rig = Rig::new().await;
+    revoked(&rig, json!({"client": "web"})).await;
+    let feed = rig.get("/revocations", Some(basic("proxy", SECRET))).await;
+    let signature = feed.headers[FEED_SIGNATURE].to_str().unwrap();
+    let signature = DetachedJws::parse(signature, FEED_TYP).unwrap();
+    assert_eq!(signature.kid(), "7");
+    signature.verify(&rig.root, feed.text.as_bytes()).unwrap();
+    let other = feed.text.replace("web", "wep");
+    assert!(signature.verify(&rig.root, other.as_bytes()).is_err());
+}
+
+#[tokio::test]
+async fn the_feed_says_again_what_it_said() {
+    let rig = Rig::new().await;
+    for client in ["web", "agent"] {
+        revoked(&rig, json!({"client": client})).await;
+    }
+    let page = async |query: &str| -> FeedPage {
+        let feed = rig
+            .get(&format!("/revocations?{query}"), Some(basic("proxy", SECRET)))
+            .await;
+        serde_json::from_value(feed.json).unwrap()
+    };
+    let all = page("after=0").await;
+    assert_eq!((all.head, all.upto, all.known), (2, 2, None));
+    let first = all.entries[0].history(History::default());
+    let second = all.entries[1].history(first);
+    assert_eq!(all.history, second);
+    for (seq, history) in [
+        (0, Some(History::default())),
+        (1, Some(first)),
+        (2, Some(second)),
+        (3, None),
+    ] {
+        let rest = page(&format!("after=1&known={seq}")).await;
+        assert_eq!(rest.known, Some(FeedKnown { seq, history }));
+        assert_eq!((rest.after, rest.entries.len(), rest.history), (1, 1, second));
+    }
+}
+
+#[tokio::test]
+async fn a_page_is_bounded_in_bytes() {
+    let rig = Rig::new().await;
+    let long = "x".repeat(100_000);
+    for n in 0..25 {
+        revoked(&rig, json!({"subject": {"iss": long, "sub": n.to_string()}})).await;
+    }
+    let (mut after, mut pages, mut history) = (0, 0, History::default());
+    while after < 25 {
+        let feed = rig
+            .get(
+                &format!("/revocations?after={after}"),
+                Some(basic("proxy", SECRET)),
+            )
+            .await;
+        assert!(feed.text.len() <= FEED_PAGE_BYTES, "{} bytes", feed.text.len());
+        let page: FeedPage = serde_json::from_value(feed.json).unwrap();
+        assert_eq!((page.after, page.head), (after, 25));
+        history = page
+            .entries
+            .iter()
+            .fold(history, |before, entry| entry.history(before));
+        assert_eq!(page.history, history);
+        (after, pages) = (page.upto, pages + 1);
+    }
+    assert_eq!(pages, 3, "ten entries fit into a page");
 }
