@@ -109,6 +109,7 @@ pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Bo
         },
         R::IssuerNotReady
         | R::Stale
+        | R::FeedHistory
         | R::SeenFailed
         | R::Uncounted
         | R::Indeterminate(_)

@@ -1,51 +1,57 @@
-//! Following the issuers: root keys, and the revocation feed by long poll (RULES 29).
+//! Following the issuers: root keys, and the revocation feed by long poll (RULES 29,
+//! `spec/revocation.md`).
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode, header};
-use serde::Deserialize;
+use taper_dpop::RuleId;
+use taper_oauth::json;
 use taper_service::clock::SharedClock;
-use taper_service::fetch::{Fetcher, Request};
+use taper_service::fetch::{Fetched, Fetcher, Request};
 use taper_service::shutdown::Shutdown;
-use taper_store::{NO_HISTORY, Revocation, RevocationPage, StoreError, persist_head};
+use taper_store::{FEED_PAGE_BYTES, FEED_SIGNATURE, FeedPage, StoreError, persist_position};
 
-use crate::issuers::{Issuers, MAX_KEY_SET};
+use crate::followed::{Followed, Trouble};
+use crate::issuers::{IssuerState, Issuers, MAX_KEY_SET, Unsigned};
+use crate::rules;
 
 /// How long the issuer is asked to wait for news, in seconds.
 const LONGEST_WAIT: u64 = 25;
 /// What an answer may take beyond that.
 const GRACE: Duration = Duration::from_secs(10);
-/// The largest page, in bytes.
-const MAX_PAGE: usize = 8 * 1024 * 1024;
 /// The first pause after a failure; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The pause after an answer without news: an issuer that does not wait is not asked in a tight circle.
+const QUIET_PAUSE: Duration = Duration::from_millis(50);
 /// How often root keys are fetched without a reason.
 const KEYS_MAX_AGE: Duration = Duration::from_secs(15 * 60);
 /// The least time between two fetches of root keys, whoever asks (RULES 26 has the same for JWTs).
 const KEYS_FLOOR: Duration = Duration::from_secs(10);
 
 /// One issuer's feed.
+#[derive(Clone)]
 pub(crate) struct Follower {
     pub(crate) issuer: String,
     pub(crate) uri: String,
     /// `Basic …`, marked sensitive.
     pub(crate) authorization: HeaderValue,
     pub(crate) max_staleness: Duration,
-    /// Where the highest number is remembered.
-    pub(crate) head_file: PathBuf,
+    /// Where the position is remembered.
+    pub(crate) position_file: PathBuf,
 }
 
-/// A page as the issuer sends it.
-#[derive(Deserialize)]
-struct Page {
-    entries: Vec<Revocation>,
-    head: u64,
-    upto: u64,
-    /// Seconds since the Unix epoch, by the issuer's clock.
-    time: i64,
+/// What an answer of the feed was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    /// There is more behind it.
+    Part,
+    /// It reached the head.
+    All,
+    /// It reached the head, which was known.
+    Nothing,
 }
 
 /// Why a poll brought nothing.
@@ -55,14 +61,41 @@ enum PollError {
     Fetch(#[from] taper_service::fetch::FetchError),
     #[error("the feed answered {0}")]
     Status(StatusCode),
+    #[error("the page is not believed: {0}")]
+    Unsigned(#[from] Unsigned),
     #[error("the page cannot be read: {0}")]
-    Page(String),
+    Page(#[from] taper_oauth::WireError),
     #[error("{0}")]
     Store(#[from] StoreError),
+    #[error("the page could not be taken")]
+    Broken,
+}
+
+impl PollError {
+    /// The rule that the answer broke, where it is one of the proxy's own.
+    fn rule(&self) -> Option<RuleId> {
+        match self {
+            Self::Unsigned(_) => Some(rules::FEED_SIGNATURE),
+            Self::Store(StoreError::Regression { .. } | StoreError::Forked { .. }) => {
+                Some(rules::FEED_HISTORY)
+            }
+            _ => None,
+        }
+    }
+
+    fn trouble(&self) -> Trouble {
+        match self {
+            Self::Fetch(_) | Self::Status(_) => Trouble::Unreachable,
+            Self::Unsigned(_) => Trouble::Unsigned,
+            Self::Page(_) | Self::Broken => Trouble::Malformed,
+            Self::Store(error) => Trouble::of(error),
+        }
+    }
 }
 
 impl Follower {
-    /// Polls until `shutdown`. Failures are retried; that the view grows stale is what denies.
+    /// Polls until `shutdown`. Failures are retried; that the view grows stale is what denies. An issuer
+    /// without a feed is not followed.
     pub(crate) async fn run(
         self,
         issuers: Arc<Issuers>,
@@ -70,6 +103,10 @@ impl Follower {
         clock: SharedClock,
         shutdown: Shutdown,
     ) {
+        let Some((state, feed)) = state_of(&issuers, &self.issuer) else {
+            return;
+        };
+        let mut keys = state.key_changes();
         let mut pause = FIRST_PAUSE;
         // The first answer must not wait for news.
         let mut wait = 0;
@@ -78,27 +115,47 @@ impl Follower {
                 () = shutdown.cancelled() => return,
                 polled = self.poll(&issuers, &fetcher, &clock, wait) => polled,
             };
-            match polled {
-                Ok(complete) => {
+            let rest = match polled {
+                Ok(taken) => {
                     pause = FIRST_PAUSE;
-                    wait = if complete { self.wait() } else { 0 };
-                }
-                Err(error @ PollError::Store(StoreError::Regression { .. })) => {
-                    tracing::error!(issuer = self.issuer, %error, "the revocation feed lost entries, calls will be denied");
-                    wait = 0;
+                    // What is left behind a page is asked for at once.
+                    wait = if taken == Taken::Part { 0 } else { self.wait() };
+                    if taken == Taken::Nothing {
+                        QUIET_PAUSE
+                    } else {
+                        Duration::ZERO
+                    }
                 }
                 Err(error) => {
-                    tracing::warn!(issuer = self.issuer, %error, "cannot follow the revocation feed");
+                    feed.note(error.trouble());
+                    self.report(&error);
+                    let rest = pause;
+                    pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
                     wait = 0;
+                    rest
                 }
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(rest) => {}
+                // What a page lacked may be what came.
+                _ = keys.changed(), if !rest.is_zero() => pause = FIRST_PAUSE,
             }
-            if wait == 0 {
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = tokio::time::sleep(pause) => {}
-                }
-                pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn report(&self, error: &PollError) {
+        let (issuer, file) = (&self.issuer, self.position_file.display());
+        match error.rule() {
+            Some(rule) if rule == rules::FEED_HISTORY => tracing::error!(
+                issuer, %rule, %error,
+                "the issuer lost revocations: everything of it is denied. If they cannot be brought back, revoke \
+                 again what is missing, then remove `{file}` and start this proxy again"
+            ),
+            Some(rule) => {
+                tracing::warn!(issuer, %rule, %error, "a page of the revocation feed is not believed")
             }
+            None => tracing::warn!(issuer, %error, "cannot follow the revocation feed"),
         }
     }
 
@@ -110,42 +167,61 @@ impl Follower {
             .clamp(1, LONGEST_WAIT)
     }
 
-    /// Whether the view is complete after the page.
     async fn poll(
         &self,
-        issuers: &Issuers,
+        issuers: &Arc<Issuers>,
         fetcher: &Fetcher,
         clock: &SharedClock,
         wait: u64,
-    ) -> Result<bool, PollError> {
-        let before = issuers.get(&self.issuer).map_or(0, |state| state.head());
-        let request = Request::get(format!("{}?after={before}&wait={wait}", self.uri))
+    ) -> Result<Taken, PollError> {
+        let (_, feed) = state_of(issuers, &self.issuer).ok_or(PollError::Broken)?;
+        let (after, known) = (feed.reached().seq, feed.known().seq);
+        let request = Request::get(format!("{}?after={after}&wait={wait}&known={known}", self.uri))
             .header(header::AUTHORIZATION, self.authorization.clone())
-            .max_bytes(MAX_PAGE)
+            .max_bytes(FEED_PAGE_BYTES)
             .timeout(Duration::from_secs(wait).saturating_add(GRACE));
         let answer = fetcher.send(request).await?;
         if answer.status != StatusCode::OK {
             return Err(PollError::Status(answer.status));
         }
-        let page: Page = serde_json::from_slice(&answer.body).map_err(|e| PollError::Page(e.to_string()))?;
-        // An issuer whose clock is ahead does not make its feed fresh for longer.
-        let as_of = page.time.min(clock.unix());
-        let page = RevocationPage {
-            entries: page.entries,
-            head: page.head,
-            upto: page.upto,
-            history: NO_HISTORY,
-        };
-        issuers.take_page(&self.issuer, &page, as_of)?;
-        let after = issuers.get(&self.issuer).map_or(0, |state| state.head());
-        if after > before {
-            let (path, issuer) = (self.head_file.clone(), self.issuer.clone());
-            tokio::task::spawn_blocking(move || persist_head(&path, &issuer, after))
-                .await
-                .map_err(|e| PollError::Page(e.to_string()))??;
-        }
-        Ok(after == page.head)
+        // A page may have thousands of entries, and its position goes to the disk.
+        let (this, issuers, now) = (self.clone(), Arc::clone(issuers), clock.unix());
+        tokio::task::spawn_blocking(move || this.take(&issuers, &answer, now))
+            .await
+            .map_err(|_| PollError::Broken)?
     }
+
+    /// Blocks on the disk.
+    fn take(&self, issuers: &Issuers, answer: &Fetched, now: i64) -> Result<Taken, PollError> {
+        let (state, feed) = state_of(issuers, &self.issuer).ok_or(PollError::Broken)?;
+        let mut signatures = answer.headers.get_all(FEED_SIGNATURE).iter();
+        let signature = match (signatures.next(), signatures.next()) {
+            (Some(one), None) => one.to_str().ok(),
+            _ => None,
+        };
+        match state.verify_page(signature, &answer.body) {
+            Err(error) if !rules::FEED_SIGNATURE.holds(false) => return Err(error.into()),
+            _ => {}
+        }
+        let page: FeedPage = json::read(&answer.body, FEED_PAGE_BYTES)?;
+        let keep = |position| persist_position(&self.position_file, &self.issuer, position);
+        let before = feed.reached().seq;
+        issuers.take_page(&self.issuer, &page, now, keep)?;
+        if page.upto < page.head {
+            return Ok(Taken::Part);
+        }
+        feed.sweep(page.time.min(now));
+        Ok(if page.upto > before {
+            Taken::All
+        } else {
+            Taken::Nothing
+        })
+    }
+}
+
+fn state_of<'a>(issuers: &'a Issuers, issuer: &str) -> Option<(&'a IssuerState, &'a Followed)> {
+    let state = issuers.get(issuer)?;
+    Some((state, state.feed()?))
 }
 
 /// Keeps an issuer's root keys up to date until `shutdown`: at the start with retries, then by age, and

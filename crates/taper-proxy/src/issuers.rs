@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use taper_capability::{Party, Roots, UnverifiedToken, VerifiedChain, Verifier};
-use taper_dpop::PublicKey;
+use taper_dpop::{DetachedJws, JwsError, PublicKey};
 use taper_oauth::json;
-use taper_store::{RevocationKeys, RevocationPage, RevocationView};
+use taper_store::{FEED_SIGNATURE, FEED_TYP, FeedPage, FeedPosition, RevocationKeys, StoreError};
 use tokio::sync::{Notify, watch};
 
+use crate::followed::Followed;
 use crate::refusal::Refusal;
-use crate::rules;
 
 /// The largest key set that is read, in bytes.
 pub(crate) const MAX_KEY_SET: usize = 64 * 1024;
@@ -31,10 +31,25 @@ pub(crate) struct IssuerState {
     issuer: String,
     servers: Option<Vec<String>>,
     keys: Mutex<Vec<(u32, PublicKey)>>,
-    view: Option<RevocationView>,
-    max_staleness: Duration,
-    /// Somebody presented a key id that is not known.
+    feed: Option<Followed>,
+    /// A token or a page names a key id that is not known.
     pub(crate) keys_wanted: Notify,
+    /// Counts up with every set of keys that was taken.
+    keys_changed: watch::Sender<u64>,
+}
+
+/// Why a page of a feed is not believed (M-36).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unsigned {
+    /// Not exactly one signature.
+    #[error("a page has one `{FEED_SIGNATURE}` header")]
+    Missing,
+    /// By a key that is not, or not yet, one of the issuer's.
+    #[error("no root key with the id `{0}` is known")]
+    UnknownKey(String),
+    /// A signature that does not hold.
+    #[error(transparent)]
+    Jws(#[from] JwsError),
 }
 
 /// Why root keys are not used.
@@ -52,21 +67,21 @@ pub enum RootKeysError {
 }
 
 impl IssuerState {
-    /// An issuer without keys yet. `floor` is the highest number of its feed that was ever seen, `None`
-    /// when it has no feed.
+    /// An issuer without keys yet. `floor` is the position in its feed that was ever enforced, `None` when
+    /// it has no feed.
     pub(crate) fn new(
         issuer: &str,
         servers: Option<Vec<String>>,
-        floor: Option<u64>,
+        floor: Option<FeedPosition>,
         max_staleness: Duration,
     ) -> Self {
         Self {
             issuer: issuer.to_owned(),
             servers,
             keys: Mutex::default(),
-            view: floor.map(|floor| RevocationView::new(issuer, floor)),
-            max_staleness,
+            feed: floor.map(|floor| Followed::new(issuer, floor, max_staleness)),
             keys_wanted: Notify::new(),
+            keys_changed: watch::Sender::new(0),
         }
     }
 
@@ -78,16 +93,43 @@ impl IssuerState {
             .is_empty()
     }
 
-    fn is_fresh(&self, now: i64) -> bool {
-        let Some(view) = &self.view else { return true };
-        let longest = i64::try_from(self.max_staleness.as_secs()).unwrap_or(i64::MAX);
-        view.fresh_as_of()
-            .is_some_and(|as_of| now.saturating_sub(as_of) <= longest)
+    /// What it revoked, where it has a feed.
+    pub(crate) fn feed(&self) -> Option<&Followed> {
+        self.feed.as_ref()
     }
 
-    /// Where the feed stands: the number after which the next page begins.
-    pub(crate) fn head(&self) -> u64 {
-        self.view.as_ref().map_or(0, RevocationView::head)
+    /// Learns of every new set of root keys.
+    pub(crate) fn key_changes(&self) -> watch::Receiver<u64> {
+        self.keys_changed.subscribe()
+    }
+
+    /// Verifies the signature over the exact bytes of a page (M-36); nothing of them is read before. An
+    /// unknown key id asks for a refresh.
+    ///
+    /// # Errors
+    /// [`Unsigned`].
+    pub(crate) fn verify_page(&self, signature: Option<&str>, body: &[u8]) -> Result<(), Unsigned> {
+        let signature = DetachedJws::parse(signature.ok_or(Unsigned::Missing)?, FEED_TYP)?;
+        let key = {
+            let keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut named = keys.iter().filter(|(id, _)| id.to_string() == signature.kid());
+            named.next().map(|(_, key)| key.clone())
+        };
+        let Some(key) = key else {
+            self.keys_wanted.notify_one();
+            return Err(Unsigned::UnknownKey(signature.kid().to_owned()));
+        };
+        Ok(signature.verify(&key, body)?)
+    }
+
+    fn refuse_revoked(&self, keys: &RevocationKeys<'_>) -> Result<(), Refusal> {
+        self.feed
+            .as_ref()
+            .map_or(Ok(()), |feed| feed.refuse_revoked(keys))
+    }
+
+    fn refuse_doubt(&self, now: i64) -> Result<(), Refusal> {
+        self.feed.as_ref().map_or(Ok(()), |feed| feed.refuse_doubt(now))
     }
 }
 
@@ -132,6 +174,9 @@ impl Issuers {
         match self.roots() {
             Ok(roots) => {
                 *verifier = Arc::new(Verifier::new(roots));
+                state
+                    .keys_changed
+                    .send_modify(|count| *count = count.wrapping_add(1));
                 Ok(count)
             }
             Err(error) => {
@@ -211,25 +256,22 @@ impl Issuers {
             client: chain.client(),
             subjects: &subjects,
         })?;
-        if rules::STALE.holds(state.is_fresh(now)) {
-            Ok(())
-        } else {
-            Err(Refusal::Stale)
-        }
+        state.refuse_doubt(now)
     }
 
-    /// Takes a page of an issuer's feed.
+    /// Takes a page of an issuer's feed whose signature held, as [`Followed::take`] does.
     ///
     /// # Errors
-    /// Those of [`RevocationView::apply`].
+    /// Those of [`Followed::take`].
     pub(crate) fn take_page(
         &self,
         issuer: &str,
-        page: &RevocationPage,
-        as_of: i64,
-    ) -> Result<(), taper_store::StoreError> {
-        if let Some(view) = self.all.get(issuer).and_then(|state| state.view.as_ref()) {
-            view.apply(page, as_of)?;
+        page: &FeedPage,
+        now: i64,
+        keep: impl FnOnce(FeedPosition) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        if let Some(feed) = self.all.get(issuer).and_then(IssuerState::feed) {
+            feed.take(page, now, keep)?;
             if !page.entries.is_empty() {
                 self.changed.send_modify(|count| *count = count.wrapping_add(1));
             }
@@ -242,26 +284,19 @@ impl Issuers {
         self.changed.subscribe()
     }
 
-    /// What keeps the proxy from answering: issuers without keys or with a stale feed.
-    pub(crate) fn unready(&self, now: i64) -> Vec<(&str, &'static str)> {
-        let reason = |state: &IssuerState| match (state.has_keys(), state.is_fresh(now)) {
-            (false, _) => Some("its keys are not known"),
-            (_, false) => Some("its revocation feed is stale"),
-            _ => None,
-        };
-        self.all
-            .values()
-            .filter_map(|state| reason(state).map(|reason| (state.issuer.as_str(), reason)))
-            .collect()
-    }
-}
-
-impl IssuerState {
-    fn refuse_revoked(&self, keys: &RevocationKeys<'_>) -> Result<(), Refusal> {
-        match self.view.as_ref().and_then(|view| view.is_revoked(keys)) {
-            Some(kind) if !rules::REVOKED.holds(false) => Err(Refusal::Revoked(kind)),
-            _ => Ok(()),
+    /// What keeps the proxy from answering: a line for every issuer without keys, and for every one whose
+    /// revocations are not known.
+    pub(crate) fn unready(&self, now: i64) -> Vec<String> {
+        let mut lines = Vec::new();
+        for state in self.all.values() {
+            if !state.has_keys() {
+                lines.push(format!("{}: its root keys are not known", state.issuer));
+            }
+            if let Some(reason) = state.feed.as_ref().and_then(|feed| feed.unready(now)) {
+                lines.push(format!("{}: {reason}", state.issuer));
+            }
         }
+        lines
     }
 }
 
@@ -297,7 +332,6 @@ mod tests {
     use super::*;
     use taper_capability::RootKey;
     use taper_service::rng;
-    use taper_store::NO_HISTORY;
 
     fn set(root: &RootKey, kid: &str) -> Vec<u8> {
         let mut key = serde_json::to_value(root.public().to_jwk()).unwrap();
@@ -305,7 +339,7 @@ mod tests {
         serde_json::json!({ "keys": [key] }).to_string().into_bytes()
     }
 
-    fn issuers(floor: Option<u64>) -> Issuers {
+    fn issuers(floor: Option<FeedPosition>) -> Issuers {
         let state = IssuerState::new("https://i", None, floor, Duration::from_secs(30));
         Issuers::new(vec![state])
     }
@@ -313,7 +347,7 @@ mod tests {
     #[test]
     fn keys_are_read_strictly_and_bad_ones_change_nothing() {
         let (one, issuers) = (RootKey::generate(1, &mut rng::os()), issuers(None));
-        assert_eq!(issuers.unready(0), [("https://i", "its keys are not known")]);
+        assert_eq!(issuers.unready(0), ["https://i: its root keys are not known"]);
         assert_eq!(issuers.set_keys("https://i", &set(&one, "1")), Ok(1));
         assert!(issuers.unready(0).is_empty());
         for bad in ["01", "-1", "x", "4294967296", ""] {
@@ -330,21 +364,38 @@ mod tests {
     }
 
     #[test]
-    fn a_feed_is_fresh_for_its_time() {
-        let issuers = issuers(Some(0));
-        let root = RootKey::generate(1, &mut rng::os());
-        issuers.set_keys("https://i", &set(&root, "1")).unwrap();
-        let check = |now: i64, ready: bool| assert_eq!(issuers.unready(now).is_empty(), ready, "{now}");
-        check(0, false);
-        let page = RevocationPage {
-            entries: Vec::new(),
-            head: 0,
-            upto: 0,
-            history: NO_HISTORY,
+    fn a_page_is_signed_by_a_key_of_its_issuer() {
+        let (one, two) = (
+            RootKey::generate(1, &mut rng::os()),
+            RootKey::generate(2, &mut rng::os()),
+        );
+        let issuers = issuers(Some(FeedPosition::START));
+        let state = issuers.get("https://i").unwrap();
+        let check = |signature: &str, body: &[u8], expected: Result<(), Unsigned>| {
+            assert_eq!(state.verify_page(Some(signature), body), expected);
         };
-        issuers.take_page("https://i", &page, 1000).unwrap();
-        check(1000, true);
-        check(1030, true);
-        check(1031, false);
+        let good = one.sign_detached(FEED_TYP, b"{}").unwrap();
+        check(&good, b"{}", Err(Unsigned::UnknownKey("1".into())));
+        issuers.set_keys("https://i", &set(&one, "1")).unwrap();
+        check(&good, b"{}", Ok(()));
+        check(&good, b"{ }", Err(Unsigned::Jws(JwsError::Signature)));
+        let typ = JwsError::Typ { expected: FEED_TYP };
+        check(
+            &one.sign_detached("at+jwt", b"{}").unwrap(),
+            b"{}",
+            Err(Unsigned::Jws(typ)),
+        );
+        check(
+            &two.sign_detached(FEED_TYP, b"{}").unwrap(),
+            b"{}",
+            Err(Unsigned::UnknownKey("2".into())),
+        );
+        let stranger = RootKey::generate(1, &mut rng::os());
+        check(
+            &stranger.sign_detached(FEED_TYP, b"{}").unwrap(),
+            b"{}",
+            Err(Unsigned::Jws(JwsError::Signature)),
+        );
+        assert_eq!(state.verify_page(None, b"{}"), Err(Unsigned::Missing));
     }
 }

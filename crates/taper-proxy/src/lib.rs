@@ -10,7 +10,7 @@
 //! | [`config`] | the file as it is written |
 //! | `profile`, `template` | one server, checked: resources from arguments, what must be bound |
 //! | `headers`, `message`, `methods` | what arrives, read strictly |
-//! | `issuers`, `feed` | root keys and revocations |
+//! | `issuers`, `feed`, `followed` | root keys and revocations |
 //! | `gate`, `decide` | the judgement, in the order of RULES 9; calls that are counted |
 //! | `permitted`, `upstream` | the only way out |
 //! | `lists`, `sse`, `stream` | what comes back: filtered, and cut when the permit ends |
@@ -23,6 +23,7 @@ pub mod config;
 mod decide;
 mod error;
 mod feed;
+mod followed;
 mod gate;
 mod headers;
 mod issuers;

@@ -13,7 +13,7 @@ use taper_service::config::resolve;
 use taper_service::edge::EdgeLimits;
 use taper_service::fetch::{FetchRules, Fetcher};
 use taper_service::secret::SecretError;
-use taper_store::{RecordKind, StoreError, load_head};
+use taper_store::{RecordKind, StoreError, load_position};
 
 use crate::config::{self, Config, EnvValue};
 use crate::feed::Follower;
@@ -185,14 +185,14 @@ impl Ready {
             let (floor, staleness) = match feed {
                 None => (None, Duration::MAX),
                 Some((id, uri, authorization, max_staleness)) => {
-                    let head_file = self.state.join(format!("feed-{}.json", file_name(id)));
-                    let floor = load_head(&head_file, id)?.unwrap_or(0);
+                    let position_file = self.state.join(format!("feed-{}.json", file_name(id)));
+                    let floor = load_position(&position_file, id)?;
                     followers.push(Follower {
                         issuer: id.clone(),
                         uri: uri.clone(),
                         authorization: authorization.clone(),
                         max_staleness: *max_staleness,
-                        head_file,
+                        position_file,
                     });
                     (Some(floor), *max_staleness)
                 }

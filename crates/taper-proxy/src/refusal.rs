@@ -54,6 +54,8 @@ pub(crate) enum Refusal {
     Revoked(&'static str),
     #[error("revocations are not known to be complete")]
     Stale,
+    #[error("the issuer's revocations are not what they were before")]
+    FeedHistory,
     #[error("the proof does not carry the digest of the body")]
     Unbound,
     #[error("a nonce is needed until older proofs have expired")]
@@ -140,6 +142,7 @@ impl Refusal {
             Self::Issuer | Self::IssuerNotReady => rules::ISSUER,
             Self::Revoked(_) => rules::REVOKED,
             Self::Stale => rules::STALE,
+            Self::FeedHistory => rules::FEED_HISTORY,
             Self::Unbound => rules::BINDING,
             Self::Restart => rules::RESTART,
             Self::Replay | Self::SeenFailed => r::REPLAY,

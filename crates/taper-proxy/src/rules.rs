@@ -83,6 +83,10 @@ rules! {
     TASK = "M-34";
     /// A call under max-calls caveats is counted before it is decided, and in the journal before it is forwarded.
     CALLS = "M-35";
+    /// A page of a revocation feed is signed by a root key of its issuer, before anything of it is read.
+    FEED_SIGNATURE = "M-36";
+    /// A revocation feed never goes back, and never tells another history than it told before.
+    FEED_HISTORY = "M-37";
 }
 
 #[cfg(test)]

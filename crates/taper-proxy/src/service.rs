@@ -115,38 +115,39 @@ fn log(refusal: &Refusal, profile: &Profile, context: &AnswerContext) {
 }
 
 impl Shared {
-    /// `/healthz` and `/readyz`.
+    /// `/healthz` and `/readyz`. The latter says in lines what is missing; it tells names and reasons, no
+    /// secrets, since anybody may ask.
     pub(crate) fn health(&self, method: &Method, path: &str) -> Option<Response<Body>> {
-        let status = match path {
-            "/healthz" => StatusCode::OK,
-            "/readyz" if self.is_ready() => StatusCode::OK,
-            "/readyz" => StatusCode::SERVICE_UNAVAILABLE,
+        let missing = match path {
+            "/healthz" => Vec::new(),
+            "/readyz" => self.missing(),
             _ => return None,
         };
         if method != Method::GET && method != Method::HEAD {
-            return Some(respond(
-                &Refusal::Method { allow: "GET" },
-                &AnswerContext::default(),
-            ));
+            let (refusal, context) = (Refusal::Method { allow: "GET, HEAD" }, AnswerContext::default());
+            return Some(respond(&refusal, &context));
         }
-        let mut response = Response::new(full(if status == StatusCode::OK {
-            "ok\n"
+        let (status, text) = if missing.is_empty() {
+            (StatusCode::OK, "ok\n".to_owned())
         } else {
-            "not ready\n"
-        }));
+            let lines = missing.join("\n");
+            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{lines}\n"))
+        };
+        let mut response = Response::new(full(text));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        headers.insert(header::CONTENT_TYPE, plain);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Some(response)
     }
 
-    fn is_ready(&self) -> bool {
-        let unready = self.gate.issuers.unready(self.clock.unix());
-        for (issuer, reason) in &unready {
-            tracing::debug!(issuer, reason, "not ready");
+    fn missing(&self) -> Vec<String> {
+        let mut missing = self.gate.issuers.unready(self.clock.unix());
+        if self.store.check().is_err() {
+            missing.push("the store: it has failed".to_owned());
         }
-        unready.is_empty() && self.store.check().is_ok()
+        missing
     }
 
     /// RFC 9728.

@@ -13,10 +13,10 @@ use taper_dpop::{Algorithm, PrivateKey};
 use taper_service::edge::BoxError;
 use taper_service::pool::CpuPool;
 use taper_service::rng;
-use taper_store::{NO_HISTORY, Revocation, RevocationKey, RevocationPage};
+use taper_store::{Revocation, RevocationKey};
 use tokio::sync::mpsc;
 
-use super::support::{ISSUER, NOW, Setup, URL, World, json, usual};
+use super::support::{ISSUER, NOW, Setup, URL, World, json, take, usual};
 use crate::headers::Credentials;
 use crate::lists::{ListError, ListFilter};
 use crate::message::Era;
@@ -233,13 +233,7 @@ async fn what_is_revoked_while_the_upstream_works_is_cut() {
             what: RevocationKey::Grant(grant.id.clone()),
             until: None,
         };
-        let page = RevocationPage {
-            entries: vec![entry],
-            head: 1,
-            upto: 1,
-            history: NO_HISTORY,
-        };
-        gate.issuers.take_page(ISSUER, &page, NOW).unwrap();
+        take(&gate.issuers, vec![entry], 1, NOW);
         json(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)
     });
     let ask = world.call("git_log", LOG).token(token.as_str());

@@ -458,9 +458,24 @@ async fn revocation_and_staleness() {
     let world = World::start(setup).await;
     refused(&world.call("git_log", LOG), 503, "4503").await;
     let ready = world.ask("").method(Method::GET).path("/readyz");
-    assert_eq!(ready.send().await.status.as_u16(), 503);
+    let answer = ready.send().await;
+    assert_eq!(answer.status.as_u16(), 503);
+    let text = String::from_utf8(answer.body.to_vec()).unwrap();
+    let expected = "not ready\nhttps://issuer.test: its revocation feed is not complete yet";
+    assert!(text.starts_with(expected), "{text}");
+    let head = world.ask("").method(Method::HEAD).path("/readyz").send().await;
+    assert_eq!((head.status.as_u16(), head.body.len()), (503, 0));
+    let posted = world.ask("").path("/readyz").send().await;
+    assert_eq!(
+        (posted.status.as_u16(), posted.header("allow")),
+        (405, "GET, HEAD")
+    );
     world.page(Vec::new(), 0);
-    assert_eq!(ready.send().await.status.as_u16(), 200);
+    let answer = ready.send().await;
+    assert_eq!(
+        (answer.status.as_u16(), answer.body.as_ref()),
+        (200, b"ok\n".as_slice())
+    );
 
     let (one, two) = (world.grant(), world.grant());
     let (first, second) = (world.issue(&one), world.issue(&two));

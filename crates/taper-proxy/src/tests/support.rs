@@ -19,10 +19,11 @@ use taper_service::clock::ManualClock;
 use taper_service::edge::{Bound, EdgeLimits};
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
-use taper_store::{NO_HISTORY, Revocation, RevocationKey, RevocationPage};
+use taper_store::{FeedKnown, FeedPage, Revocation, RevocationKey};
 use tower::service_fn;
 
 use crate::body::{Body, full};
+use crate::issuers::Issuers;
 use crate::service::Shared;
 use crate::{Config, Proxy};
 
@@ -303,14 +304,8 @@ impl World {
 
     /// A page of the feed, as the follower would take it.
     pub(super) fn page(&self, entries: Vec<Revocation>, head: u64) {
-        let page = RevocationPage {
-            entries,
-            head,
-            upto: head,
-            history: NO_HISTORY,
-        };
         let now = taper_service::clock::Clock::unix(&*self.clock);
-        self.shared.gate.issuers.take_page(ISSUER, &page, now).unwrap();
+        take(&self.shared.gate.issuers, entries, head, now);
     }
 
     pub(super) async fn end(self) {
@@ -318,6 +313,28 @@ impl World {
         self.shutdown.trigger();
         self.shutdown.drain(Duration::from_secs(30)).await.unwrap();
     }
+}
+
+/// Takes the entries that lead to `head` as the next page of the issuer's feed.
+pub(super) fn take(issuers: &Issuers, entries: Vec<Revocation>, head: u64, now: i64) {
+    let feed = issuers.get(ISSUER).unwrap().feed().unwrap();
+    let (reached, known) = (feed.reached(), feed.known());
+    let page = FeedPage {
+        issuer: ISSUER.into(),
+        after: reached.seq,
+        history: entries
+            .iter()
+            .fold(reached.history, |before, entry| entry.history(before)),
+        entries,
+        head,
+        upto: head,
+        known: Some(FeedKnown {
+            seq: known.seq,
+            history: Some(known.history),
+        }),
+        time: now,
+    };
+    issuers.take_page(ISSUER, &page, now, |_| Ok(())).unwrap();
 }
 
 /// The decisions in a journal, as JSON.
