@@ -12,6 +12,7 @@
 
 pub mod call;
 pub mod daemon;
+pub mod upstream;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -183,6 +184,12 @@ impl Running {
         (success, self.ended())
     }
 
+    /// Kills it as a crash does (SIGKILL) and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
     /// Ends it as a crash does (SIGKILL); all that it wrote to stderr.
     pub fn crash(mut self) -> String {
         self.ended()
@@ -311,8 +318,17 @@ pub fn get(url: &str, path: &str) -> Answer {
 
 /// Sends bytes to the host of `url` as they are and reads until the server closes. The bytes should
 /// contain `connection: close`.
+#[track_caller]
 pub fn raw(url: &str, bytes: &[u8]) -> Answer {
-    let mut stream = std::net::TcpStream::connect(authority(url)).unwrap();
+    match try_raw(url, bytes) {
+        Some(answer) => answer,
+        None => panic!("nobody listens at {url}"),
+    }
+}
+
+/// As [`raw`]; `None` if nobody listens there.
+pub fn try_raw(url: &str, bytes: &[u8]) -> Option<Answer> {
+    let mut stream = std::net::TcpStream::connect(authority(url)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     // A server may answer and close before it has read everything.
     let _ = std::io::Write::write_all(&mut stream, bytes);
@@ -325,9 +341,24 @@ pub fn raw(url: &str, bytes: &[u8]) -> Answer {
         .nth(1)
         .and_then(|status| status.parse().ok())
         .unwrap_or(0);
-    Answer {
+    Some(Answer {
         status,
         head: head.to_owned(),
         body: body.to_owned(),
+    })
+}
+
+/// How many rounds of a test: many when `TAPER_LONG` is set.
+pub fn rounds(short: u32, long: u32) -> u32 {
+    if std::env::var_os("TAPER_LONG").is_some() {
+        long
+    } else {
+        short
     }
+}
+
+/// Says what was measured. The test harness swallows what a passing test prints, but not this.
+pub fn tell(line: &str) {
+    let mut stderr = std::io::stderr().lock();
+    std::io::Write::write_all(&mut stderr, format!("{line}\n").as_bytes()).unwrap();
 }

@@ -1,0 +1,253 @@
+//! An issuer and a proxy as daemons of their own. `taper up` beside them is their identity provider.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use taper_capability::UnverifiedToken;
+use taper_dpop::base64url_encode;
+use taper_tests::call::Call;
+use taper_tests::daemon::free_port;
+use taper_tests::upstream::Upstream;
+use taper_tests::{Answer, Running, Up, authority, taper_bin, taper_ok, try_raw};
+
+const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"git_log","arguments":{"repo_path":"acme/web"}}}"#;
+
+/// One of the two daemons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Daemon {
+    Issuer,
+    Proxy,
+}
+
+/// A capability and its grant.
+#[derive(Debug, Clone)]
+pub(crate) struct Capability {
+    pub(crate) grant: String,
+    token: String,
+}
+
+/// Where everything is. The daemons themselves are the test's.
+pub(crate) struct World {
+    up: Up,
+    pub(crate) upstream: Upstream,
+    issuer_url: String,
+    admin_url: String,
+    proxy_url: String,
+    key: String,
+    access_token: String,
+    feed_secret: String,
+    admin_token: String,
+}
+
+impl World {
+    /// Writes the files; `proxy_state` is the proxy's state folder.
+    pub(crate) fn new(proxy_state: &Path) -> Self {
+        let up = Up::start();
+        up.keygen("alice");
+        let words = ["dev-token", "--dir", "up", "--subject", "alice", "--group", "eng"];
+        let access_token = taper_ok(up.dir(), &words).trim().to_owned();
+        let url = || format!("http://127.0.0.1:{}", free_port());
+        let read = |name: &str| {
+            std::fs::read_to_string(up.dir().join(name))
+                .unwrap()
+                .trim()
+                .to_owned()
+        };
+        let world = Self {
+            upstream: Upstream::start(),
+            issuer_url: url(),
+            admin_url: url(),
+            proxy_url: url(),
+            key: read("alice.jwk"),
+            access_token,
+            feed_secret: read("up/feed-secret"),
+            admin_token: read("up/admin-token"),
+            up,
+        };
+        world.write_files(proxy_state);
+        world
+    }
+
+    fn write_files(&self, proxy_state: &Path) {
+        let urls: Value =
+            serde_json::from_str(&std::fs::read_to_string(self.dir().join("up/up.json")).unwrap()).unwrap();
+        let provider = urls["idp"].as_str().unwrap();
+        let (listen, admin) = (authority(&self.issuer_url), authority(&self.admin_url));
+        let (issuer, first, resource) = (&self.issuer_url, self.up.issuer(), self.mcp());
+        let config = format!(
+            r#"
+issuer = "{issuer}"
+listen = "{listen}"
+admin_listen = "{admin}"
+state = "issuer-state"
+policies = ["up/issuer/grant.dl"]
+admin_token = {{ file = "up/admin-token" }}
+development = true
+root_keys = [{{ id = 1, file = "up/issuer/root-1.jwk" }}]
+trusted_issuers = [{{ issuer = "{provider}", audiences = ["{first}"], insecure_loopback = true }}]
+clients = [{{ id = "dev" }}, {{ id = "proxy", secret = {{ file = "up/feed-secret" }}, feed = true }}]
+servers = [{{ id = "git", resource = "{resource}" }}]
+"#
+        );
+        std::fs::write(self.dir().join("issuer.toml"), config).unwrap();
+        let (listen, url, state) = (authority(&self.proxy_url), &self.proxy_url, proxy_state.display());
+        let upstream = &self.upstream.url;
+        let config = format!(
+            r#"
+listen = "{listen}"
+public_url = "{url}"
+state = "{state}"
+policies = ["up/proxy/boundary.dl"]
+outbound = {{ allow_loopback_http = true }}
+
+[[issuers]]
+issuer = "{issuer}"
+jwks_uri = "{issuer}/.well-known/jwks.json"
+feed = {{ client_id = "proxy", client_secret = {{ file = "up/feed-secret" }} }}
+
+[servers.git]
+upstream = {{ http = "{upstream}" }}
+read_only = ["git_log"]
+tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
+"#
+        );
+        std::fs::write(self.dir().join("proxy.toml"), config).unwrap();
+    }
+
+    /// Starts one of the two, and waits until it is ready.
+    pub(crate) fn start(&self, which: Daemon) -> Running {
+        let (name, url) = match which {
+            Daemon::Issuer => ("issuer", &self.issuer_url),
+            Daemon::Proxy => ("proxy", &self.proxy_url),
+        };
+        let mut command = Command::new(taper_bin());
+        command
+            .current_dir(self.dir())
+            .args([name, "--config", &format!("{name}.toml")]);
+        Running::start_daemon(&mut command, url)
+    }
+
+    /// The folder of the files; the issuer's state is in it.
+    pub(crate) fn dir(&self) -> &Path {
+        self.up.dir()
+    }
+
+    pub(crate) fn mcp(&self) -> String {
+        format!("{}/git/mcp", self.proxy_url)
+    }
+
+    /// A new capability of a new grant.
+    #[track_caller]
+    pub(crate) fn capability(&self) -> Capability {
+        let form = format!(
+            "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&client_id=dev&scope=git:*\
+             &subject_token_type=urn:ietf:params:oauth:token-type:access_token&subject_token={}",
+            self.access_token
+        );
+        let url = format!("{}/token", self.issuer_url);
+        let answer = sent(&Call::form(&url, &form, &self.key)).unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let body: Value = serde_json::from_str(&answer.body).unwrap();
+        let token = body["access_token"].as_str().unwrap().to_owned();
+        Capability {
+            grant: UnverifiedToken::decode(&token).unwrap().grant_id().to_owned(),
+            token,
+        }
+    }
+
+    /// A call of a tool; `None` if nobody listens.
+    pub(crate) fn call(&self, capability: &Capability) -> Option<Answer> {
+        sent(&Call::mcp(&self.mcp(), &capability.token, &self.key, CALL))
+    }
+
+    /// Revokes as an admin; the number, if it was acknowledged.
+    pub(crate) fn revoke_as_admin(&self, capability: &Capability) -> Option<u64> {
+        let url = format!("{}/admin/v1/revocations", self.admin_url);
+        let call = Call::new("POST", &url)
+            .header("authorization", format!("Bearer {}", self.admin_token))
+            .header("content-type", "application/json")
+            .body(json!({ "grant": capability.grant }).to_string());
+        let answer = sent(&call).filter(|answer| answer.status == 200)?;
+        let body: Value = serde_json::from_str(&answer.body).ok()?;
+        Some(body["seq"].as_u64().unwrap())
+    }
+
+    /// Revokes as the client does that holds it; whether it was acknowledged.
+    pub(crate) fn revoke_as_client(&self, capability: &Capability) -> bool {
+        let token = &capability.token;
+        let url = format!("{}/revoke", self.issuer_url);
+        let call = Call {
+            token: Some(token.clone()),
+            ..Call::form(&url, &format!("client_id=dev&token={token}"), &self.key)
+        };
+        sent(&call).is_some_and(|answer| answer.status == 200)
+    }
+
+    /// The whole feed: grants by their numbers.
+    #[track_caller]
+    pub(crate) fn feed(&self) -> BTreeMap<u64, String> {
+        let mut basic = base64url_encode(format!("proxy:{}", self.feed_secret).as_bytes())
+            .replace('-', "+")
+            .replace('_', "/");
+        basic.extend(std::iter::repeat_n('=', (4 - basic.len() % 4) % 4));
+        let (mut entries, mut after) = (BTreeMap::new(), 0);
+        loop {
+            let url = format!("{}/revocations?after={after}&wait=0", self.issuer_url);
+            let answer = Call::new("GET", &url)
+                .header("authorization", format!("Basic {basic}"))
+                .send();
+            assert_eq!(answer.status, 200, "{answer:?}");
+            let page: Value = serde_json::from_str(&answer.body).unwrap();
+            for entry in page["entries"].as_array().unwrap() {
+                let seq = entry["seq"].as_u64().unwrap();
+                assert!(seq > after, "numbers go up: {page:#}");
+                after = seq;
+                entries.insert(seq, entry["what"]["grant"].as_str().unwrap().to_owned());
+            }
+            if after >= page["head"].as_u64().unwrap() {
+                return entries;
+            }
+        }
+    }
+}
+
+/// Sends it, a second time with a nonce if one is asked for.
+fn sent(call: &Call) -> Option<Answer> {
+    let answer = try_raw(&call.url, &call.bytes())?;
+    let nonce = answer
+        .head
+        .lines()
+        .find_map(|line| line.strip_prefix("dpop-nonce: "));
+    match nonce {
+        Some(nonce) if answer.head.contains("use_dpop_nonce") || answer.body.contains("use_dpop_nonce") => {
+            let mut claims = call.claims();
+            claims.nonce = Some(nonce.trim().to_owned());
+            let again = call.clone().proven_by(call.key.as_ref().unwrap(), &claims);
+            try_raw(&call.url, &again.bytes())
+        }
+        _ => Some(answer),
+    }
+}
+
+/// Whether a call was refused because its grant is revoked.
+pub(crate) fn is_revoked(answer: &Answer) -> bool {
+    answer.status == 401 && answer.head.contains("M-12")
+}
+
+/// How many tool calls the journal in `state` says were allowed, by grant.
+pub(crate) fn allowed(dir: &Path, state: &Path) -> BTreeMap<String, u64> {
+    let export = taper_ok(dir, &["audit", "export", "--dir", state.to_str().unwrap()]);
+    let mut allowed = BTreeMap::new();
+    for line in export.lines() {
+        let record: Value = serde_json::from_str(line).unwrap();
+        let payload = &record["payload"];
+        let decision = payload.get("decision").unwrap_or(payload);
+        if decision["method"] == "tools/call" && decision["outcome"] == "allow" {
+            let grant = decision["grant_id"].as_str().unwrap().to_owned();
+            *allowed.entry(grant).or_default() += 1;
+        }
+    }
+    allowed
+}
