@@ -13,7 +13,9 @@
 use std::path::Path;
 
 use rand_core::CryptoRngCore;
-use signed_note::{Note, Signer as _, StandardSigner, StandardVerifier, Verifier as _, VerifierList};
+use signed_note::{
+    Note, Signer as _, StandardSigner, StandardVerifier, VerificationError, Verifier, Verifiers,
+};
 use tlog_tiles::checkpoint::Checkpoint;
 use tlog_tiles::tlog::Hash;
 use zeroize::Zeroizing;
@@ -83,7 +85,7 @@ impl Signer {
         let Some(key) = key else {
             return Err(StoreError::untrusted(dir, "journal.key is not a signer key"));
         };
-        if (key.name(), key.key_id()) != (trust.origin.as_str(), trust.key_id) {
+        if (key.name(), key.key_id()) != (trust.origin(), trust.0.key_id()) {
             return Err(StoreError::untrusted(
                 dir,
                 "journal.key and journal.pub are not a pair",
@@ -103,11 +105,8 @@ impl Signer {
 }
 
 /// Verifies checkpoints of one journal.
-pub(crate) struct Trust {
-    origin: String,
-    key_id: u32,
-    verifiers: VerifierList,
-}
+#[derive(Clone)]
+pub(crate) struct Trust(StandardVerifier);
 
 impl Trust {
     /// Reads `journal.pub`.
@@ -115,35 +114,45 @@ impl Trust {
         let Some(bytes) = disk::read_small(&dir.join(PUB_FILE), NOTE_LIMIT)? else {
             return Err(StoreError::untrusted(dir, "journal.pub is missing"));
         };
-        let verifier = String::from_utf8(bytes)
+        String::from_utf8(bytes)
             .ok()
-            .and_then(|text| StandardVerifier::new(text.trim_end()).ok());
-        let Some(verifier) = verifier else {
-            return Err(StoreError::untrusted(dir, "journal.pub is not a verifier key"));
-        };
-        Ok(Self {
-            origin: verifier.name().to_owned(),
-            key_id: verifier.key_id(),
-            verifiers: VerifierList::new(vec![Box::new(verifier)]),
-        })
+            .and_then(|text| Self::from_key(&text))
+            .ok_or_else(|| StoreError::untrusted(dir, "journal.pub is not a verifier key"))
+    }
+
+    /// Reads the text of a `journal.pub`.
+    pub(crate) fn from_key(text: &str) -> Option<Self> {
+        StandardVerifier::new(text.trim_end()).ok().map(Self)
     }
 
     /// The origin line that checkpoints must have.
     pub(crate) fn origin(&self) -> &str {
-        &self.origin
+        self.0.name()
     }
 
     /// Verifies one signed note.
-    fn verify(&self, note: &[u8]) -> Result<Head, String> {
+    pub(crate) fn verify(&self, note: &[u8]) -> Result<Head, String> {
         let note = Note::from_bytes(note).map_err(|e| e.to_string())?;
-        note.verify(&self.verifiers).map_err(|e| e.to_string())?;
+        note.verify(self).map_err(|e| e.to_string())?;
         let checkpoint = Checkpoint::from_bytes(note.text()).map_err(|e| e.to_string())?;
-        if checkpoint.origin() != self.origin || !checkpoint.extension().is_empty() {
+        if checkpoint.origin() != self.origin() || !checkpoint.extension().is_empty() {
             return Err("it is signed, but for another log".into());
         }
         Ok(Head {
             size: checkpoint.size(),
             root: *checkpoint.hash(),
+        })
+    }
+}
+
+impl Verifiers for Trust {
+    fn verifier(&self, name: &str, id: u32) -> Result<&dyn Verifier, VerificationError> {
+        if (name, id) == (self.0.name(), self.0.key_id()) {
+            return Ok(&self.0);
+        }
+        Err(VerificationError::UnknownKey {
+            name: name.to_owned(),
+            id,
         })
     }
 }

@@ -96,7 +96,7 @@ async fn calls_count_with_their_decision_and_are_given_back_without_it() {
     drop(elsewhere);
     assert_eq!(store.ledger_live(), 0, "only what is under way is in memory");
 
-    let lines = std::fs::read(dir.path().join("journal.log")).unwrap();
+    let lines = std::fs::read(crate::segment::path(dir.path(), 0)).unwrap();
     let counted = format!(r#""counted":[{{"branch":"{}","index":1}}"#, "01".repeat(32));
     assert!(String::from_utf8_lossy(&lines).contains(&counted));
 }

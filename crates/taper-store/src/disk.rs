@@ -1,27 +1,95 @@
 //! Files: atomic replacement, private modes, and the two operations that durability rests on.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use crate::error::StoreError;
 
 /// The part of a file that the journal's durability rests on; tests count and break it.
 pub(crate) trait Disk: Send {
-    /// Writes all of `bytes` at `offset`.
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Writes some of `bytes` at `offset`, from the first on; how many of them.
+    fn write_some(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize>;
     /// Returns once everything written is on the disk (`fdatasync`).
     fn sync(&mut self) -> io::Result<()>;
+
+    /// Writes all of `bytes` at `offset`: a disk may take less at a time.
+    fn write_at(&mut self, mut offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match self.write_some(offset, rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(taken) => {
+                    offset += taken as u64;
+                    rest = rest.get(taken..).unwrap_or_default();
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Disk for File {
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
+    fn write_some(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        <Self as FileExt>::write_at(self, bytes, offset)
     }
 
     fn sync(&mut self) -> io::Result<()> {
         self.sync_data()
+    }
+}
+
+/// The names in the journal's folder; tests count and break it.
+pub(crate) trait Folder: Send {
+    /// Opens a file that is there, to write to it in place.
+    fn open(&mut self, path: &Path) -> io::Result<Box<dyn Disk>>;
+    /// Makes a file, for the owner only, in the place of any that is there.
+    fn create(&mut self, path: &Path) -> io::Result<Box<dyn Disk>>;
+    /// Gives a file another name, at once and in the place of any that has it.
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file that is there.
+    fn remove(&mut self, path: &Path) -> io::Result<()>;
+    /// Returns once the names in the folder are on the disk.
+    fn sync(&mut self, dir: &Path) -> io::Result<()>;
+}
+
+/// The folder as the system has it.
+#[derive(Debug)]
+pub(crate) struct SystemFolder;
+
+impl Folder for SystemFolder {
+    fn open(&mut self, path: &Path) -> io::Result<Box<dyn Disk>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Box::new(file))
+    }
+
+    fn create(&mut self, path: &Path) -> io::Result<Box<dyn Disk>> {
+        // A left-over of a crash could have any mode.
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        Ok(Box::new(file))
+    }
+
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync(&mut self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
     }
 }
 
@@ -48,32 +116,28 @@ pub(crate) fn open_rw(path: &Path) -> Result<File, StoreError> {
 
 /// Replaces a small file: after a crash it has the old or the new content, nothing between.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let temporary = path.with_extension("tmp");
-    // A left-over of a crash could have any mode.
-    remove_if_exists(&temporary)?;
-    let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    write().map_err(StoreError::io("replace", path))?;
-    sync_parent(path)
+    place(&mut SystemFolder, path, bytes).map(drop)
 }
 
-/// Makes a rename or a new name in the file's folder durable.
-pub(crate) fn sync_parent(path: &Path) -> Result<(), StoreError> {
-    let parent = match path.parent() {
+/// As [`replace`], in the given folder; the new file is still open when it returns.
+pub(crate) fn place(folder: &mut dyn Folder, path: &Path, bytes: &[u8]) -> Result<Box<dyn Disk>, StoreError> {
+    let temporary = path.with_extension("tmp");
+    let mut write = || -> io::Result<Box<dyn Disk>> {
+        let mut file = folder.create(&temporary)?;
+        file.write_at(0, bytes)?;
+        file.sync()?;
+        folder.rename(&temporary, path)?;
+        folder.sync(parent(path))?;
+        Ok(file)
+    };
+    write().map_err(StoreError::io("replace", path))
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    };
-    File::open(parent)
-        .and_then(|dir| dir.sync_all())
-        .map_err(StoreError::io("sync the folder", parent))
+    }
 }
 
 /// Removes a file that may not be there.
@@ -154,8 +218,8 @@ pub(crate) mod tests {
     }
 
     impl<D: Disk> Disk for Watched<D> {
-        fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-            self.inner.write_at(offset, bytes)
+        fn write_some(&mut self, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+            self.inner.write_some(offset, bytes)
         }
 
         fn sync(&mut self) -> io::Result<()> {

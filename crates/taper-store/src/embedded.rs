@@ -12,7 +12,7 @@ use crate::counters::{CounterKey, Ledger, Reservation};
 use crate::disk::{self, FolderLock};
 use crate::error::StoreError;
 use crate::frame::encode_record;
-use crate::journal::{Journal, LOCK_FILE};
+use crate::journal::{Journal, LOCK_FILE, Options, SEGMENT_BYTES};
 use crate::record::{GrantRecord, Outcome, Record, RecordKind};
 use crate::revocation::{NewRevocation, RevocationKey, RevocationRecord};
 use crate::seen::{SeenLimits, SeenStore};
@@ -42,6 +42,24 @@ pub struct OpenReport {
     pub seen_complete_since: Option<i64>,
 }
 
+/// What an operator may set.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Bounds on seen proofs.
+    pub seen: SeenLimits,
+    /// Bytes of a journal file after which another one is begun.
+    pub segment_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            seen: SeenLimits::default(),
+            segment_bytes: SEGMENT_BYTES,
+        }
+    }
+}
+
 /// Implements every trait of the store on local files. Share it as an `Arc`.
 pub struct EmbeddedStore {
     commands: mpsc::Sender<Command>,
@@ -54,7 +72,7 @@ pub struct EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// Opens the store in `dir`, making it if need be, with the default [`SeenLimits`]. `name`
+    /// Opens the store in `dir`, making it if need be, with the default [`Settings`]. `name`
     /// stands in the origin line of checkpoints: 1 to 64 of a–z, 0–9 and `-`.
     ///
     /// It reads the whole journal and syncs files: call it before the runtime serves, or under
@@ -69,17 +87,17 @@ impl EmbeddedStore {
         now_ms: NowMillis,
         rng: impl CryptoRngCore + Send + 'static,
     ) -> Result<(Self, OpenReport), StoreError> {
-        Self::open_with(dir, name, SeenLimits::default(), now_ms, rng)
+        Self::open_with(dir, name, Settings::default(), now_ms, rng)
     }
 
-    /// As [`EmbeddedStore::open`], with limits for seen proofs.
+    /// As [`EmbeddedStore::open`], with other settings.
     ///
     /// # Errors
     /// As [`EmbeddedStore::open`].
     pub fn open_with(
         dir: &Path,
         name: &str,
-        seen: SeenLimits,
+        settings: Settings,
         now_ms: NowMillis,
         rng: impl CryptoRngCore + Send + 'static,
     ) -> Result<(Self, OpenReport), StoreError> {
@@ -88,10 +106,15 @@ impl EmbeddedStore {
         disk::create_folder(dir)?;
         let lock = FolderLock::take(dir, LOCK_FILE)?;
         let (state, state_unreadable) = State::open(dir)?;
-        let (journal, opened) = Journal::open(dir, name, lock, state.applied()?.size, &mut *rng)?;
+        let options = Options {
+            mark_at: state.applied()?.size,
+            segment_bytes: settings.segment_bytes,
+            ..Options::default()
+        };
+        let (journal, opened) = Journal::open(dir, name, lock, options, &mut *rng)?;
         let end = journal.mark();
         let replayed = state.catch_up(dir, opened.mark, end)?;
-        let seen = SeenStore::open_in(dir, seen, opened.created, now_ms().div_euclid(1000))?;
+        let seen = SeenStore::open_in(dir, settings.seen, opened.created, now_ms().div_euclid(1000))?;
 
         let report = OpenReport {
             created: opened.created,

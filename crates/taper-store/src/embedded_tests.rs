@@ -280,8 +280,8 @@ pub(crate) struct Gate {
 }
 
 impl Disk for Gate {
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
-        self.inner.write_at(offset, bytes)
+    fn write_some(&mut self, offset: u64, bytes: &[u8]) -> std::io::Result<usize> {
+        self.inner.write_some(offset, bytes)
     }
 
     fn sync(&mut self) -> std::io::Result<()> {

@@ -24,14 +24,20 @@ pub enum StoreError {
         /// The folder.
         path: PathBuf,
     },
-    /// The journal lost or changed something that was acknowledged. It is never repaired here.
-    #[error("the journal in `{}` is damaged at record {index} (byte {offset}): {reason}", path.display())]
+    /// The journal lost or changed something that was acknowledged. It is never repaired unasked.
+    #[error(
+        "the journal in `{0}` is damaged in `{segment}` at record {index} (byte {offset}): {reason}; \
+         see what can be saved with `taper audit repair --dir {0} --dry-run`",
+        path.display()
+    )]
     Damaged {
         /// The journal's folder.
         path: PathBuf,
+        /// The file name of the segment.
+        segment: String,
         /// The first bad record, counted from 0.
         index: u64,
-        /// Where it starts in `journal.log`, in bytes.
+        /// Where it starts in the segment, in bytes.
         offset: u64,
         /// What is wrong with it.
         reason: String,

@@ -1,7 +1,6 @@
-//! The bytes of `journal.log`: a magic line, then one frame per record.
+//! One record in a segment of the journal.
 //!
 //! ```text
-//! "taper-journal-1\n"
 //! length  u32, big endian      bytes of payload, at most 256 KiB
 //! check   8 bytes              SHA-256(index ‖ length ‖ salt ‖ payload), truncated
 //! salt    16 bytes             random; hides the payload from who knows only the entry
@@ -11,15 +10,13 @@
 //! The check covers the index, so a frame that moved is as bad as one that changed. It finds
 //! accidents; the signed tree finds intent.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 
 use sha2::{Digest as _, Sha256};
 
 use crate::error::StoreError;
 use crate::record::Record;
 
-/// The first bytes of the file.
-pub(crate) const MAGIC: &[u8; 16] = b"taper-journal-1\n";
 /// Bytes of a frame before its payload.
 pub(crate) const HEADER: usize = 4 + 8 + 16;
 /// The largest payload, in bytes: a decision with 256 long resources fits several times.
@@ -94,21 +91,7 @@ pub(crate) struct FrameReader<R> {
     offset: u64,
 }
 
-impl<R: Read> FrameReader<R> {
-    /// Starts before the magic line.
-    pub(crate) fn new(mut inner: R) -> io::Result<Result<Self, &'static str>> {
-        let mut magic = [0; MAGIC.len()];
-        let read = read_up_to(&mut inner, &mut magic)?;
-        if read < magic.len() || magic != *MAGIC {
-            return Ok(Err("the file does not start with the journal's magic line"));
-        }
-        Ok(Ok(Self {
-            inner,
-            index: 0,
-            offset: MAGIC.len() as u64,
-        }))
-    }
-
+impl<R: Read + Seek> FrameReader<R> {
     /// Starts at a frame whose position is known.
     pub(crate) fn at(inner: R, index: u64, offset: u64) -> Self {
         Self { inner, index, offset }
@@ -124,7 +107,12 @@ impl<R: Read> FrameReader<R> {
         self.offset
     }
 
-    /// The next frame. After anything but a frame the reader stays where that frame would start.
+    /// Goes back to where the next record starts, after a step that found no whole frame.
+    pub(crate) fn rewind(&mut self) -> io::Result<()> {
+        self.inner.seek(SeekFrom::Start(self.offset)).map(drop)
+    }
+
+    /// The next frame. After anything but a frame, [`FrameReader::rewind`] comes before another step.
     pub(crate) fn step(&mut self) -> io::Result<Step> {
         let mut header = [0; HEADER];
         match read_up_to(&mut self.inner, &mut header)? {
@@ -167,7 +155,8 @@ fn check(index: u64, length: &[u8; 4], salt: &[u8; 16], payload: &[u8]) -> [u8; 
     out
 }
 
-fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+/// Fills the buffer unless the input ends before; how much of it was filled.
+pub(crate) fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let wanted = buffer.len();
     let mut rest = buffer;
     while !rest.is_empty() {
@@ -183,12 +172,14 @@ fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use proptest::prelude::*;
 
     use super::*;
 
     fn file(payloads: &[Vec<u8>]) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
+        let mut out = Vec::new();
         for (index, payload) in payloads.iter().enumerate() {
             encode(index as u64, &[index as u8; 16], payload, &mut out).unwrap();
         }
@@ -196,10 +187,7 @@ mod tests {
     }
 
     fn read(bytes: &[u8]) -> (Vec<Vec<u8>>, Step) {
-        let mut reader = match FrameReader::new(bytes).unwrap() {
-            Ok(reader) => reader,
-            Err(reason) => return (Vec::new(), Step::Bad(reason)),
-        };
+        let mut reader = FrameReader::at(Cursor::new(bytes), 0, 0);
         let mut payloads = Vec::new();
         loop {
             match reader.step().unwrap() {
@@ -233,14 +221,14 @@ mod tests {
 
     #[test]
     fn a_frame_that_moved_is_bad() {
-        let mut bytes = MAGIC.to_vec();
+        let mut bytes = Vec::new();
         encode(1, &[0; 16], b"{}", &mut bytes).unwrap();
         assert!(matches!(read(&bytes).1, Step::Bad(_)));
     }
 
     #[test]
     fn a_huge_length_is_refused_before_it_is_allocated() {
-        let mut bytes = MAGIC.to_vec();
+        let mut bytes = Vec::new();
         bytes.extend([0xff; HEADER]);
         assert!(matches!(
             read(&bytes).1,

@@ -1,12 +1,13 @@
-//! The append-only file: opening with every check, and committing a batch durably.
+//! The journal, open for appending: opening with every check, and committing a batch durably.
 //!
 //! A commit is: frames, `fdatasync`, signed checkpoint into a slot, `fdatasync`; only then is it
 //! acknowledged. Hence what lies behind the newest checkpoint was never acknowledged, and is the
 //! only thing that opening may drop (RULES 30). Everything else that is not as it was signed is
 //! damage: it is reported and the journal does not open.
+//!
+//! A commit that finds the newest segment large enough begins another one first, which is complete
+//! and durable under its name before anything is written to it.
 
-use std::fs::File;
-use std::io::{BufReader, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,22 +15,44 @@ use rand_core::CryptoRngCore;
 use tlog_tiles::tlog::Hash;
 
 use crate::checkpoint::{self, CHECKPOINT_FILE, HEAD_FILE, Heads, PUBLISH_EVERY, Signer, Trust};
-use crate::disk::{self, Disk, FolderLock};
+use crate::disk::{self, Disk, Folder, FolderLock, SystemFolder};
 use crate::error::StoreError;
-use crate::frame::{self, Frame, FrameReader, MAGIC, Step};
+use crate::frame;
+use crate::segment;
 use crate::tree::{self, Tree};
+use crate::walk::{Found, Place, Walk};
 
-/// The file of records.
-pub(crate) const LOG_FILE: &str = "journal.log";
 /// The lock file.
 pub(crate) const LOCK_FILE: &str = "journal.lock";
+/// Bytes of a segment after which another one is begun.
+pub(crate) const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 
-/// A size of the tree, with its root and the byte where the next record starts.
+/// A size of the tree, with its root and the place of the next record.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Mark {
     pub(crate) size: u64,
     pub(crate) root: Hash,
-    pub(crate) offset: u64,
+    pub(crate) place: Place,
+}
+
+/// How a journal is opened.
+pub(crate) struct Options {
+    /// The size of the tree for [`Opened::mark`].
+    pub(crate) mark_at: u64,
+    /// Bytes of a segment after which another one is begun.
+    pub(crate) segment_bytes: u64,
+    /// The files' folder.
+    pub(crate) folder: Box<dyn Folder>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            mark_at: 0,
+            segment_bytes: SEGMENT_BYTES,
+            folder: Box::new(SystemFolder),
+        }
+    }
 }
 
 /// What opening found.
@@ -39,16 +62,19 @@ pub(crate) struct Opened {
     pub(crate) created: bool,
     /// Bytes of a torn, never acknowledged tail that were cut off.
     pub(crate) dropped_bytes: u64,
-    /// The tree at the size that was asked for, if it reaches that far.
+    /// The tree at the size that was asked for, if it is among those that are left.
     pub(crate) mark: Option<Mark>,
 }
 
 /// The journal of one folder, open for appending.
 pub(crate) struct Journal {
     dir: PathBuf,
+    folder: Box<dyn Folder>,
     log: Box<dyn Disk>,
     slots: Box<dyn Disk>,
     next_slot: u64,
+    segment: u64,
+    segment_bytes: u64,
     offset: u64,
     tree: Tree,
     signer: Signer,
@@ -58,19 +84,23 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Checks and opens the journal in `dir`, or makes one. `mark_at` is the size for
-    /// [`Opened::mark`].
+    /// Checks and opens the journal in `dir`, or makes one.
     pub(crate) fn open(
         dir: &Path,
         name: &str,
         lock: FolderLock,
-        mark_at: u64,
+        options: Options,
         rng: &mut dyn CryptoRngCore,
     ) -> Result<(Self, Opened), StoreError> {
+        let Options {
+            mark_at,
+            segment_bytes,
+            mut folder,
+        } = options;
         let origin = checkpoint::origin(name)?;
         let created = is_new(dir)?;
         if created {
-            create(dir, &origin, rng)?;
+            create(dir, &mut *folder, &origin, rng)?;
         }
         let trust = Trust::load(dir)?;
         if trust.origin() != origin {
@@ -85,24 +115,29 @@ impl Journal {
             return Err(StoreError::untrusted(dir, heads.problems.join("; ")));
         };
 
-        let path = dir.join(LOG_FILE);
+        let scan = scan(dir, &trust, &heads, signed, mark_at)?;
+        let path = segment::path(dir, scan.end.segment);
         let log = disk::open_rw(&path)?;
         let length = log.metadata().map_err(StoreError::io("inspect", &path))?.len();
-        let scan = scan(dir, &log, &heads, signed, mark_at)?;
-        let dropped_bytes = length.saturating_sub(scan.offset);
+        let dropped_bytes = length.saturating_sub(scan.end.offset);
         if dropped_bytes > 0 {
-            log.set_len(scan.offset)
+            log.set_len(scan.end.offset)
                 .map_err(StoreError::io("truncate", &path))?;
         }
         // Whole records behind the checkpoint are kept; they must be on the disk before it says so.
         log.sync_all().map_err(StoreError::io("sync", &path))?;
 
+        let open =
+            |folder: &mut dyn Folder, path: &Path| folder.open(path).map_err(StoreError::io("open", path));
         let mut journal = Self {
-            slots: Box::new(disk::open_rw(&dir.join(HEAD_FILE))?),
+            log: open(&mut *folder, &path)?,
+            slots: open(&mut *folder, &dir.join(HEAD_FILE))?,
             dir: dir.to_path_buf(),
-            log: Box::new(log),
+            folder,
             next_slot: newest_slot + 1,
-            offset: scan.offset,
+            segment: scan.end.segment,
+            segment_bytes,
+            offset: scan.end.offset,
             tree: scan.tree,
             signer,
             unpublished: 0,
@@ -127,7 +162,11 @@ impl Journal {
         Mark {
             size: self.tree.size(),
             root: self.tree.root(),
-            offset: self.offset,
+            place: Place {
+                segment: self.segment,
+                index: self.tree.size(),
+                offset: self.offset,
+            },
         }
     }
 
@@ -152,12 +191,16 @@ impl Journal {
     }
 
     /// Publishes the last checkpoint and gives the folder back.
-    pub(crate) fn close(self) -> Result<(), StoreError> {
+    pub(crate) fn close(mut self) -> Result<(), StoreError> {
         self.check_poison()?;
-        self.publish(&self.sign()?)
+        let note = self.sign()?;
+        self.publish(&note)
     }
 
     fn try_commit(&mut self, payloads: &[Vec<u8>], rng: &mut dyn CryptoRngCore) -> Result<(), StoreError> {
+        if self.offset >= self.segment_bytes && self.tree.size() > self.segment {
+            self.roll_over()?;
+        }
         let mut tree = self.tree.clone();
         let mut bytes = Vec::new();
         for payload in payloads {
@@ -167,7 +210,7 @@ impl Journal {
             frame::encode(tree.size(), &salt, payload, &mut bytes)?;
             tree.push(&tree::entry(&salt, payload));
         }
-        let path = self.dir.join(LOG_FILE);
+        let path = segment::path(&self.dir, self.segment);
         self.log
             .write_at(self.offset, &bytes)
             .map_err(StoreError::io("write", &path))?;
@@ -181,6 +224,16 @@ impl Journal {
             self.publish(&note)?;
             self.unpublished = 0;
         }
+        Ok(())
+    }
+
+    /// Begins another segment. Everything before it is on the disk and signed for.
+    fn roll_over(&mut self) -> Result<(), StoreError> {
+        let first = self.tree.size();
+        let bytes = segment::encode(&self.tree, &self.sign()?)?;
+        self.log = disk::place(&mut *self.folder, &segment::path(&self.dir, first), &bytes)?;
+        self.segment = first;
+        self.offset = bytes.len() as u64;
         Ok(())
     }
 
@@ -202,110 +255,131 @@ impl Journal {
         Ok(())
     }
 
-    fn publish(&self, note: &[u8]) -> Result<(), StoreError> {
-        disk::replace(&self.dir.join(CHECKPOINT_FILE), note)
+    fn publish(&mut self, note: &[u8]) -> Result<(), StoreError> {
+        disk::place(&mut *self.folder, &self.dir.join(CHECKPOINT_FILE), note).map(drop)
     }
 
     /// Puts a wrapper around both files, for tests that count or break syncs.
     #[cfg(test)]
     pub(crate) fn wrap(&mut self, wrap: impl Fn(Box<dyn Disk>) -> Box<dyn Disk>) {
-        let nowhere = || Box::new(File::open("/dev/null").unwrap());
+        let nowhere = || Box::new(std::fs::File::open("/dev/null").unwrap());
         self.log = wrap(std::mem::replace(&mut self.log, nowhere()));
         self.slots = wrap(std::mem::replace(&mut self.slots, nowhere()));
     }
 }
 
-/// The records of `dir` from a known position on. Only for ranges that [`Journal::open`] has
-/// checked: the caller stops at the size that it knows.
-pub(crate) fn frames_from(
-    dir: &Path,
-    index: u64,
-    offset: u64,
-) -> Result<FrameReader<BufReader<File>>, StoreError> {
-    let path = dir.join(LOG_FILE);
-    let mut log = File::open(&path).map_err(StoreError::io("open", &path))?;
-    log.seek(SeekFrom::Start(offset))
-        .map_err(StoreError::io("read", &path))?;
-    Ok(FrameReader::at(BufReader::new(log), index, offset))
+/// Whether there is no journal yet. Records without any checkpoint are new only as long as there are
+/// none, which is how a crash during creation leaves the folder.
+fn is_new(dir: &Path) -> Result<bool, StoreError> {
+    let signed = dir.join(HEAD_FILE).exists() || dir.join(CHECKPOINT_FILE).exists();
+    match (segment::list(dir)?.as_slice(), signed) {
+        ([], false) => Ok(true),
+        ([], true) => Err(StoreError::untrusted(
+            dir,
+            "there is a checkpoint, but no segment `journal-….log`",
+        )),
+        (_, true) => Ok(false),
+        ([0], false) => {
+            let path = segment::path(dir, 0);
+            let length = std::fs::metadata(&path)
+                .map_err(StoreError::io("inspect", &path))?
+                .len();
+            // A first segment is placed whole: neither a record nor a bad header is left by a crash.
+            match empty_length(&path)? {
+                Some(empty) if empty == length => Ok(true),
+                _ => Err(no_checkpoint(dir)),
+            }
+        }
+        (_, false) => Err(no_checkpoint(dir)),
+    }
 }
 
-/// Where the first record starts, in bytes.
-pub(crate) const FIRST_OFFSET: u64 = MAGIC.len() as u64;
+fn no_checkpoint(dir: &Path) -> StoreError {
+    StoreError::untrusted(dir, "there are records, but no checkpoint")
+}
 
-/// Whether there is no journal yet. A log without any checkpoint is new only as long as it is empty,
-/// which is how a crash during creation leaves it.
-fn is_new(dir: &Path) -> Result<bool, StoreError> {
-    let path = dir.join(LOG_FILE);
-    let signed = dir.join(HEAD_FILE).exists() || dir.join(CHECKPOINT_FILE).exists();
-    match std::fs::metadata(&path) {
-        Ok(_) if signed => Ok(false),
-        Ok(log) if log.len() <= FIRST_OFFSET => Ok(true),
-        Ok(_) => Err(StoreError::untrusted(dir, "there are records, but no checkpoint")),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && signed => Err(StoreError::untrusted(
-            dir,
-            "there is a checkpoint, but journal.log is missing",
-        )),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(true),
-        Err(e) => Err(StoreError::io("inspect", &path)(e)),
+/// Bytes of a segment's header; `None` when it has none that can be read.
+fn empty_length(path: &Path) -> Result<Option<u64>, StoreError> {
+    let mut file = std::fs::File::open(path).map_err(StoreError::io("open", path))?;
+    match segment::read(&mut file) {
+        Ok(header) => Ok(Some(header.length)),
+        Err(segment::Unread::Bad(_)) => Ok(None),
+        Err(segment::Unread::Io(e)) => Err(StoreError::io("read", path)(e)),
     }
 }
 
 /// Makes the files, the head last: until it is there, the journal counts as new.
-fn create(dir: &Path, origin: &str, rng: &mut dyn CryptoRngCore) -> Result<(), StoreError> {
+fn create(
+    dir: &Path,
+    folder: &mut dyn Folder,
+    origin: &str,
+    rng: &mut dyn CryptoRngCore,
+) -> Result<(), StoreError> {
     Signer::create(dir, origin, rng)?;
-    disk::replace(&dir.join(LOG_FILE), MAGIC)?;
     let signer = Signer::load(dir, &Trust::load(dir)?)?;
-    let slots = signer
-        .sign(&Tree::default())
-        .and_then(|note| checkpoint::both_slots(&note))
-        .map_err(|reason| StoreError::untrusted(dir, reason))?;
-    disk::replace(&dir.join(HEAD_FILE), &slots)
+    let untrusted = |reason| StoreError::untrusted(dir, reason);
+    let tree = Tree::default();
+    let note = signer.sign(&tree).map_err(untrusted)?;
+    let slots = checkpoint::both_slots(&note).map_err(untrusted)?;
+    let first = segment::encode(&tree, &note)?;
+    disk::place(folder, &segment::path(dir, 0), &first)?;
+    disk::place(folder, &dir.join(HEAD_FILE), &slots).map(drop)
 }
 
 struct Scan {
     tree: Tree,
-    offset: u64,
+    end: Place,
     mark: Option<Mark>,
 }
 
-fn scan(dir: &Path, log: &File, heads: &Heads, signed: u64, mark_at: u64) -> Result<Scan, StoreError> {
-    let path = dir.join(LOG_FILE);
-    let damaged = |index: u64, offset: u64, reason: String| StoreError::Damaged {
-        path: dir.to_path_buf(),
-        index,
-        offset,
-        reason,
-    };
-    let read = FrameReader::new(BufReader::new(log)).map_err(StoreError::io("read", &path))?;
-    let mut frames = read.map_err(|reason| damaged(0, 0, reason.to_owned()))?;
-    let (mut tree, mut mark) = (Tree::default(), None);
+fn scan(dir: &Path, trust: &Trust, heads: &Heads, signed: u64, mark_at: u64) -> Result<Scan, StoreError> {
+    let mut walk = Walk::start(dir, trust.clone());
+    let mut mark = None;
     loop {
-        let (index, offset) = (frames.index(), frames.offset());
-        if index == mark_at {
-            mark = Some(Mark {
-                size: index,
-                root: tree.root(),
-                offset,
-            });
-        }
-        if heads.contradict(&tree) {
-            let reason = format!("the first {index} records are not the ones that were signed");
-            return Err(damaged(index, offset, reason));
-        }
-        let reason = match frames.step().map_err(StoreError::io("read", &path))? {
-            Step::Frame(Frame { salt, payload }) => {
-                tree.push(&tree::entry(&salt, &payload));
+        let found = walk.step()?;
+        let place = walk.place();
+        let Some(tree) = walk.tree() else {
+            let reason = match found {
+                Found::Bad(place, reason) => return Err(place.damaged(dir, reason)),
+                _ => "there is no segment",
+            };
+            return Err(StoreError::untrusted(dir, reason));
+        };
+        let reason = match found {
+            Found::Segment | Found::Frame(_) => {
+                if tree.size() == mark_at {
+                    mark = Some(Mark {
+                        size: mark_at,
+                        root: tree.root(),
+                        place,
+                    });
+                }
+                if heads.contradict(tree) {
+                    return Err(place.damaged(dir, contradiction(tree)));
+                }
                 continue;
             }
-            Step::End => format!("the file ends here, but {signed} records were signed"),
-            Step::Torn => format!("the file ends within the record, but {signed} records were signed"),
-            Step::Bad(reason) => reason.to_owned(),
+            Found::Bad(place, reason) => return Err(place.damaged(dir, reason)),
+            Found::End => format!("the journal ends here, but {signed} records were signed"),
+            Found::Torn(reason) => reason.to_owned(),
         };
-        if index < signed {
-            return Err(damaged(index, offset, reason));
+        if place.index < signed {
+            return Err(place.damaged(dir, reason));
         }
-        return Ok(Scan { tree, offset, mark });
+        return Ok(Scan {
+            tree: tree.clone(),
+            end: place,
+            mark,
+        });
     }
+}
+
+/// What is said when a checkpoint is of another tree.
+pub(crate) fn contradiction(tree: &Tree) -> String {
+    format!(
+        "the first {} records are not the ones that were signed",
+        tree.size()
+    )
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::disk::tests::Watched;
+use crate::walk::{Chain, Link};
 
 /// A folder with one commit per group of payloads, and the journal's bytes.
 fn folder(groups: &[&[&str]]) -> (TempDir, Vec<u8>) {
@@ -18,22 +19,46 @@ fn folder(groups: &[&[&str]]) -> (TempDir, Vec<u8>) {
         journal.commit(&payloads, &mut OsRng).unwrap();
     }
     drop(journal);
-    let bytes = fs::read(dir.path().join(LOG_FILE)).unwrap();
+    let bytes = fs::read(log(dir.path())).unwrap();
     (dir, bytes)
 }
 
+/// Bytes of a segment's header.
+fn header(bytes: &[u8]) -> usize {
+    segment::read(&mut &bytes[..]).unwrap().length as usize
+}
+
+/// The first segment.
+fn log(dir: &Path) -> PathBuf {
+    segment::path(dir, 0)
+}
+
 pub(crate) fn open(dir: &Path) -> Result<(Journal, Opened), StoreError> {
-    Journal::open(dir, "test", FolderLock::take(dir, LOCK_FILE)?, 0, &mut OsRng)
+    open_with(dir, Options::default())
+}
+
+pub(crate) fn open_with(dir: &Path, options: Options) -> Result<(Journal, Opened), StoreError> {
+    Journal::open(
+        dir,
+        "test",
+        FolderLock::take(dir, LOCK_FILE)?,
+        options,
+        &mut OsRng,
+    )
 }
 
 /// Every payload, read without the journal.
 fn payloads(dir: &Path) -> Vec<String> {
-    let mut frames = frames_from(dir, 0, FIRST_OFFSET).unwrap();
+    let mut chain = Chain::start(dir);
     let mut out = Vec::new();
-    while let Step::Frame(frame) = frames.step().unwrap() {
-        out.push(String::from_utf8(frame.payload).unwrap());
+    loop {
+        match chain.step().unwrap() {
+            Link::Segment(_) => {}
+            Link::Frame(frame) => out.push(String::from_utf8(frame.payload).unwrap()),
+            Link::End => return out,
+            other => panic!("{other:?}"),
+        }
     }
-    out
 }
 
 #[test]
@@ -53,14 +78,14 @@ fn a_torn_tail_that_nobody_was_told_about_is_dropped_at_every_length() {
     let mut torn = whole.clone();
     frame::encode(2, &[9; 16], b"never acknowledged", &mut torn).unwrap();
     for length in whole.len()..torn.len() {
-        fs::write(dir.path().join(LOG_FILE), &torn[..length]).unwrap();
+        fs::write(log(dir.path()), &torn[..length]).unwrap();
         let (journal, opened) = open(dir.path()).unwrap();
         assert_eq!(opened.dropped_bytes, (length - whole.len()) as u64);
         assert_eq!(journal.mark().size, 2);
         drop(journal);
-        assert_eq!(fs::read(dir.path().join(LOG_FILE)).unwrap(), whole);
+        assert_eq!(fs::read(log(dir.path())).unwrap(), whole);
     }
-    fs::write(dir.path().join(LOG_FILE), &torn).unwrap();
+    fs::write(log(dir.path()), &torn).unwrap();
     let (journal, opened) = open(dir.path()).unwrap();
     assert_eq!(
         (journal.mark().size, opened.dropped_bytes),
@@ -73,14 +98,14 @@ fn a_torn_tail_that_nobody_was_told_about_is_dropped_at_every_length() {
 fn losing_any_acknowledged_byte_is_damage() {
     let (dir, whole) = folder(&[&["a"], &["b"]]);
     for length in 0..whole.len() {
-        fs::write(dir.path().join(LOG_FILE), &whole[..length]).unwrap();
+        fs::write(log(dir.path()), &whole[..length]).unwrap();
         let error = open(dir.path()).map(|_| ()).unwrap_err();
         assert!(
             matches!(error, StoreError::Damaged { .. }),
             "length {length}: {error}"
         );
         assert_eq!(
-            fs::read(dir.path().join(LOG_FILE)).unwrap().len(),
+            fs::read(log(dir.path())).unwrap().len(),
             length,
             "nothing is repaired"
         );
@@ -90,11 +115,13 @@ fn losing_any_acknowledged_byte_is_damage() {
 #[test]
 fn damage_says_where() {
     let (dir, mut bytes) = folder(&[&["a"], &["b"], &["c"]]);
-    let second = MAGIC.len() + frame::HEADER + 1;
+    let second = header(&bytes) + frame::HEADER + 1;
     bytes[second + frame::HEADER] ^= 1;
-    fs::write(dir.path().join(LOG_FILE), &bytes).unwrap();
+    fs::write(log(dir.path()), &bytes).unwrap();
     let said = open(dir.path()).map(|_| ()).unwrap_err().to_string();
-    assert!(said.contains(&format!("record 1 (byte {second})")), "{said}");
+    let place = format!("`journal-00000000000000000000.log` at record 1 (byte {second})");
+    let next = format!("`taper audit repair --dir {} --dry-run`", dir.path().display());
+    assert!(said.contains(&place) && said.contains(&next), "{said}");
 }
 
 proptest! {
@@ -104,7 +131,7 @@ proptest! {
         let (dir, mut bytes) = folder(&[&["a", "b"], &["c"]]);
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
-        fs::write(dir.path().join(LOG_FILE), &bytes).unwrap();
+        fs::write(log(dir.path()), &bytes).unwrap();
         let damaged = matches!(open(dir.path()), Err(StoreError::Damaged { .. }));
         prop_assert!(damaged);
     }
@@ -112,11 +139,11 @@ proptest! {
 
 #[test]
 fn a_rewritten_record_contradicts_the_checkpoint() {
-    let (dir, _) = folder(&[&["a"], &["b"]]);
-    let mut forged = MAGIC.to_vec();
+    let (dir, bytes) = folder(&[&["a"], &["b"]]);
+    let mut forged = bytes[..header(&bytes)].to_vec();
     frame::encode(0, &[0; 16], b"x", &mut forged).unwrap();
     frame::encode(1, &[0; 16], b"y", &mut forged).unwrap();
-    fs::write(dir.path().join(LOG_FILE), forged).unwrap();
+    fs::write(log(dir.path()), forged).unwrap();
     let said = open(dir.path()).map(|_| ()).unwrap_err().to_string();
     assert!(said.contains("not the ones that were signed"), "{said}");
 }
@@ -129,7 +156,7 @@ fn missing_or_foreign_files_are_refused() {
         let said = open(dir.path()).map(|_| ()).unwrap_err().to_string();
         assert!(said.contains(expect), "{file}: {said}");
     };
-    check("journal.log", "journal.log is missing");
+    check(&segment::name(0), "no segment");
     check("journal.key", "journal.key is missing");
     check("journal.pub", "journal.pub is missing");
     check("journal.head", "journal.head");
@@ -140,7 +167,7 @@ fn missing_or_foreign_files_are_refused() {
 
     let (dir, _) = folder(&[&["a"]]);
     let lock = FolderLock::take(dir.path(), LOCK_FILE).unwrap();
-    let other = Journal::open(dir.path(), "other", lock, 0, &mut OsRng)
+    let other = Journal::open(dir.path(), "other", lock, Options::default(), &mut OsRng)
         .map(|_| ())
         .unwrap_err();
     assert!(
@@ -165,6 +192,20 @@ fn a_crash_during_creation_is_not_damage() {
 }
 
 #[test]
+fn records_without_their_checkpoints_are_not_a_new_journal() {
+    for damage in [false, true] {
+        let (dir, mut bytes) = folder(&[&["a"]]);
+        for name in [HEAD_FILE, CHECKPOINT_FILE] {
+            fs::remove_file(dir.path().join(name)).unwrap();
+        }
+        bytes[0] ^= u8::from(damage);
+        fs::write(log(dir.path()), bytes).unwrap();
+        let said = open(dir.path()).map(drop).unwrap_err().to_string();
+        assert!(said.contains("there are records, but no checkpoint"), "{said}");
+    }
+}
+
+#[test]
 fn a_torn_slot_leaves_the_other() {
     let (dir, whole) = folder(&[&["a"], &["b"]]);
     // Opening wrote slot 0, the commits slots 1 and 0.
@@ -175,7 +216,7 @@ fn a_torn_slot_leaves_the_other() {
     let (journal, opened) = open(dir.path()).unwrap();
     assert_eq!((journal.mark().size, opened.dropped_bytes), (2, 0));
     drop(journal);
-    assert_eq!(fs::read(dir.path().join(LOG_FILE)).unwrap(), whole);
+    assert_eq!(fs::read(log(dir.path())).unwrap(), whole);
 }
 
 #[test]
@@ -218,11 +259,143 @@ fn a_failed_sync_poisons_and_stays_so() {
 pub(crate) struct Boxed(pub(crate) Box<dyn Disk>);
 
 impl Disk for Boxed {
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
-        self.0.write_at(offset, bytes)
+    fn write_some(&mut self, offset: u64, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write_some(offset, bytes)
     }
 
     fn sync(&mut self) -> std::io::Result<()> {
         self.0.sync()
+    }
+}
+
+/// A journal of `count` records, each in a segment of its own, and its segments.
+fn rolled(count: u64) -> (TempDir, Vec<u64>) {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut journal, _) = open_with(dir.path(), small()).unwrap();
+    for n in 0..count {
+        journal.commit(&[n.to_string().into_bytes()], &mut OsRng).unwrap();
+    }
+    journal.close().unwrap();
+    let segments = segment::list(dir.path()).unwrap();
+    (dir, segments)
+}
+
+/// Every commit begins another segment.
+fn small() -> Options {
+    Options {
+        segment_bytes: 1,
+        ..Options::default()
+    }
+}
+
+#[test]
+fn a_large_segment_is_followed_by_another() {
+    let (dir, segments) = rolled(5);
+    assert_eq!(segments, [0, 1, 2, 3, 4]);
+    let (mut journal, opened) = open_with(
+        dir.path(),
+        Options {
+            mark_at: 3,
+            ..small()
+        },
+    )
+    .unwrap();
+    assert_eq!(opened.mark.map(|mark| mark.place.segment), Some(3));
+    journal
+        .commit(&[b"5".to_vec(), b"6".to_vec()], &mut OsRng)
+        .unwrap();
+    drop(journal);
+    // Without records a segment is not followed by another, however small the bound.
+    for _ in 0..3 {
+        drop(open_with(dir.path(), small()).unwrap());
+    }
+    assert_eq!(segment::list(dir.path()).unwrap(), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(payloads(dir.path()), ["0", "1", "2", "3", "4", "5", "6"]);
+}
+
+#[test]
+fn only_the_newest_segment_may_have_a_torn_tail() {
+    for torn in 0..3 {
+        let (dir, segments) = rolled(3);
+        let path = segment::path(dir.path(), segments[torn]);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.extend_from_slice(&[0; 11]);
+        fs::write(&path, bytes).unwrap();
+        match open(dir.path()) {
+            Ok((_, opened)) => assert_eq!((torn, opened.dropped_bytes), (2, 11)),
+            Err(error) => {
+                let said = error.to_string();
+                let place = format!("`{}` at record {}", segment::name(segments[torn]), torn + 1);
+                assert!(torn < 2 && said.contains(&place), "{said}");
+                assert!(said.contains("it is not the newest"), "{said}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_missing_segment_is_damage() {
+    for (missing, reason) in [
+        (0, "the records before it are missing"),
+        (1, "the next one starts with record 2"),
+        (2, "the journal ends here"),
+    ] {
+        let (dir, segments) = rolled(3);
+        fs::remove_file(segment::path(dir.path(), segments[missing])).unwrap();
+        let said = open(dir.path()).map(drop).unwrap_err().to_string();
+        assert!(said.contains(reason), "{said}");
+    }
+}
+
+#[test]
+fn a_segment_of_another_journal_does_not_fit() {
+    let ((dir, segments), (other, _)) = (rolled(3), rolled(3));
+    let path = segment::path(dir.path(), segments[1]);
+    fs::copy(segment::path(other.path(), segments[1]), &path).unwrap();
+    let said = open(dir.path()).map(drop).unwrap_err().to_string();
+    assert!(said.contains("its checkpoint"), "{said}");
+
+    // Signed with the same key, but after another record.
+    for name in ["journal.key", "journal.pub"] {
+        fs::copy(other.path().join(name), dir.path().join(name)).unwrap();
+    }
+    for name in [HEAD_FILE, CHECKPOINT_FILE, &segment::name(0)] {
+        fs::remove_file(dir.path().join(name)).unwrap();
+    }
+    let segments: Vec<u64> = segment::list(dir.path()).unwrap();
+    segments
+        .iter()
+        .for_each(|first| fs::remove_file(segment::path(dir.path(), *first)).unwrap());
+    let (mut journal, _) = open_with(dir.path(), small()).unwrap();
+    for n in 0..3 {
+        journal
+            .commit(&[format!("other {n}").into_bytes()], &mut OsRng)
+            .unwrap();
+    }
+    drop(journal);
+    fs::copy(segment::path(other.path(), 1), segment::path(dir.path(), 1)).unwrap();
+    let said = open(dir.path()).map(drop).unwrap_err().to_string();
+    assert!(
+        said.contains("the records before it are not the ones that it continues"),
+        "{said}"
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_flipped_bit_in_any_segment_refuses_to_open(
+        segment in 0..4_usize,
+        at in any::<prop::sample::Index>(),
+        bit in 0..8_u8,
+    ) {
+        let (dir, segments) = rolled(4);
+        let path = segment::path(dir.path(), segments[segment]);
+        let mut bytes = fs::read(&path).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        fs::write(&path, bytes).unwrap();
+        let said = open(dir.path()).map(drop).unwrap_err().to_string();
+        prop_assert!(said.contains(&segment::name(segments[segment])), "{}", said);
     }
 }

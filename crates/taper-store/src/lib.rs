@@ -32,15 +32,17 @@ mod revocation;
 mod sabotage;
 mod seen;
 mod seen_log;
+mod segment;
 mod state;
 mod traits;
 mod tree;
 mod verify;
 mod view;
+mod walk;
 mod writer;
 
 pub use counters::{CounterKey, Reservation};
-pub use embedded::{EmbeddedStore, NowMillis, OpenReport};
+pub use embedded::{EmbeddedStore, NowMillis, OpenReport, Settings};
 pub use error::StoreError;
 pub use feed::{
     FEED_BYTES, FEED_ENTRIES, FEED_PAGE_BYTES, FEED_SIGNATURE, FEED_TYP, FeedKnown, FeedPage, FeedPosition,

@@ -22,10 +22,11 @@ use sled::{Batch, IVec};
 use tlog_tiles::tlog::{EMPTY_HASH, Hash};
 
 use crate::error::StoreError;
-use crate::frame::{Step, decode_record};
-use crate::journal::{self, FIRST_OFFSET, Mark};
+use crate::frame::decode_record;
+use crate::journal::Mark;
 use crate::record::{GrantRecord, Record, RecordKind};
 use crate::revocation::{NO_HISTORY, RevocationKey, RevocationRecord};
+use crate::walk::{Chain, Link};
 
 const FOLDER: &str = "state";
 const APPLIED: &[u8] = b"m/applied";
@@ -94,37 +95,34 @@ impl State {
     /// [`State::applied`] gave. Returns how many records were replayed.
     pub(crate) fn catch_up(&self, dir: &Path, at_applied: Option<Mark>, to: Mark) -> Result<u64, StoreError> {
         let applied = self.applied()?;
-        let from = match at_applied {
-            Some(mark) if mark.size == applied.size && mark.root == applied.root && mark.size > 0 => mark,
+        let mut chain = match at_applied {
+            Some(mark) if mark.size == applied.size && mark.root == applied.root && mark.size > 0 => {
+                Chain::at(dir, mark.place)?
+            }
             _ => {
                 // Also when it claims nothing: a replay that broke off leaves records without a claim.
                 self.db.clear()?;
-                Mark {
-                    size: 0,
-                    root: EMPTY_HASH,
-                    offset: FIRST_OFFSET,
-                }
+                Chain::start(dir)
             }
         };
-        let mut frames = journal::frames_from(dir, from.size, from.offset)?;
-        let mut chunk = Vec::new();
-        while frames.index() < to.size {
-            let (index, offset) = (frames.index(), frames.offset());
-            let damaged = |reason: String| StoreError::Damaged {
-                path: dir.to_path_buf(),
-                index,
-                offset,
-                reason,
-            };
-            match frames.step().map_err(StoreError::io("read", dir))? {
-                Step::Frame(frame) => {
-                    chunk.push(decode_record(&frame.payload).map_err(|e| damaged(e.to_string()))?);
+        let (mut chunk, mut replayed) = (Vec::new(), 0);
+        loop {
+            let place = chain.place();
+            if place.index == to.size && chain.has_begun() {
+                break;
+            }
+            match chain.step()? {
+                Link::Segment(_) => continue,
+                Link::Frame(frame) => {
+                    let record = decode_record(&frame.payload);
+                    chunk.push(record.map_err(|e| place.damaged(dir, e.to_string()))?);
+                    replayed += 1;
                 }
-                _ => return Err(damaged("it changed while it was read".into())),
+                _ => return Err(place.damaged(dir, "it changed while it was read")),
             }
             if chunk.len() == REPLAY_CHUNK {
                 // Without the position: replaying a record twice changes nothing.
-                self.write(&chunk, frames.index() - chunk.len() as u64, None)?;
+                self.write(&chunk, chain.place().index - chunk.len() as u64, None)?;
                 chunk.clear();
             }
         }
@@ -136,7 +134,7 @@ impl State {
                 root: to.root,
             }),
         )?;
-        Ok(to.size - from.size)
+        Ok(replayed)
     }
 
     /// Includes records that were just committed. After a failure the state is behind the journal

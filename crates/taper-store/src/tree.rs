@@ -15,13 +15,25 @@ pub(crate) fn entry(salt: &[u8; 16], payload: &[u8]) -> [u8; 32] {
 }
 
 /// The tree's size and the roots of its perfect subtrees, largest first.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Tree {
     size: u64,
     peaks: Vec<Hash>,
 }
 
 impl Tree {
+    /// The tree of `size` entries with these peaks; `None` when a tree of that size has another
+    /// number of them.
+    pub(crate) fn from_peaks(size: u64, peaks: Vec<Hash>) -> Option<Self> {
+        let wanted = usize::try_from(size.count_ones()).ok()?;
+        (peaks.len() == wanted).then_some(Self { size, peaks })
+    }
+
+    /// The roots of the perfect subtrees, largest first.
+    pub(crate) fn peaks(&self) -> &[Hash] {
+        &self.peaks
+    }
+
     /// How many entries it has.
     pub(crate) fn size(&self) -> u64 {
         self.size
@@ -77,6 +89,9 @@ mod tests {
             all.0.extend(new);
             tree.push(&entry);
             assert_eq!(tree.size(), n + 1);
+            let again = Tree::from_peaks(n + 1, tree.peaks().to_vec()).unwrap();
+            assert_eq!(again, tree, "a tree is its peaks");
+            assert_eq!(Tree::from_peaks(n + 1, Vec::new()), None);
         }
     }
 }

@@ -3,18 +3,18 @@
 //! It trusts neither sled nor the writer, needs no lock, and may run while the writer does: the
 //! checkpoints are read first, so the records behind them can only be more.
 
-use std::fs::{self, File};
-use std::io::BufReader;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::checkpoint::{Heads, PUB_FILE, Trust};
 use crate::error::StoreError;
-use crate::frame::{FrameReader, Step, decode_record};
-use crate::journal::LOG_FILE;
+use crate::frame::decode_record;
+use crate::journal::contradiction;
 use crate::record::Record;
-use crate::tree::{self, Tree};
+use crate::segment;
+use crate::walk::{Found, Place, Walk};
 
 /// Folders within folders that [`find_journals`] enters.
 const MAX_DEPTH: usize = 16;
@@ -28,6 +28,10 @@ pub struct VerifyReport {
     pub dir: PathBuf,
     /// The origin line of its checkpoints.
     pub origin: String,
+    /// Files that hold its records.
+    pub segments: u64,
+    /// The number of the first record that is there; 0 unless older ones were dropped.
+    pub first: u64,
     /// Good records, from the first on.
     pub records: u64,
     /// Records that the newest checkpoint signs for.
@@ -56,9 +60,11 @@ impl VerifyReport {
 /// Where a journal is damaged.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct BadRecord {
+    /// The file name of the segment.
+    pub segment: String,
     /// The record's number, from 0.
     pub index: u64,
-    /// Where it starts in `journal.log`, in bytes.
+    /// Where it starts in the segment, in bytes.
     pub offset: u64,
     /// What is wrong.
     pub reason: String,
@@ -67,9 +73,11 @@ pub struct BadRecord {
 /// A record as it lies in the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredRecord {
+    /// The file name of its segment.
+    pub segment: String,
     /// Its number, from 0.
     pub index: u64,
-    /// Where it starts in `journal.log`, in bytes.
+    /// Where it starts in the segment, in bytes.
     pub offset: u64,
     /// The salt of its entry.
     pub salt: [u8; 16],
@@ -79,20 +87,21 @@ pub struct StoredRecord {
     pub record: Record,
 }
 
-/// Reads the whole journal in `dir` and checks every frame, every record, every checkpoint. Damage
-/// is part of the report.
+/// Reads the whole journal in `dir` and checks every frame, every record, every segment and every
+/// checkpoint. Damage is part of the report.
 ///
 /// # Errors
 /// When there is no journal to read, or the system refuses to read it.
 pub fn verify_dir(dir: &Path) -> Result<VerifyReport, StoreError> {
     let trust = Trust::load(dir)?;
     let heads = read_heads(dir, &trust)?;
-    let tree_size = heads.size().unwrap_or(0);
     let mut report = VerifyReport {
         dir: dir.to_path_buf(),
         origin: trust.origin().to_owned(),
+        segments: 0,
+        first: 0,
         records: 0,
-        tree_size,
+        tree_size: heads.size().unwrap_or(0),
         root: None,
         checkpoint_ok: false,
         checkpoint_problems: heads.problems.clone(),
@@ -105,24 +114,7 @@ pub fn verify_dir(dir: &Path) -> Result<VerifyReport, StoreError> {
             .checkpoint_problems
             .push("there is no good checkpoint".into());
     }
-    let bad = |index, offset, reason: String| {
-        Some(BadRecord {
-            index,
-            offset,
-            reason,
-        })
-    };
-    let path = dir.join(LOG_FILE);
-    match File::open(&path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            report.first_bad = bad(0, 0, "journal.log is missing".into());
-        }
-        Err(e) => return Err(StoreError::io("open", &path)(e)),
-        Ok(log) => match FrameReader::new(BufReader::new(log)).map_err(StoreError::io("read", &path))? {
-            Err(reason) => report.first_bad = bad(0, 0, reason.into()),
-            Ok(frames) => check_frames(&path, frames, &heads, &mut report)?,
-        },
-    }
+    check_records(Walk::start(dir, trust), &heads, &mut report)?;
     report.checkpoint_ok = report.checkpoint_problems.is_empty() && report.root.is_some();
     Ok(report)
 }
@@ -135,67 +127,63 @@ pub fn verify_dir(dir: &Path) -> Result<VerifyReport, StoreError> {
 pub fn read_records(dir: &Path) -> Result<Records, StoreError> {
     let trust = Trust::load(dir)?;
     let signed = read_heads(dir, &trust)?.size().unwrap_or(0);
-    let path = dir.join(LOG_FILE);
-    let log = File::open(&path).map_err(StoreError::io("open", &path))?;
-    let frames = FrameReader::new(BufReader::new(log)).map_err(StoreError::io("read", &path))?;
-    let frames = frames.map_err(|reason| StoreError::Damaged {
-        path: dir.to_path_buf(),
-        index: 0,
-        offset: 0,
-        reason: reason.to_owned(),
-    })?;
     Ok(Records {
         dir: dir.to_path_buf(),
-        frames: Some(frames),
+        walk: Some(Walk::start(dir, trust)),
         signed,
     })
 }
 
 /// The iterator of [`read_records`].
-#[derive(Debug)]
 pub struct Records {
     dir: PathBuf,
-    frames: Option<FrameReader<BufReader<File>>>,
+    walk: Option<Walk>,
     signed: u64,
+}
+
+impl Records {
+    fn read(&mut self) -> Result<Option<StoredRecord>, StoreError> {
+        let Some(walk) = &mut self.walk else {
+            return Ok(None);
+        };
+        loop {
+            let place = walk.place();
+            let reason = match walk.step()? {
+                Found::Segment => continue,
+                Found::Frame(frame) => {
+                    let read = stored(place, frame.salt, frame.payload);
+                    return read.map(Some).map_err(|e| place.damaged(&self.dir, e));
+                }
+                Found::Bad(place, reason) => return Err(place.damaged(&self.dir, reason)),
+                Found::End => format!("the journal ends here, but {} records were signed", self.signed),
+                Found::Torn(reason) => reason.to_owned(),
+            };
+            if place.index < self.signed {
+                return Err(place.damaged(&self.dir, reason));
+            }
+            return Ok(None);
+        }
+    }
 }
 
 impl Iterator for Records {
     type Item = Result<StoredRecord, StoreError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let frames = self.frames.as_mut()?;
-        let (index, offset) = (frames.index(), frames.offset());
-        let damaged = |reason: String| {
-            Some(Err(StoreError::Damaged {
-                path: self.dir.clone(),
-                index,
-                offset,
-                reason,
-            }))
-        };
-        let reason = match frames.step() {
-            Ok(Step::Frame(frame)) => match stored(index, offset, frame.salt, frame.payload) {
-                Ok(record) => return Some(Ok(record)),
-                Err(reason) => {
-                    self.frames = None;
-                    return damaged(reason);
-                }
-            },
-            Ok(Step::End | Step::Torn) => {
-                format!("the file ends here, but {} records were signed", self.signed)
-            }
-            Ok(Step::Bad(reason)) => reason.to_owned(),
-            Err(e) => {
-                self.frames = None;
-                return Some(Err(StoreError::io("read", &self.dir.join(LOG_FILE))(e)));
-            }
-        };
-        self.frames = None;
-        if index < self.signed {
-            damaged(reason)
-        } else {
-            None
+        let read = self.read().transpose();
+        if !matches!(read, Some(Ok(_))) {
+            self.walk = None;
         }
+        read
+    }
+}
+
+impl std::fmt::Debug for Records {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Records")
+            .field("dir", &self.dir)
+            .field("signed", &self.signed)
+            .finish_non_exhaustive()
     }
 }
 
@@ -208,7 +196,7 @@ pub fn find_journals(root: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let mut found = Vec::new();
     let mut folders = vec![(root.to_path_buf(), 0)];
     while let Some((folder, depth)) = folders.pop() {
-        if [LOG_FILE, PUB_FILE].iter().any(|name| folder.join(name).exists()) {
+        if folder.join(PUB_FILE).exists() || !segment::list(&folder)?.is_empty() {
             found.push(folder.clone());
         }
         let list = fs::read_dir(&folder).map_err(StoreError::io("list", &folder))?;
@@ -237,66 +225,84 @@ fn read_heads(dir: &Path, trust: &Trust) -> Result<Heads, StoreError> {
     Ok(heads)
 }
 
-fn check_frames(
-    path: &Path,
-    mut frames: FrameReader<BufReader<File>>,
-    heads: &Heads,
-    report: &mut VerifyReport,
-) -> Result<(), StoreError> {
-    let mut tree = Tree::default();
+fn check_records(mut walk: Walk, heads: &Heads, report: &mut VerifyReport) -> Result<(), StoreError> {
+    let signed = report.tree_size;
     loop {
-        let (index, offset) = (frames.index(), frames.offset());
-        let bad = |reason: String| {
-            Some(BadRecord {
-                index,
-                offset,
-                reason,
-            })
-        };
-        if index == report.tree_size && !heads.valid.is_empty() {
-            report.root = Some(tree.root().to_string());
-        }
-        if heads.contradict(&tree) {
-            let problem = format!("the first {index} records are not the ones that were signed");
-            report.checkpoint_problems.push(problem);
-        }
-        let signed = report.tree_size;
-        let reason = match frames.step().map_err(StoreError::io("read", path))? {
-            Step::Frame(frame) => {
-                tree.push(&tree::entry(&frame.salt, &frame.payload));
+        let place = walk.place();
+        let (place, reason) = match walk.step()? {
+            Found::Segment => {
+                if report.segments == 0 {
+                    report.first = walk.place().index;
+                }
+                report.segments += 1;
+                check_tree(&walk, heads, report);
+                continue;
+            }
+            Found::Frame(frame) => {
                 if let Err(e) = decode_record(&frame.payload) {
-                    report.first_bad = bad(e.to_string());
+                    report.first_bad = Some(bad(place, e.to_string()));
                     return Ok(());
                 }
                 report.records += 1;
-                report.uncheckpointed = report.records.saturating_sub(signed);
+                report.uncheckpointed = walk.place().index.saturating_sub(signed);
+                check_tree(&walk, heads, report);
                 continue;
             }
-            Step::End => {
-                if index < signed {
-                    report.first_bad = bad(format!("the file ends here, but {signed} records were signed"));
-                }
+            Found::Bad(place, reason) => {
+                report.first_bad = Some(bad(place, reason));
                 return Ok(());
             }
-            Step::Torn => format!("the file ends within the record, but {signed} records were signed"),
-            Step::Bad(reason) => reason.to_owned(),
+            Found::End if place.index >= signed => return Ok(()),
+            Found::End => (
+                place,
+                format!("the journal ends here, but {signed} records were signed"),
+            ),
+            Found::Torn(reason) => (place, reason.to_owned()),
         };
-        if index < signed {
-            report.first_bad = bad(reason);
+        if place.index < signed {
+            report.first_bad = Some(bad(place, reason));
         } else {
-            let length = fs::metadata(path).map_err(StoreError::io("inspect", path))?.len();
-            report.tail_bytes = length.saturating_sub(offset);
+            let path = segment::path(&report.dir, place.segment);
+            let length = fs::metadata(&path)
+                .map_err(StoreError::io("inspect", &path))?
+                .len();
+            report.tail_bytes = length.saturating_sub(place.offset);
         }
         return Ok(());
     }
 }
 
-fn stored(index: u64, offset: u64, salt: [u8; 16], payload: Vec<u8>) -> Result<StoredRecord, String> {
+/// Compares the tree with every checkpoint of its size.
+fn check_tree(walk: &Walk, heads: &Heads, report: &mut VerifyReport) {
+    let Some(tree) = walk.tree() else { return };
+    if tree.size() == report.tree_size && !heads.valid.is_empty() {
+        report.root = Some(tree.root().to_string());
+    }
+    // The end of a segment is the beginning of the next: the same tree twice.
+    if heads.contradict(tree) {
+        let problem = contradiction(tree);
+        if !report.checkpoint_problems.contains(&problem) {
+            report.checkpoint_problems.push(problem);
+        }
+    }
+}
+
+fn bad(place: Place, reason: String) -> BadRecord {
+    BadRecord {
+        segment: segment::name(place.segment),
+        index: place.index,
+        offset: place.offset,
+        reason,
+    }
+}
+
+fn stored(place: Place, salt: [u8; 16], payload: Vec<u8>) -> Result<StoredRecord, String> {
     let record = decode_record(&payload).map_err(|e| e.to_string())?;
     let payload = String::from_utf8(payload).map_err(|e| e.to_string())?;
     Ok(StoredRecord {
-        index,
-        offset,
+        segment: segment::name(place.segment),
+        index: place.index,
+        offset: place.offset,
         salt,
         payload,
         record,

@@ -5,13 +5,26 @@ use tempfile::TempDir;
 use super::*;
 use crate::checkpoint::{CHECKPOINT_FILE, HEAD_FILE};
 use crate::disk::FolderLock;
-use crate::frame::{self, MAGIC, encode_record};
-use crate::journal::{Journal, LOCK_FILE};
+use crate::frame::{self, encode_record};
+use crate::journal::{Journal, LOCK_FILE, Options};
 use crate::record::tests::decision;
+use crate::tree::{self, Tree};
 
 fn open(dir: &Path) -> Journal {
     let lock = FolderLock::take(dir, LOCK_FILE).unwrap();
-    Journal::open(dir, "test", lock, 0, &mut OsRng).unwrap().0
+    Journal::open(dir, "test", lock, Options::default(), &mut OsRng)
+        .unwrap()
+        .0
+}
+
+/// The first segment.
+fn log(dir: &Path) -> PathBuf {
+    segment::path(dir, 0)
+}
+
+/// Bytes of a segment's header.
+fn header(bytes: &[u8]) -> usize {
+    segment::read(&mut &bytes[..]).unwrap().length as usize
 }
 
 fn payload(n: usize) -> Vec<u8> {
@@ -26,12 +39,12 @@ fn folder(count: usize) -> (TempDir, Vec<u8>) {
         journal.commit(&[payload(n)], &mut OsRng).unwrap();
     }
     journal.close().unwrap();
-    let bytes = fs::read(dir.path().join(LOG_FILE)).unwrap();
+    let bytes = fs::read(log(dir.path())).unwrap();
     (dir, bytes)
 }
 
 fn write_log(dir: &Path, bytes: &[u8]) -> VerifyReport {
-    fs::write(dir.join(LOG_FILE), bytes).unwrap();
+    fs::write(log(dir), bytes).unwrap();
     verify_dir(dir).unwrap()
 }
 
@@ -95,15 +108,13 @@ fn every_lost_byte_is_found() {
     for length in 0..bytes.len() {
         let report = write_log(dir.path(), &bytes[..length]);
         assert!(!report.is_ok() && report.first_bad.is_some(), "length {length}");
-        if length >= MAGIC.len() {
-            let last = read_records(dir.path()).unwrap().last();
-            assert!(
-                matches!(last, Some(Err(StoreError::Damaged { .. }))),
-                "length {length}"
-            );
-        }
+        let last = read_records(dir.path()).unwrap().last();
+        assert!(
+            matches!(last, Some(Err(StoreError::Damaged { .. }))),
+            "length {length}"
+        );
     }
-    fs::remove_file(dir.path().join(LOG_FILE)).unwrap();
+    fs::remove_file(log(dir.path())).unwrap();
     assert!(!verify_dir(dir.path()).unwrap().is_ok());
 }
 
@@ -125,8 +136,8 @@ proptest! {
 
 #[test]
 fn a_record_rewritten_with_a_right_checksum_is_found() {
-    let (dir, _) = folder(2);
-    let mut forged = MAGIC.to_vec();
+    let (dir, bytes) = folder(2);
+    let mut forged = bytes[..header(&bytes)].to_vec();
     frame::encode(0, &[0; 16], &payload(7), &mut forged).unwrap();
     frame::encode(1, &[0; 16], &payload(8), &mut forged).unwrap();
     let report = write_log(dir.path(), &forged);
@@ -192,7 +203,7 @@ fn journals_are_found_at_any_depth_and_never_missed_for_lack_of_a_log() {
         fs::create_dir_all(dir).unwrap();
         open(dir).close().unwrap();
     }
-    fs::remove_file(b.join(LOG_FILE)).unwrap();
+    fs::remove_file(log(&b)).unwrap();
     assert_eq!(find_journals(root.path()).unwrap(), [a.clone(), b]);
     assert_eq!(find_journals(&a).unwrap(), [a]);
     assert!(find_journals(&root.path().join("none")).is_err());

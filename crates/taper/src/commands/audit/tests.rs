@@ -82,7 +82,7 @@ async fn an_intact_journal_passes_and_a_damaged_one_does_not() {
     assert_eq!(out.json()["ok"], true);
     assert_eq!(out.json()["journals"][0]["records"], 3);
 
-    let log = journal(dir.path()).join("journal.log");
+    let log = journal(dir.path()).join("journal-00000000000000000000.log");
     let mut bytes = std::fs::read(&log).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
