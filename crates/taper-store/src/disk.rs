@@ -50,8 +50,6 @@ pub(crate) trait Folder: Send {
     fn create(&mut self, path: &Path) -> io::Result<Box<dyn Disk>>;
     /// Gives a file another name, at once and in the place of any that has it.
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a file that is there.
-    fn remove(&mut self, path: &Path) -> io::Result<()>;
     /// Returns once the names in the folder are on the disk.
     fn sync(&mut self, dir: &Path) -> io::Result<()>;
 }
@@ -82,10 +80,6 @@ impl Folder for SystemFolder {
 
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
-    }
-
-    fn remove(&mut self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
     }
 
     fn sync(&mut self, dir: &Path) -> io::Result<()> {
