@@ -143,6 +143,7 @@ async fn records_are_shown_one_a_line_and_exported_exactly() {
 #[test]
 fn a_denial_is_a_denied_call_of_an_interface() {
     let stored = StoredRecord {
+        segment: String::new(),
         index: 7,
         offset: 0,
         salt: [0; 16],
