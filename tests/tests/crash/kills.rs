@@ -6,9 +6,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use rand_core::{OsRng, RngCore as _};
-use taper_tests::{Running, rounds, taper_ok, tell};
+use taper_tests::{Running, rounds, tell};
 
-use crate::world::{Capability, Daemon, World, allowed, is_revoked};
+use crate::world::{Capability, Daemon, World, is_revoked};
 
 /// Grants that each round revokes.
 const REVOKED: usize = 16;
@@ -112,8 +112,9 @@ fn catch_up(world: &World, told: &mut Told) {
     panic!("the proxy never learned of the revocation");
 }
 
+/// Checks that calls under each are refused for that reason.
 #[track_caller]
-fn refused(world: &World, revoked: &[Capability]) {
+pub(crate) fn refused(world: &World, revoked: &[Capability]) {
     for capability in revoked {
         let answer = world.call(capability).unwrap();
         assert!(is_revoked(&answer), "{}: {answer:?}", capability.grant);
@@ -123,9 +124,7 @@ fn refused(world: &World, revoked: &[Capability]) {
 #[test]
 fn no_acknowledged_revocation_is_forgotten_when_daemons_are_killed() {
     let folder = tempfile::tempdir().unwrap();
-    let proxy_state = folder.path().join("proxy-state");
-    let world = World::new(&proxy_state);
-    let issuer_state = world.dir().join("issuer-state");
+    let world = World::new(folder.path());
     let mut issuer = world.start(Daemon::Issuer);
     let mut proxy = world.start(Daemon::Proxy);
     let mut told = Told::default();
@@ -164,15 +163,7 @@ fn no_acknowledged_revocation_is_forgotten_when_daemons_are_killed() {
         let before = told.revoked.len();
         asked.into_iter().for_each(|asked| told.add(asked));
 
-        let state = match victim {
-            Daemon::Issuer => &issuer_state,
-            Daemon::Proxy => &proxy_state,
-        };
-        let verified = taper_ok(
-            world.dir(),
-            &["audit", "verify", "--dir", state.to_str().unwrap()],
-        );
-        assert!(verified.starts_with("intact "), "round {round}: {verified}");
+        world.verify(victim);
         let restarted = world.start(victim);
         let crashed = match victim {
             Daemon::Issuer => std::mem::replace(&mut issuer, restarted),
@@ -196,19 +187,14 @@ fn no_acknowledged_revocation_is_forgotten_when_daemons_are_killed() {
         }
     }
     refused(&world, &told.revoked);
-    finish(&world, told, issuer, proxy, &proxy_state, rounds, at_once);
+    finish(&world, told, issuer, proxy);
+    tell(&format!(
+        "killed daemons: {rounds} rounds; {at_once} revocations were enforced as soon as the proxy was ready"
+    ));
 }
 
 /// What is left on the disk.
-fn finish(
-    world: &World,
-    told: Told,
-    issuer: Running,
-    proxy: Running,
-    proxy_state: &std::path::Path,
-    rounds: u32,
-    at_once: usize,
-) {
+fn finish(world: &World, told: Told, issuer: Running, proxy: Running) {
     let feed = world.feed();
     let grants: std::collections::BTreeSet<_> = feed.values().collect();
     assert_eq!(grants.len(), feed.len(), "a grant is revoked once");
@@ -226,16 +212,12 @@ fn finish(
         .filter(|asked| grants.contains(&asked.grant))
         .count();
 
-    for (daemon, state) in [(proxy, proxy_state), (issuer, &world.dir().join("issuer-state"))] {
+    for (daemon, which) in [(proxy, Daemon::Proxy), (issuer, Daemon::Issuer)] {
         let (success, log) = daemon.stop_for_log();
         assert!(success && !log.contains("panicked"), "{log}");
-        let verified = taper_ok(
-            world.dir(),
-            &["audit", "verify", "--dir", state.to_str().unwrap()],
-        );
-        assert!(verified.starts_with("intact "), "{verified}");
+        world.verify(which);
     }
-    let allowed = allowed(world.dir(), proxy_state);
+    let allowed = world.allowed();
     let mut calls = 0;
     for (grant, answered) in &told.calls {
         assert!(
@@ -251,9 +233,8 @@ fn finish(
         "nothing was forwarded that is not in the journal"
     );
     tell(&format!(
-        "killed daemons: {rounds} rounds, {} revocations acknowledged, 0 forgotten ({at_once} looked \
-         for as soon as the proxy was ready); {} asked and not acknowledged, {written} of them written; \
-         {calls} calls answered, {} forwarded, {journaled} in the journal",
+        "killed daemons: {} revocations acknowledged, 0 forgotten; {} asked and not acknowledged, \
+         {written} of them written; {calls} calls answered, {} forwarded, {journaled} in the journal",
         told.revoked.len(),
         told.in_doubt.len(),
         world.upstream.count(),

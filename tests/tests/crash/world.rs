@@ -1,7 +1,7 @@
 //! An issuer and a proxy as daemons of their own. `taper up` beside them is their identity provider.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use taper_dpop::base64url_encode;
 use taper_tests::call::Call;
 use taper_tests::daemon::free_port;
 use taper_tests::upstream::Upstream;
-use taper_tests::{Answer, Running, Up, authority, taper_bin, taper_ok, try_raw};
+use taper_tests::{Answer, Running, Up, authority, get, taper_bin, taper_ok, try_raw};
 
 const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"git_log","arguments":{"repo_path":"acme/web"}}}"#;
 
@@ -31,6 +31,7 @@ pub(crate) struct Capability {
 /// Where everything is. The daemons themselves are the test's.
 pub(crate) struct World {
     up: Up,
+    states: PathBuf,
     pub(crate) upstream: Upstream,
     issuer_url: String,
     admin_url: String,
@@ -42,8 +43,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Writes the files; `proxy_state` is the proxy's state folder.
-    pub(crate) fn new(proxy_state: &Path) -> Self {
+    /// Writes the files; the state folders of both lie in `states`.
+    pub(crate) fn new(states: &Path) -> Self {
         let up = Up::start();
         up.keygen("alice");
         let words = ["dev-token", "--dir", "up", "--subject", "alice", "--group", "eng"];
@@ -56,6 +57,7 @@ impl World {
                 .to_owned()
         };
         let world = Self {
+            states: states.to_owned(),
             upstream: Upstream::start(),
             issuer_url: url(),
             admin_url: url(),
@@ -66,22 +68,23 @@ impl World {
             admin_token: read("up/admin-token"),
             up,
         };
-        world.write_files(proxy_state);
+        world.write_files();
         world
     }
 
-    fn write_files(&self, proxy_state: &Path) {
+    fn write_files(&self) {
         let urls: Value =
             serde_json::from_str(&std::fs::read_to_string(self.dir().join("up/up.json")).unwrap()).unwrap();
         let provider = urls["idp"].as_str().unwrap();
         let (listen, admin) = (authority(&self.issuer_url), authority(&self.admin_url));
+        let state = self.state(Daemon::Issuer).display().to_string();
         let (issuer, first, resource) = (&self.issuer_url, self.up.issuer(), self.mcp());
         let config = format!(
             r#"
 issuer = "{issuer}"
 listen = "{listen}"
 admin_listen = "{admin}"
-state = "issuer-state"
+state = "{state}"
 policies = ["up/issuer/grant.dl"]
 admin_token = {{ file = "up/admin-token" }}
 development = true
@@ -92,7 +95,8 @@ servers = [{{ id = "git", resource = "{resource}" }}]
 "#
         );
         std::fs::write(self.dir().join("issuer.toml"), config).unwrap();
-        let (listen, url, state) = (authority(&self.proxy_url), &self.proxy_url, proxy_state.display());
+        let (listen, url) = (authority(&self.proxy_url), &self.proxy_url);
+        let state = self.state(Daemon::Proxy).display().to_string();
         let upstream = &self.upstream.url;
         let config = format!(
             r#"
@@ -118,20 +122,47 @@ tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
 
     /// Starts one of the two, and waits until it is ready.
     pub(crate) fn start(&self, which: Daemon) -> Running {
-        let (name, url) = match which {
-            Daemon::Issuer => ("issuer", &self.issuer_url),
-            Daemon::Proxy => ("proxy", &self.proxy_url),
+        let name = match which {
+            Daemon::Issuer => "issuer",
+            Daemon::Proxy => "proxy",
         };
         let mut command = Command::new(taper_bin());
         command
             .current_dir(self.dir())
             .args([name, "--config", &format!("{name}.toml")]);
-        Running::start_daemon(&mut command, url)
+        Running::start_daemon(&mut command, self.url(which))
     }
 
-    /// The folder of the files; the issuer's state is in it.
-    pub(crate) fn dir(&self) -> &Path {
+    /// The state folder of one of the two.
+    pub(crate) fn state(&self, which: Daemon) -> PathBuf {
+        self.states.join(match which {
+            Daemon::Issuer => "issuer",
+            Daemon::Proxy => "proxy",
+        })
+    }
+
+    /// Checks a journal without its daemon.
+    #[track_caller]
+    pub(crate) fn verify(&self, which: Daemon) {
+        let state = self.state(which).display().to_string();
+        let verified = taper_ok(self.dir(), &["audit", "verify", "--dir", &state]);
+        assert!(verified.starts_with("intact "), "{which:?}: {verified}");
+    }
+
+    fn dir(&self) -> &Path {
         self.up.dir()
+    }
+
+    /// Whether one of the two says that it is ready.
+    pub(crate) fn is_ready(&self, which: Daemon) -> bool {
+        get(self.url(which), "/readyz").status == 200
+    }
+
+    fn url(&self, which: Daemon) -> &str {
+        match which {
+            Daemon::Issuer => &self.issuer_url,
+            Daemon::Proxy => &self.proxy_url,
+        }
     }
 
     pub(crate) fn mcp(&self) -> String {
@@ -141,6 +172,14 @@ tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
     /// A new capability of a new grant.
     #[track_caller]
     pub(crate) fn capability(&self) -> Capability {
+        match self.try_capability() {
+            Ok(capability) => capability,
+            Err(answer) => panic!("{answer:?}"),
+        }
+    }
+
+    /// The same, or what the issuer answered instead.
+    pub(crate) fn try_capability(&self) -> Result<Capability, Answer> {
         let form = format!(
             "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&client_id=dev&scope=git:*\
              &subject_token_type=urn:ietf:params:oauth:token-type:access_token&subject_token={}",
@@ -148,13 +187,15 @@ tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
         );
         let url = format!("{}/token", self.issuer_url);
         let answer = sent(&Call::form(&url, &form, &self.key)).unwrap();
-        assert_eq!(answer.status, 200, "{answer:?}");
+        if answer.status != 200 {
+            return Err(answer);
+        }
         let body: Value = serde_json::from_str(&answer.body).unwrap();
         let token = body["access_token"].as_str().unwrap().to_owned();
-        Capability {
+        Ok(Capability {
             grant: UnverifiedToken::decode(&token).unwrap().grant_id().to_owned(),
             token,
-        }
+        })
     }
 
     /// A call of a tool; `None` if nobody listens.
@@ -183,6 +224,23 @@ tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
             ..Call::form(&url, &format!("client_id=dev&token={token}"), &self.key)
         };
         sent(&call).is_some_and(|answer| answer.status == 200)
+    }
+
+    /// How many tool calls the proxy's journal says were allowed, by grant.
+    pub(crate) fn allowed(&self) -> BTreeMap<String, u64> {
+        let state = self.state(Daemon::Proxy).display().to_string();
+        let export = taper_ok(self.dir(), &["audit", "export", "--dir", &state]);
+        let mut allowed = BTreeMap::new();
+        for line in export.lines() {
+            let record: Value = serde_json::from_str(line).unwrap();
+            let payload = &record["payload"];
+            let decision = payload.get("decision").unwrap_or(payload);
+            if decision["method"] == "tools/call" && decision["outcome"] == "allow" {
+                let grant = decision["grant_id"].as_str().unwrap().to_owned();
+                *allowed.entry(grant).or_default() += 1;
+            }
+        }
+        allowed
     }
 
     /// The whole feed: grants by their numbers.
@@ -234,20 +292,4 @@ fn sent(call: &Call) -> Option<Answer> {
 /// Whether a call was refused because its grant is revoked.
 pub(crate) fn is_revoked(answer: &Answer) -> bool {
     answer.status == 401 && answer.head.contains("M-12")
-}
-
-/// How many tool calls the journal in `state` says were allowed, by grant.
-pub(crate) fn allowed(dir: &Path, state: &Path) -> BTreeMap<String, u64> {
-    let export = taper_ok(dir, &["audit", "export", "--dir", state.to_str().unwrap()]);
-    let mut allowed = BTreeMap::new();
-    for line in export.lines() {
-        let record: Value = serde_json::from_str(line).unwrap();
-        let payload = &record["payload"];
-        let decision = payload.get("decision").unwrap_or(payload);
-        if decision["method"] == "tools/call" && decision["outcome"] == "allow" {
-            let grant = decision["grant_id"].as_str().unwrap().to_owned();
-            *allowed.entry(grant).or_default() += 1;
-        }
-    }
-    allowed
 }
