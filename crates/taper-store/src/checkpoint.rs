@@ -164,6 +164,8 @@ pub(crate) struct Heads {
     pub(crate) valid: Vec<Head>,
     /// The slot that holds the newest, if one does.
     pub(crate) newest_slot: Option<u64>,
+    /// The newest, with its signed note.
+    pub(crate) newest: Option<(Head, String)>,
     /// What is wrong with the others.
     pub(crate) problems: Vec<String>,
     /// Whether `checkpoint` is there and does not verify; unlike a slot it cannot be torn.
@@ -181,28 +183,38 @@ impl Heads {
             let bytes = slots.get(start..).unwrap_or_default();
             let bytes = bytes.get(..SLOT_SIZE).unwrap_or(bytes);
             let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-            match trust.verify(bytes.get(..end).unwrap_or_default()) {
+            let note = bytes.get(..end).unwrap_or_default();
+            match trust.verify(note) {
                 Ok(head) => {
                     if heads.newest_slot.is_none() || head.size >= newest {
                         newest = head.size;
                         heads.newest_slot = Some(slot);
                     }
-                    heads.valid.push(head);
+                    heads.add(head, note);
                 }
                 Err(reason) => heads
                     .problems
                     .push(format!("slot {slot} of {HEAD_FILE}: {reason}")),
             }
         }
-        match disk::read_small(&dir.join(CHECKPOINT_FILE), NOTE_LIMIT)?.map(|note| trust.verify(&note)) {
-            None => {}
-            Some(Ok(head)) => heads.valid.push(head),
-            Some(Err(reason)) => {
-                heads.published_is_bad = true;
-                heads.problems.push(format!("{CHECKPOINT_FILE}: {reason}"));
+        if let Some(note) = disk::read_small(&dir.join(CHECKPOINT_FILE), NOTE_LIMIT)? {
+            match trust.verify(&note) {
+                Ok(head) => heads.add(head, &note),
+                Err(reason) => {
+                    heads.published_is_bad = true;
+                    heads.problems.push(format!("{CHECKPOINT_FILE}: {reason}"));
+                }
             }
         }
         Ok(heads)
+    }
+
+    /// One more checkpoint to compare the tree with.
+    pub(crate) fn add(&mut self, head: Head, note: &[u8]) {
+        if self.size().is_none_or(|size| size < head.size) {
+            self.newest = Some((head, String::from_utf8_lossy(note).into_owned()));
+        }
+        self.valid.push(head);
     }
 
     /// How many records are signed for.

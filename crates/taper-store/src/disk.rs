@@ -96,6 +96,17 @@ pub(crate) fn create_folder(dir: &Path) -> Result<(), StoreError> {
         .map_err(StoreError::io("create the folder", dir))
 }
 
+/// Makes a folder as [`create_folder`] does, and refuses one with anything in it.
+pub(crate) fn create_empty_folder(dir: &Path) -> Result<(), StoreError> {
+    create_folder(dir)?;
+    match fs::read_dir(dir).map_err(StoreError::io("list", dir))?.next() {
+        None => Ok(()),
+        Some(_) => Err(StoreError::NotEmpty {
+            path: dir.to_path_buf(),
+        }),
+    }
+}
+
 /// Opens a file for reading and writing, 0600 if it is new.
 pub(crate) fn open_rw(path: &Path) -> Result<File, StoreError> {
     OpenOptions::new()

@@ -72,6 +72,18 @@ pub enum StoreError {
     /// A record could not be written as JSON or read back from it.
     #[error("malformed record: {0}")]
     MalformedRecord(String),
+    /// A record that is not in the journal, or not covered by a checkpoint.
+    #[error("no such record: {0}")]
+    NoSuchRecord(String),
+    /// A receipt that is not what it claims.
+    #[error("the receipt proves nothing: {0}")]
+    BadReceipt(String),
+    /// A folder to be filled that has something in it.
+    #[error("`{}` is not empty; name a new folder", path.display())]
+    NotEmpty {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A revocation key that is not in its one spelling.
     #[error("malformed revocation key: {0}")]
     MalformedKey(&'static str),

@@ -383,5 +383,8 @@ pub(crate) fn contradiction(tree: &Tree) -> String {
 }
 
 #[cfg(test)]
+#[path = "journal_faults.rs"]
+mod faults;
+#[cfg(test)]
 #[path = "journal_tests.rs"]
 pub(crate) mod tests;

@@ -281,7 +281,7 @@ fn rolled(count: u64) -> (TempDir, Vec<u64>) {
 }
 
 /// Every commit begins another segment.
-fn small() -> Options {
+pub(crate) fn small() -> Options {
     Options {
         segment_bytes: 1,
         ..Options::default()

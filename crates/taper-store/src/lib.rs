@@ -26,6 +26,8 @@ mod frame;
 mod journal;
 mod names;
 mod position;
+mod proof;
+mod receipt;
 mod record;
 mod revocation;
 #[cfg(feature = "sabotage")]
@@ -34,6 +36,7 @@ mod seen;
 mod seen_log;
 mod segment;
 mod state;
+mod tiles;
 mod traits;
 mod tree;
 mod verify;
@@ -49,11 +52,15 @@ pub use feed::{
     History,
 };
 pub use position::{load_position, persist_position};
+pub use receipt::{ProvenRecord, RecordReceipt, Which, receipt, verify_receipt};
 pub use record::{DecisionRecord, GrantRecord, LinkRecord, Outcome, Record, RecordKind};
 pub use revocation::{NO_HISTORY, NewRevocation, Revocation, RevocationKey, RevocationRecord};
 pub use seen::{SeenLimits, SeenStore};
+pub use tiles::export_tiles;
 pub use traits::{
     Audit, CallCounters, GrantPage, Grants, Receipt, RevocationPage, Revocations, Seen, SeenProofs, SubjectAt,
 };
-pub use verify::{BadRecord, Records, StoredRecord, VerifyReport, find_journals, read_records, verify_dir};
+pub use verify::{
+    BadRecord, Records, StoredRecord, VerifyReport, find_journals, read_records, verify_against, verify_dir,
+};
 pub use view::{RevocationKeys, RevocationView};

@@ -39,13 +39,34 @@ impl Tree {
         self.size
     }
 
+    /// The perfect subtrees as (level, number in the level, root), largest first.
+    pub(crate) fn subtrees(&self) -> impl Iterator<Item = (u8, u64, Hash)> + '_ {
+        let mut before = 0;
+        let levels = (0..64_u8).rev().filter(|level| self.size >> level & 1 == 1);
+        levels.zip(&self.peaks).map(move |(level, hash)| {
+            let number = before >> level;
+            before += 1 << level;
+            (level, number, *hash)
+        })
+    }
+
     /// Adds one entry.
     pub(crate) fn push(&mut self, entry: &[u8; 32]) {
+        self.push_each(entry, |_, _, _| {});
+    }
+
+    /// Adds one entry and shows each perfect subtree that it completes, itself first, as
+    /// [`Tree::subtrees`] does.
+    pub(crate) fn push_each(&mut self, entry: &[u8; 32], mut show: impl FnMut(u8, u64, Hash)) {
         let mut hash = record_hash(entry);
+        let mut level = 0;
+        show(level, self.size, hash);
         // Each trailing 1 bit of the size is a perfect subtree that this entry completes.
         for _ in 0..self.size.trailing_ones() {
             if let Some(left) = self.peaks.pop() {
                 hash = node_hash(left, hash);
+                level += 1;
+                show(level, self.size >> level, hash);
             }
         }
         self.peaks.push(hash);

@@ -95,6 +95,50 @@ pub struct StoredRecord {
 pub fn verify_dir(dir: &Path) -> Result<VerifyReport, StoreError> {
     let trust = Trust::load(dir)?;
     let heads = read_heads(dir, &trust)?;
+    verify(dir, trust, heads)
+}
+
+/// As [`verify_dir`], and compares with a checkpoint of the journal that was kept elsewhere: the
+/// journal must still have at least as many records, and those up to there must be the ones that were
+/// signed then. So a tail that was cut off together with its checkpoints is noticed, and a journal
+/// that was written anew with the same key.
+///
+/// # Errors
+/// As [`verify_dir`].
+pub fn verify_against(dir: &Path, checkpoint: &[u8]) -> Result<VerifyReport, StoreError> {
+    let trust = Trust::load(dir)?;
+    let mut heads = read_heads(dir, &trust)?;
+    let kept = trust.verify(checkpoint);
+    match &kept {
+        Ok(head) => {
+            let size = heads.size().unwrap_or(0);
+            if head.size > size {
+                heads.problems.push(format!(
+                    "the checkpoint kept elsewhere signs for {} records, those of the journal for {size}",
+                    head.size
+                ));
+            }
+            heads.valid.push(*head);
+        }
+        Err(reason) => heads
+            .problems
+            .push(format!("the checkpoint kept elsewhere: {reason}")),
+    }
+    let mut report = verify(dir, trust, heads)?;
+    if let Ok(head) = kept
+        && head.size < report.first
+    {
+        report.checkpoint_ok = false;
+        report.checkpoint_problems.push(format!(
+            "the checkpoint kept elsewhere signs for {} records, but those before {} were dropped: \
+             keep a newer one",
+            head.size, report.first
+        ));
+    }
+    Ok(report)
+}
+
+fn verify(dir: &Path, trust: Trust, heads: Heads) -> Result<VerifyReport, StoreError> {
     let mut report = VerifyReport {
         dir: dir.to_path_buf(),
         origin: trust.origin().to_owned(),
@@ -214,7 +258,7 @@ pub fn find_journals(root: &Path) -> Result<Vec<PathBuf>, StoreError> {
     Ok(found)
 }
 
-fn read_heads(dir: &Path, trust: &Trust) -> Result<Heads, StoreError> {
+pub(crate) fn read_heads(dir: &Path, trust: &Trust) -> Result<Heads, StoreError> {
     let mut heads = Heads::read(dir, trust)?;
     for _ in 1..HEAD_READS {
         if heads.problems.is_empty() {

@@ -208,3 +208,81 @@ fn journals_are_found_at_any_depth_and_never_missed_for_lack_of_a_log() {
     assert_eq!(find_journals(&a).unwrap(), [a]);
     assert!(find_journals(&root.path().join("none")).is_err());
 }
+
+#[test]
+fn a_checkpoint_kept_elsewhere_shows_what_the_folder_alone_cannot() {
+    let (dir, _) = folder(3);
+    let kept = fs::read(dir.path().join(CHECKPOINT_FILE)).unwrap();
+    let against = |dir: &Path| verify_against(dir, &kept).unwrap();
+    assert!(against(dir.path()).is_ok());
+    let mut journal = open(dir.path());
+    journal.commit(&[payload(3)], &mut OsRng).unwrap();
+    journal.close().unwrap();
+    assert!(against(dir.path()).is_ok(), "it has grown");
+
+    // The same key signs a shorter history, and one that differs.
+    for records in [vec![0], vec![7, 8, 9, 10]] {
+        let forged = tempfile::tempdir().unwrap();
+        for name in ["journal.key", PUB_FILE] {
+            fs::copy(dir.path().join(name), forged.path().join(name)).unwrap();
+        }
+        let mut journal = open(forged.path());
+        for n in &records {
+            journal.commit(&[payload(*n)], &mut OsRng).unwrap();
+        }
+        journal.close().unwrap();
+        assert!(
+            verify_dir(forged.path()).unwrap().is_ok(),
+            "nothing in the folder tells"
+        );
+        let report = against(forged.path());
+        let problem = if records.len() < 3 {
+            "signs for 3 records, those of the journal for 1"
+        } else {
+            "the first 3 records are not the ones that were signed"
+        };
+        assert!(
+            !report.is_ok() && report.checkpoint_problems[0].contains(problem),
+            "{report:?}"
+        );
+    }
+    let (foreign, _) = folder(3);
+    let report = against(foreign.path());
+    assert!(
+        !report.is_ok() && report.checkpoint_problems[0].contains("kept elsewhere"),
+        "{report:?}"
+    );
+}
+
+#[test]
+fn a_journal_of_many_segments_is_read_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        segment_bytes: 1,
+        ..Options::default()
+    };
+    let lock = FolderLock::take(dir.path(), LOCK_FILE).unwrap();
+    let (mut journal, _) = Journal::open(dir.path(), "test", lock, options, &mut OsRng).unwrap();
+    let mut reading = read_records(dir.path()).unwrap();
+    for n in 0..4 {
+        journal.commit(&[payload(n)], &mut OsRng).unwrap();
+        let stored = reading.next().unwrap().unwrap();
+        assert_eq!(
+            (stored.index, stored.segment),
+            (n as u64, segment::name(n as u64)),
+            "a reader follows into a segment that appears meanwhile"
+        );
+    }
+    assert!(reading.next().is_none());
+    let report = verify_dir(dir.path()).unwrap();
+    assert!(report.is_ok());
+    assert_eq!((report.segments, report.first, report.records), (4, 0, 4));
+
+    let path = segment::path(dir.path(), 2);
+    let mut bytes = fs::read(&path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let bad = verify_dir(dir.path()).unwrap().first_bad.unwrap();
+    assert_eq!((bad.segment, bad.index), (segment::name(2), 2));
+}

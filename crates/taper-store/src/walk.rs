@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 
+use tlog_tiles::tlog::Hash;
+
 use crate::checkpoint::Trust;
 use crate::error::StoreError;
 use crate::frame::{Frame, FrameReader, Step};
@@ -232,6 +234,11 @@ impl Walk {
 
     /// The next thing. After anything but a segment and a frame the walk is over.
     pub(crate) fn step(&mut self) -> Result<Found, StoreError> {
+        self.step_each(|_, _, _| {})
+    }
+
+    /// As [`Walk::step`]; shows each perfect subtree that a record completes.
+    pub(crate) fn step_each(&mut self, show: impl FnMut(u8, u64, Hash)) -> Result<Found, StoreError> {
         Ok(match self.chain.step()? {
             Link::Segment(header) => match self.continues(header) {
                 Ok(tree) => {
@@ -248,7 +255,7 @@ impl Walk {
             },
             Link::Frame(frame) => {
                 if let Some(tree) = &mut self.tree {
-                    tree.push(&tree::entry(&frame.salt, &frame.payload));
+                    tree.push_each(&tree::entry(&frame.salt, &frame.payload), show);
                 }
                 Found::Frame(frame)
             }
