@@ -2,23 +2,42 @@
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State as Extract};
+use axum::extract::{Path, RawQuery, State as Extract};
 use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post};
-use serde_json::json;
+use axum::routing::get;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use taper_oauth::{ErrorCode, json as strict};
-use taper_store::{Grants as _, NewRevocation, RevocationKey, Revocations as _};
+use taper_store::{GrantRecord, Revocation, RevocationKey, RevocationRecord, Revocations as _};
 
 use crate::error::Refusal;
 use crate::state::{State, demand_admin};
-use crate::{http, rules};
+use crate::{http, revoke, rules};
+
+/// The most revocations in one page of the list.
+const MAX_LIMIT: usize = 1000;
+const PAGE: &str = "the query is `after` (a number) and `limit` (1 to 1000)";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Page {
+    /// Only revocations with a higher number.
+    #[serde(default)]
+    after: u64,
+    #[serde(default = "default_limit")]
+    limit: usize,
+}
+
+fn default_limit() -> usize {
+    100
+}
 
 /// Everything that the admin listener answers.
 pub(crate) fn router(state: State) -> Router {
     Router::new()
-        .route("/admin/v1/revocations", post(revoke))
+        .route("/admin/v1/revocations", get(revocations).post(revoke))
         .route("/admin/v1/grants/{id}", get(grant))
         .route("/metrics", get(metrics))
         .with_state(state)
@@ -30,31 +49,54 @@ async fn revoke(Extract(state): Extract<State>, headers: HeaderMap, body: Body) 
         let bytes = http::body(&headers, body, "application/json").await?;
         let what: RevocationKey = strict::read(&bytes, http::MAX_BODY).map_err(|error| malformed(&error))?;
         what.check().map_err(|error| malformed(&error))?;
-        if let RevocationKey::Grant(id) = &what {
-            known(&state, id).await?;
-        }
-        let kind = what.kind();
-        let revocation = NewRevocation {
-            at: state.clock.unix(),
-            issuer: state.parts.issuer.clone(),
-            what,
-            until: None,
-            by: "admin".to_owned(),
+        let until = match &what {
+            RevocationKey::Grant(id) | RevocationKey::Delegation { grant: id, .. } => {
+                Some(revoke::kept_until(&known(&state, id).await?))
+            }
+            // Of a branch alone it is not known when its grant ends; the others are for ever (RULES 29).
+            RevocationKey::Branch(_)
+            | RevocationKey::Holder(_)
+            | RevocationKey::Client(_)
+            | RevocationKey::Subject { .. } => None,
         };
-        let seq = state
-            .store
-            .revoke(revocation)
-            .await
-            .map_err(|error| Refusal::store(&error))?;
-        state.metrics.revoked();
-        tracing::info!(
-            revocation.kind = kind,
-            revocation.seq = seq,
-            "revoked by an admin"
-        );
+        let seq = revoke::record(&state, what, until, "admin".to_owned()).await?;
         Ok(http::json(StatusCode::OK, &json!({ "seq": seq })))
     };
     answer(&state, outcome.await)
+}
+
+/// `?after=SEQ&limit=N`: what was revoked, when, and who asked for it.
+async fn revocations(
+    Extract(state): Extract<State>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+) -> Response {
+    let outcome = async {
+        demand_admin(&state, &headers)?;
+        let query = query.as_deref().unwrap_or_default();
+        let page: Page = serde_urlencoded::from_str(query).map_err(|_| malformed(&PAGE))?;
+        if !(1..=MAX_LIMIT).contains(&page.limit) {
+            return Err(malformed(&PAGE));
+        }
+        // The head first: with it a reader knows whether there is more.
+        let head = state.store.revocations_after(page.after, 1).await;
+        let head = head.map_err(|error| Refusal::store(&error))?.head;
+        let entries = state.store.revocation_records_after(page.after, page.limit).await;
+        let entries = entries.map_err(|error| Refusal::store(&error))?;
+        let entries: Vec<_> = entries.iter().map(listed).collect();
+        Ok(http::json(
+            StatusCode::OK,
+            &json!({ "entries": entries, "head": head }),
+        ))
+    };
+    answer(&state, outcome.await)
+}
+
+fn listed(record: &RevocationRecord) -> Value {
+    let Revocation {
+        seq, at, what, until, ..
+    } = &record.revocation;
+    json!({ "seq": seq, "at": at, "what": what, "until": until, "by": record.by })
 }
 
 async fn grant(Extract(state): Extract<State>, headers: HeaderMap, Path(id): Path<String>) -> Response {
@@ -72,9 +114,8 @@ async fn metrics(Extract(state): Extract<State>) -> Response {
 }
 
 /// A mistyped id is an error, not a revocation of nothing.
-async fn known(state: &State, id: &str) -> Result<taper_store::GrantRecord, Refusal> {
-    let found = state.store.grant(&state.parts.issuer, id).await;
-    found.map_err(|error| Refusal::store(&error))?.ok_or_else(|| {
+async fn known(state: &State, id: &str) -> Result<GrantRecord, Refusal> {
+    revoke::grant_record(state, id).await?.ok_or_else(|| {
         Refusal::new(rules::FORM, ErrorCode::InvalidRequest, "there is no such grant").with_status(404)
     })
 }

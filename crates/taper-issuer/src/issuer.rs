@@ -18,7 +18,7 @@ use taper_store::{Audit as _, EmbeddedStore, Record, RecordKind};
 use crate::config::Config;
 use crate::error::OpenError;
 use crate::state::{Parts, Shared, State};
-use crate::{admin, discovery, feed, revoke, token};
+use crate::{admin, discovery, feed, introspect, revoke, token};
 
 /// What the journal's checkpoints call this daemon.
 const JOURNAL: &str = "issuer";
@@ -171,7 +171,7 @@ fn public_router(state: State) -> Router {
     let mut router = Router::new()
         .route(&at("/token"), post(token::token))
         .route(&at("/revoke"), post(revoke::revoke))
-        .route(&at("/introspect"), post(revoke::introspect))
+        .route(&at("/introspect"), post(introspect::introspect))
         .route(&at("/revocations"), get(feed::revocations))
         .route(&at("/.well-known/jwks.json"), get(discovery::key_set))
         .route(&metadata, get(discovery::metadata))

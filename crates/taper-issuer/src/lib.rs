@@ -16,6 +16,7 @@ mod error;
 mod exchange;
 mod feed;
 mod http;
+mod introspect;
 mod issuer;
 mod keys;
 mod metrics;

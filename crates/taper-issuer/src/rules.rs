@@ -41,11 +41,11 @@ pub const NOT_WIDER: RuleId = RuleId::new("X-17");
 pub const EXPIRY: RuleId = RuleId::new("X-18");
 /// A grant is on the disk before its capability goes out.
 pub const JOURNALED: RuleId = RuleId::new("X-19");
-/// A revocation is proven with the token's hash by the key of its last holder.
+/// A capability alone revokes with a proof by its last holder, over the capability.
 pub const REVOKE_PROOF: RuleId = RuleId::new("X-20");
 /// A client revokes its own grants only.
 pub const REVOKE_OWN: RuleId = RuleId::new("X-21");
-/// A grant is revoked with a capability that was not handed over.
+/// A capability alone revokes its grant only if it was not handed over.
 pub const REVOKE_UNDELEGATED: RuleId = RuleId::new("X-22");
 /// The feed and introspection answer only confidential clients that may use them.
 pub const PRIVILEGE: RuleId = RuleId::new("X-23");
@@ -57,3 +57,17 @@ pub const DEVELOPMENT: RuleId = RuleId::new("X-25");
 pub const LOAD: RuleId = RuleId::new("X-26");
 /// What is granted fits into one capability.
 pub const FITS: RuleId = RuleId::new("X-27");
+/// A request to revoke says one thing: it has the parameters of one form and no others.
+pub const REVOKE_FORM: RuleId = RuleId::new("X-28");
+/// Other than for a capability alone, the proof of a revocation is bound to the body.
+pub const REVOKE_BODY: RuleId = RuleId::new("X-29");
+/// A key takes back what it hands on itself, in a grant of which it is a holder, or a branch that it signed.
+pub const REVOKE_SIGNER: RuleId = RuleId::new("X-30");
+/// A key revokes itself and no other key.
+pub const REVOKE_SELF: RuleId = RuleId::new("X-31");
+/// A key that revokes itself was granted something, or is a holder of a shown capability whose grant is alive.
+pub const REVOKE_KNOWN: RuleId = RuleId::new("X-32");
+/// Without a proof only a client that authenticated with its secret revokes.
+pub const REVOKE_SECRET: RuleId = RuleId::new("X-33");
+/// A client shows of which of its grants a branch is.
+pub const REVOKE_SHOWN: RuleId = RuleId::new("X-34");

@@ -140,8 +140,16 @@ impl Shared {
 
     /// Verifies a capability of this issuer. `Ok(None)`: it is none, or has ended.
     pub(crate) async fn capability(self: &Arc<Self>, text: &str) -> Result<Option<VerifiedChain>, Refusal> {
+        self.chain(text, self.clock.unix()).await
+    }
+
+    /// As [`Shared::capability`], also when it has ended: it still says who granted and signed what.
+    pub(crate) async fn signed_chain(self: &Arc<Self>, text: &str) -> Result<Option<VerifiedChain>, Refusal> {
+        self.chain(text, i64::MIN).await
+    }
+
+    async fn chain(self: &Arc<Self>, text: &str, now: i64) -> Result<Option<VerifiedChain>, Refusal> {
         let (state, text) = (Arc::clone(self), zeroize::Zeroizing::new(text.to_owned()));
-        let now = self.clock.unix();
         self.pool
             .run(move || {
                 UnverifiedToken::decode(&text)

@@ -8,3 +8,4 @@ mod provider;
 mod revocation;
 mod start;
 mod support;
+mod taking_back;

@@ -56,15 +56,17 @@ async fn a_client_revokes_its_own_grant() {
     );
 
     let answer = ask().accepted("honest").await;
-    assert_eq!(answer.text, "");
+    let grant = rig.verify(&token).grant_id().to_owned();
+    let entries = json!([{"seq": 1, "what": {"grant": grant}}]);
+    assert_eq!(answer.json, json!({"entries": entries}));
     let feed = rig
         .get("/revocations?after=0", Some(basic("proxy", SECRET)))
         .await;
     assert_eq!(feed.json["head"], 1);
-    let grant = rig.verify(&token).grant_id().to_owned();
     assert_eq!(feed.json["entries"][0]["what"], json!({"grant": grant}));
     assert_eq!(feed.json["entries"][0]["issuer"], ISSUER);
-    ask().accepted("again").await;
+    let answer = ask().accepted("again").await;
+    assert_eq!(answer.json, json!({"entries": entries}), "it keeps its number");
     let feed = rig
         .get("/revocations?after=0", Some(basic("proxy", SECRET)))
         .await;
@@ -74,14 +76,17 @@ async fn a_client_revokes_its_own_grant() {
 #[tokio::test]
 async fn what_is_no_live_capability_is_answered_as_revoked() {
     let rig = Rig::new().await;
-    revoke(&rig, "garbage").accepted("garbage").await;
+    let nothing = json!({"entries": []});
+    let answer = revoke(&rig, "garbage").accepted("garbage").await;
+    assert_eq!(answer.json, nothing);
     revoke(&rig, "garbage")
         .set("client_id", "web")
         .refused("unknown client", 401, "invalid_client")
         .await;
     let token = rig.capability().await;
     rig.clock.advance(1801);
-    revoke(&rig, &token).accepted("expired").await;
+    let answer = revoke(&rig, &token).accepted("expired").await;
+    assert_eq!(answer.json, nothing);
     let feed = rig.get("/revocations", Some(basic("proxy", SECRET))).await;
     assert_eq!(feed.json["head"], 0);
 }

@@ -71,6 +71,7 @@ trusted_issuers = [{{ issuer = "{provider}", insecure_loopback = true, id_token_
 clients = [
   {{ id = "agent" }},
   {{ id = "other" }},
+  {{ id = "batch", secret = {{ file = "web-secret" }} }},
   {{ id = "web", secret = {{ file = "web-secret" }} }},
   {{ id = "proxy", secret = {{ file = "web-secret" }}, feed = true, introspect = true }},
 ]
@@ -176,6 +177,8 @@ pub(super) struct Ask<'a> {
     pub(super) key: Option<&'a PrivateKey>,
     pub(super) claims: ProofClaims,
     pub(super) proofs: usize,
+    /// Whether the proof is bound to the body.
+    pub(super) digest: bool,
     pub(super) authorization: Option<String>,
     pub(super) content_type: &'static str,
     /// Sent as it is instead of a fresh one.
@@ -192,6 +195,7 @@ impl<'a> Ask<'a> {
             key: None,
             claims: ProofClaims::new("POST", &format!("{ISSUER}{path}"), now, &mut rng::os()),
             proofs: 1,
+            digest: false,
             authorization: None,
             content_type: "application/x-www-form-urlencoded",
             proof: None,
@@ -236,7 +240,12 @@ impl<'a> Ask<'a> {
     pub(super) async fn send(self) -> Answer {
         let body = Serializer::new(String::new()).extend_pairs(&self.fields).finish();
         let key = self.key.unwrap_or(&self.rig.holder);
-        let proof = self.proof.unwrap_or_else(|| self.claims.sign(key).unwrap());
+        let claims = if self.digest {
+            self.claims.body(body.as_bytes())
+        } else {
+            self.claims
+        };
+        let proof = self.proof.unwrap_or_else(|| claims.sign(key).unwrap());
         let mut request = Request::post(self.path).header("content-type", self.content_type);
         for _ in 0..self.proofs {
             request = request.header("dpop", &proof);
