@@ -254,12 +254,16 @@ async fn is_revoked_as_a_whole(state: &State, chain: &VerifiedChain) -> Result<b
     Ok(state.revoked(&keys).await?.is_some())
 }
 
-/// Uses the proof up, on the account of the grant and of how deep the key first stands in the chain: what
-/// was handed on cannot use up what those above it need to take it back.
+/// Uses the proof up.
 fn spend(state: &State, proof: &VerifiedProof, chain: &VerifiedChain, now: i64) -> Result<(), Refusal> {
-    let depth = position(chain, proof.key()).unwrap_or_else(|| chain.depth());
-    let account = format!("grant {} depth {depth}", chain.grant_id());
-    state.gate.spend(proof, &account, now)
+    state.gate.spend(proof, &account(chain, proof.key()), now)
+}
+
+/// Who bears the quota of live proofs: the grant, by how deep the key first stands in the chain. What was
+/// handed on cannot use up what those above it need to take it back.
+fn account(chain: &VerifiedChain, key: &PublicKey) -> String {
+    let depth = position(chain, key).unwrap_or_else(|| chain.depth());
+    format!("grant {} depth {depth}", chain.grant_id())
 }
 
 /// How deep a key first stands in a chain as a holder.
@@ -274,4 +278,56 @@ fn by(proof: &VerifiedProof) -> String {
 
 fn not_signer(description: &str) -> Refusal {
     Refusal::new(rules::REVOKE_SIGNER, ErrorCode::InvalidDpopProof, description)
+}
+
+#[cfg(test)]
+mod tests {
+    use taper_capability::{
+        Delegation, Grant, Party, Right, RootKey, Roots, UnverifiedToken, Verifier, issue,
+    };
+    use taper_dpop::{Algorithm, PrivateKey};
+    use taper_service::rng;
+
+    use super::*;
+
+    #[test]
+    fn whoever_stands_above_has_an_account_of_its_own() {
+        let rng = &mut rng::os();
+        let root = RootKey::generate(1, rng);
+        let keys: Vec<_> = (0..3)
+            .map(|_| PrivateKey::generate(Algorithm::EdDsa, &mut rng::os()))
+            .collect();
+        let grant = Grant {
+            issuer: "https://i".into(),
+            id: Grant::new_id(rng),
+            subject: Party {
+                iss: "https://idp".into(),
+                sub: "alice".into(),
+            },
+            client: "c".into(),
+            actor: None,
+            holder: keys[0].public(),
+            audiences: vec!["https://p/git/mcp".into()],
+            rights: vec![Right::AnyTool { server: "git".into() }],
+            claims: Vec::new(),
+            issued_at: 1_000,
+            expires_at: 2_000,
+            max_depth: 4,
+            caveats: Vec::new(),
+        };
+        // From the first to the second, the third, and back to the first.
+        let mut token = issue(&grant, &root, rng).unwrap();
+        for (from, to) in [(0, 1), (1, 2), (2, 0)] {
+            let next = Delegation::to(keys[to].public()).until(1_900);
+            token = next.sign(&token, &keys[from], rng).unwrap();
+        }
+        let roots = Roots::new().trust("https://i", 1, root.public(), None).unwrap();
+        let token = UnverifiedToken::decode(token.as_str()).unwrap();
+        let chain = Verifier::new(roots).verify(token, 1_500).unwrap();
+        let id = &grant.id;
+        for (depth, key) in keys.iter().enumerate() {
+            let account = account(&chain, &key.public());
+            assert_eq!(account, format!("grant {id} depth {depth}"));
+        }
+    }
 }
