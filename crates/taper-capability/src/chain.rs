@@ -30,6 +30,10 @@ pub struct Counter {
     pub name: String,
     /// How many calls the caveat allows.
     pub most: i64,
+    /// When no capability with this branch can be used any more, in seconds since the Unix epoch. A
+    /// branch id fixes the expiry of every link that was signed by a holder, not that of the grant, which
+    /// a renewal moves; so the counters of a grant have no end.
+    pub until: Option<i64>,
 }
 
 /// One verified link.
@@ -172,7 +176,12 @@ impl VerifiedChain {
     #[must_use]
     pub fn counters(&self) -> Vec<Counter> {
         let mut counters = Vec::new();
+        let mut until: Option<i64> = None;
         for (link, branch) in self.links.iter().zip(&self.branches) {
+            if link.index > 0 {
+                let own = link.expires_at;
+                until = Some(until.map_or(own, |earlier| earlier.min(own)));
+            }
             for (index, check) in link.caveats.iter().enumerate() {
                 if let Some(Caveat::MaxCalls { counter, calls }) = check.caveat() {
                     counters.push(Counter {
@@ -180,6 +189,7 @@ impl VerifiedChain {
                         index,
                         name: counter.clone(),
                         most: *calls,
+                        until,
                     });
                 }
             }

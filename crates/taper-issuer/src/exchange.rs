@@ -56,6 +56,8 @@ pub(crate) struct Terms {
     pub(crate) rights: Vec<Right>,
     pub(crate) audiences: Vec<String>,
     pub(crate) expires_at: i64,
+    /// The grant's absolute end, which no renewal passes (RULES 27).
+    pub(crate) ends_at: i64,
     pub(crate) max_depth: u32,
     pub(crate) caveats: Vec<Caveat>,
 }
@@ -137,6 +139,7 @@ pub(crate) fn decide(
         .filter_map(|right| servers.get(right.server()).cloned())
         .collect();
     let expires_at = expiry(&terms, asker, wish, bounds, now)?;
+    let ends_at = absolute_end(&terms, asker);
     let mut caveats = terms.caveats;
     caveats.extend(wish.resources.iter().map(|(kind, values)| Caveat::Resource {
         kind: kind.clone(),
@@ -146,6 +149,7 @@ pub(crate) fn decide(
         rights: terms.rights,
         audiences: audiences.into_iter().collect(),
         expires_at,
+        ends_at,
         max_depth: terms.max_depth.unwrap_or(bounds.max_depth).min(bounds.max_depth),
         caveats,
     })
@@ -192,8 +196,7 @@ fn expiry(terms: &GrantTerms, asker: &Asker, wish: &Wish, bounds: Bounds, now: i
     let stated = |ttl: u64| i64::try_from(ttl).unwrap_or(i64::MAX);
     let ttl = terms.ttl.map_or(bounds.default_ttl, stated).min(bounds.max_ttl);
     let own = now.saturating_add(ttl);
-    let end = terms.renew_until.unwrap_or(asker.subject_ends);
-    let latest = end.min(wish.until.unwrap_or(i64::MAX));
+    let latest = absolute_end(terms, asker).min(wish.until.unwrap_or(i64::MAX));
     let bounded = if rules::EXPIRY.holds(own <= latest) {
         own
     } else {
@@ -207,6 +210,11 @@ fn expiry(terms: &GrantTerms, asker: &Asker, wish: &Wish, bounds: Bounds, now: i
         ));
     }
     Ok(bounded)
+}
+
+/// The subject token's end, unless the policy states another (RULES 26).
+fn absolute_end(terms: &GrantTerms, asker: &Asker) -> i64 {
+    terms.renew_until.unwrap_or(asker.subject_ends)
 }
 
 fn refused_by_policy(refusal: GrantRefusal) -> Refusal {

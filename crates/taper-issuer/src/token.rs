@@ -241,12 +241,12 @@ impl Shared {
             ),
             error => failed(error.to_string()),
         })?;
-        let record = record(&grant, parts.policy.digest());
+        let record = record(&grant, terms.ends_at, parts.policy.digest());
         Ok((token, terms, wish, record))
     }
 }
 
-fn record(grant: &Grant, policy_digest: &str) -> GrantRecord {
+fn record(grant: &Grant, ends_at: i64, policy_digest: &str) -> GrantRecord {
     GrantRecord {
         issuer: grant.issuer.clone(),
         grant_id: grant.id.clone(),
@@ -259,6 +259,8 @@ fn record(grant: &Grant, policy_digest: &str) -> GrantRecord {
         rights: grant.rights.iter().map(ToString::to_string).collect(),
         issued_at: grant.issued_at,
         expires_at: grant.expires_at,
+        ends_at: Some(ends_at),
+        renewal: false,
         max_depth: grant.max_depth,
         policy_digest: policy_digest.to_owned(),
     }

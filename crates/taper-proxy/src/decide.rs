@@ -5,7 +5,7 @@ use taper_capability::{Access, AccessKind, VerifiedChain, vocabulary};
 use taper_dpop::ContentDigest;
 use taper_policy::DenialKind;
 use taper_policy::boundary::{self, Decision, Permit};
-use taper_store::{CounterKey, DecisionRecord, LinkRecord, Outcome, Reservation};
+use taper_store::{Counter, CounterKey, DecisionRecord, LinkRecord, Outcome, Reservation};
 
 use crate::gate::{Asked, Gate, Read};
 use crate::message::Message;
@@ -92,9 +92,12 @@ impl Gate {
         let key = |counter: &taper_capability::Counter| {
             let index = u32::try_from(counter.index).ok()?;
             let branch = counter.branch;
-            Some(CounterKey { branch, index })
+            Some(Counter {
+                key: CounterKey { branch, index },
+                until: counter.until,
+            })
         };
-        let keys: Option<Vec<CounterKey>> = counted.iter().map(key).collect();
+        let keys: Option<Vec<Counter>> = counted.iter().map(key).collect();
         let reserved = counters.reserve(chain.issuer(), &keys.ok_or(Refusal::Uncounted)?);
         let calls = match reserved {
             Ok(calls) => Some(calls),

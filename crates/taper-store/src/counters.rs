@@ -42,13 +42,33 @@ impl CounterKey {
     }
 }
 
+/// A counter, and how long it can matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Counter {
+    /// Which one.
+    #[serde(flatten)]
+    pub key: CounterKey,
+    /// When its link can never be used again, whatever is renewed, in seconds since the Unix epoch; the
+    /// count is kept until then. The branch id of a link that was handed over or narrowed fixes its
+    /// expiry; that of a grant does not, since a renewal keeps it, so its counters have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<i64>,
+}
+
+impl From<CounterKey> for Counter {
+    /// A counter that is kept for good.
+    fn from(key: CounterKey) -> Self {
+        Self { key, until: None }
+    }
+}
+
 /// One call, reserved under its counters. It is given back when dropped, so neither an early return
 /// nor a panic can use up a call; [`crate::Audit::append_counted`] makes it count.
 #[must_use = "a reservation that is dropped is given back"]
 pub struct Reservation {
     ledger: Arc<Ledger>,
     issuer: String,
-    keys: Vec<CounterKey>,
+    counters: Vec<Counter>,
     values: Vec<u64>,
     held: Vec<[u8; 32]>,
 }
@@ -64,8 +84,8 @@ impl Reservation {
         &self.issuer
     }
 
-    pub(crate) fn keys(&self) -> &[CounterKey] {
-        &self.keys
+    pub(crate) fn counters(&self) -> &[Counter] {
+        &self.counters
     }
 
     pub(crate) fn is_of(&self, ledger: &Arc<Ledger>) -> bool {
@@ -88,7 +108,7 @@ impl Drop for Reservation {
 impl std::fmt::Debug for Reservation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reservation")
-            .field("keys", &self.keys)
+            .field("counters", &self.counters)
             .field("values", &self.values)
             .finish_non_exhaustive()
     }
@@ -114,14 +134,14 @@ impl Ledger {
     pub(crate) fn reserve(
         self: &Arc<Self>,
         issuer: &str,
-        keys: &[CounterKey],
+        counters: &[Counter],
         counted: impl Fn(&[u8; 32]) -> Result<u64, StoreError>,
     ) -> Result<Reservation, StoreError> {
         let mut live = self.lock();
         let mut updates: HashMap<[u8; 32], Live> = HashMap::new();
         let (mut values, mut held) = (Vec::new(), Vec::new());
-        for key in keys {
-            let name = key.fingerprint(issuer);
+        for counter in counters {
+            let name = counter.key.fingerprint(issuer);
             let now = match updates.entry(name) {
                 Slot::Occupied(update) => *update.get(),
                 Slot::Vacant(update) => {
@@ -146,7 +166,7 @@ impl Ledger {
         Ok(Reservation {
             ledger: Arc::clone(self),
             issuer: issuer.to_owned(),
-            keys: keys.to_vec(),
+            counters: counters.to_vec(),
             values,
             held,
         })

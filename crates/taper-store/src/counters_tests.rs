@@ -37,8 +37,12 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     runtime.block_on(future)
 }
 
+fn counters(keys: &[CounterKey]) -> Vec<Counter> {
+    keys.iter().map(|key| Counter::from(*key)).collect()
+}
+
 fn reserve(store: &EmbeddedStore, keys: &[CounterKey]) -> Reservation {
-    store.reserve(ISSUER, keys).unwrap()
+    store.reserve(ISSUER, &counters(keys)).unwrap()
 }
 
 /// The value that the next call would have.
@@ -56,7 +60,7 @@ fn store() -> (TempDir, EmbeddedStore) {
 fn in_journal(dir: &Path, wanted: CounterKey) -> u64 {
     let records = read_records(dir).unwrap().map(|stored| stored.unwrap().record);
     let used = |record: Record| match record.kind {
-        RecordKind::Decision(decision) => decision.counted.contains(&wanted),
+        RecordKind::Decision(decision) => decision.counted.contains(&wanted.into()),
         _ => false,
     };
     records.map(used).filter(|used| *used).count() as u64
@@ -91,7 +95,7 @@ async fn calls_count_with_their_decision_and_are_given_back_without_it() {
     );
     drop(second);
     assert_eq!([1, 2, 3].map(|n| next(&store, key(n))), [2, 2, 1]);
-    let elsewhere = store.reserve("https://other.example", &[key(1)]).unwrap();
+    let elsewhere = store.reserve("https://other.example", &[key(1).into()]).unwrap();
     assert_eq!(elsewhere.values(), [1], "keyed by issuer");
     drop(elsewhere);
     assert_eq!(store.ledger_live(), 0, "only what is under way is in memory");
@@ -107,7 +111,7 @@ async fn only_the_decision_that_allowed_counts() {
     let (_other_dir, other) = self::store();
     let mut sneaked = allowed("a");
     if let RecordKind::Decision(decision) = &mut sneaked.kind {
-        decision.counted = vec![key(1)];
+        decision.counted = vec![key(1).into()];
     }
     assert!(matches!(store.append(sneaked).await, Err(StoreError::NotPlain)));
     let started = Record {
@@ -118,16 +122,16 @@ async fn only_the_decision_that_allowed_counts() {
         let refused = store.append_counted(record, reserve(&store, &[key(1)])).await;
         assert!(matches!(refused, Err(StoreError::NotCounted)));
     }
-    let foreign = other.reserve(ISSUER, &[key(1)]).unwrap();
+    let foreign = other.reserve(ISSUER, &[key(1).into()]).unwrap();
     let refused = store.append_counted(allowed("a"), foreign).await;
     assert!(matches!(refused, Err(StoreError::NotCounted)), "another store's");
-    let foreign = store.reserve("https://other.example", &[key(1)]).unwrap();
+    let foreign = store.reserve("https://other.example", &[key(1).into()]).unwrap();
     let refused = store.append_counted(allowed("a"), foreign).await;
     assert!(matches!(refused, Err(StoreError::NotCounted)), "another issuer's");
     assert_eq!(next(&store, key(1)), 1);
     store.close().await.unwrap();
     assert!(matches!(
-        store.reserve(ISSUER, &[key(1)]),
+        store.reserve(ISSUER, &[key(1).into()]),
         Err(StoreError::Closed)
     ));
 }
@@ -211,7 +215,7 @@ async fn a_store_that_failed_reserves_nothing() {
     ));
     failing.store(false, Ordering::SeqCst);
     assert!(matches!(
-        store.reserve(ISSUER, &[key(1)]),
+        store.reserve(ISSUER, &[key(1).into()]),
         Err(StoreError::Poisoned(_))
     ));
 }
@@ -220,7 +224,7 @@ async fn a_store_that_failed_reserves_nothing() {
 fn an_unreadable_count_reserves_nothing() {
     let ledger = Arc::new(Ledger::default());
     let bad = key(2).fingerprint(ISSUER);
-    let refused = ledger.reserve(ISSUER, &[key(1), key(2)], |name| match *name == bad {
+    let refused = ledger.reserve(ISSUER, &counters(&[key(1), key(2)]), |name| match *name == bad {
         true => Err(StoreError::State("unreadable".into())),
         false => Ok(7),
     });

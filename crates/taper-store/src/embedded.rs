@@ -1,5 +1,6 @@
 //! The store of one node: journal, derived state and seen proofs in one folder.
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -7,20 +8,29 @@ use async_trait::async_trait;
 use rand_core::CryptoRngCore;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::change::Lookup as _;
 use crate::checkpoint;
-use crate::counters::{CounterKey, Ledger, Reservation};
+use crate::counters::{Counter, Ledger, Reservation};
 use crate::disk::{self, FolderLock};
+use crate::draft::Draft;
 use crate::error::StoreError;
 use crate::frame::encode_record;
 use crate::journal::{Journal, LOCK_FILE, Options, SEGMENT_BYTES};
+use crate::kept::{ClientRecord, Name, RefreshRecord, RootKeysRecord, TokenHash};
+use crate::later::{self, LaterSender};
 use crate::record::{GrantRecord, Outcome, Record, RecordKind};
 use crate::revocation::{NewRevocation, RevocationKey, RevocationRecord};
 use crate::seen::{SeenLimits, SeenStore};
 use crate::state::State;
+use crate::sweep::Swept;
 use crate::traits::{
-    Audit, CallCounters, GrantPage, Grants, Receipt, RevocationPage, Revocations, Seen, SeenProofs, SubjectAt,
+    Audit, CallCounters, Clients, GrantPage, Grants, Receipt, RefreshFamilies, RevocationPage, Revocations,
+    Rotation, Seen, SeenProofs, SubjectAt,
 };
-use crate::writer::{Command, QUEUE, Writer};
+use crate::writer::{self, Command, QUEUE, Writer};
+
+/// Names that one commit carries.
+const CARRIED: usize = 256;
 
 /// Gives the time in milliseconds since the Unix epoch.
 pub type NowMillis = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -63,6 +73,7 @@ impl Default for Settings {
 /// Implements every trait of the store on local files. Share it as an `Arc`.
 pub struct EmbeddedStore {
     commands: mpsc::Sender<Command>,
+    later: LaterSender,
     head: watch::Receiver<u64>,
     failed: Arc<OnceLock<Arc<str>>>,
     state: State,
@@ -137,12 +148,14 @@ impl EmbeddedStore {
     ) -> Result<Self, StoreError> {
         let (head, head_receiver) = watch::channel(state.head()?);
         let failed = Arc::new(OnceLock::new());
+        let (later, later_receiver) = later::channel();
         let writer = Writer {
             journal,
             state: state.clone(),
             rng,
             head,
             failed: Arc::clone(&failed),
+            later: later_receiver,
             #[cfg(feature = "sabotage")]
             sabotage: crate::sabotage::Sabotage::from_env(),
         };
@@ -153,6 +166,7 @@ impl EmbeddedStore {
             .map_err(|e| StoreError::State(format!("cannot start the writer thread: {e}")))?;
         Ok(Self {
             commands,
+            later,
             head: head_receiver,
             failed,
             state,
@@ -181,6 +195,62 @@ impl EmbeddedStore {
     /// When the checkpoint could not be published, or the store had failed or was closed before.
     pub async fn close(&self) -> Result<(), StoreError> {
         self.ask(|reply| Command::Close { reply }).await
+    }
+
+    /// Forgets what ended a day or more before `now`, in seconds since the Unix epoch: grants,
+    /// revocations, refresh families, counters. In small steps, between which others are served; to be
+    /// called now and then.
+    ///
+    /// # Errors
+    /// When the state cannot be read or written, or the store has failed or was closed.
+    pub async fn sweep(&self, now: i64) -> Result<Swept, StoreError> {
+        let mut swept = Swept::default();
+        loop {
+            let (some, more) = self.ask(|reply| Command::Sweep { now, reply }).await?;
+            swept.add(some);
+            if !more {
+                return Ok(swept);
+            }
+        }
+    }
+
+    /// How many records of [`Audit::append_later`] are not on the disk yet.
+    pub fn later_waiting(&self) -> usize {
+        self.later.waiting()
+    }
+
+    /// Appends again, as it stands now, what these records speak about and the state still has: before
+    /// the records themselves are dropped. Returns how many records that took. Durable when it returns.
+    ///
+    /// # Errors
+    /// When the state cannot be read or the records not written.
+    pub async fn carry(&self, records: &[Record]) -> Result<u64, StoreError> {
+        let mut seen = HashSet::new();
+        let names = records.iter().flat_map(Name::of);
+        let names: Vec<Name> = names.filter(|name| seen.insert(name.clone())).collect();
+        let mut carried = 0;
+        for names in names.chunks(CARRIED) {
+            let (at_ms, names) = ((self.now_ms)(), names.to_vec());
+            carried += self.work(move |draft| draft.carry(at_ms, &names)).await?;
+        }
+        Ok(carried)
+    }
+
+    /// Decides on the writer thread, and returns what was decided once it is on the disk.
+    async fn work<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Draft<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.ask(|reply| {
+            Command::Work(Box::new(move |draft| match job(draft) {
+                Ok(value) => Some(writer::answer(reply, value)),
+                Err(error) => {
+                    let _ = reply.send(Err(error));
+                    None
+                }
+            }))
+        })
+        .await
     }
 
     async fn ask<T>(
@@ -220,11 +290,8 @@ impl EmbeddedStore {
 #[async_trait]
 impl Grants for EmbeddedStore {
     async fn insert_grant(&self, grant: GrantRecord) -> Result<Receipt, StoreError> {
-        let record = Record {
-            at_ms: (self.now_ms)(),
-            kind: RecordKind::Grant(grant),
-        };
-        self.write(record, None).await
+        let at_ms = (self.now_ms)();
+        self.work(move |draft| draft.insert_grant(at_ms, grant)).await
     }
 
     async fn grant(&self, issuer: &str, grant_id: &str) -> Result<Option<GrantRecord>, StoreError> {
@@ -264,12 +331,7 @@ impl Revocations for EmbeddedStore {
     async fn revoke(&self, revocation: NewRevocation) -> Result<u64, StoreError> {
         revocation.what.check()?;
         let at_ms = (self.now_ms)();
-        self.ask(|reply| Command::Revoke {
-            at_ms,
-            revocation,
-            reply,
-        })
-        .await
+        self.work(move |draft| draft.revoke(at_ms, revocation)).await
     }
 
     async fn revocations_after(&self, seq: u64, limit: usize) -> Result<RevocationPage, StoreError> {
@@ -336,17 +398,81 @@ impl Revocations for EmbeddedStore {
 }
 
 #[async_trait]
+impl Clients for EmbeddedStore {
+    async fn put_client(&self, client: ClientRecord) -> Result<Option<Receipt>, StoreError> {
+        let at_ms = (self.now_ms)();
+        self.work(move |draft| draft.put_client(at_ms, client)).await
+    }
+
+    async fn client(&self, issuer: &str, client: &str) -> Result<Option<ClientRecord>, StoreError> {
+        let (issuer, client) = (issuer.to_owned(), client.to_owned());
+        self.read(move |state| state.client(&issuer, &client)).await
+    }
+
+    async fn clients(&self, issuer: &str) -> Result<Vec<ClientRecord>, StoreError> {
+        let issuer = issuer.to_owned();
+        self.read(move |state| state.clients(&issuer)).await
+    }
+
+    async fn put_root_keys(&self, keys: RootKeysRecord) -> Result<Option<Receipt>, StoreError> {
+        let at_ms = (self.now_ms)();
+        self.work(move |draft| draft.put_root_keys(at_ms, keys)).await
+    }
+
+    async fn root_keys(&self, issuer: &str) -> Result<Option<RootKeysRecord>, StoreError> {
+        let issuer = issuer.to_owned();
+        self.read(move |state| state.root_keys(&issuer)).await
+    }
+}
+
+#[async_trait]
+impl RefreshFamilies for EmbeddedStore {
+    async fn begin_family(
+        &self,
+        issuer: &str,
+        grant_id: &str,
+        token: TokenHash,
+        expires_at: i64,
+    ) -> Result<Receipt, StoreError> {
+        let at_ms = (self.now_ms)();
+        let family = RefreshRecord {
+            issuer: issuer.to_owned(),
+            grant_id: grant_id.to_owned(),
+            family: token.0,
+            token: token.0,
+            rotations: 0,
+            expires_at,
+            ended: None,
+        };
+        self.work(move |draft| draft.begin_family(at_ms, family)).await
+    }
+
+    async fn rotate(&self, presented: TokenHash, next: TokenHash) -> Result<Rotation, StoreError> {
+        let at_ms = (self.now_ms)();
+        self.work(move |draft| draft.rotate(at_ms, &presented.0, &next.0))
+            .await
+    }
+
+    async fn end_family(&self, token: TokenHash) -> Result<bool, StoreError> {
+        let at_ms = (self.now_ms)();
+        self.work(move |draft| draft.end_family(at_ms, &token.0)).await
+    }
+}
+
+#[async_trait]
 impl Audit for EmbeddedStore {
     async fn append(&self, record: Record) -> Result<Receipt, StoreError> {
-        let plain = match &record.kind {
-            RecordKind::Grant(_) | RecordKind::Revoked(_) => false,
-            RecordKind::Decision(decision) => decision.counted.is_empty(),
-            RecordKind::Policy { .. } | RecordKind::Started { .. } => true,
-        };
-        if !plain {
-            return Err(StoreError::NotPlain);
-        }
+        check_plain(&record)?;
         self.write(record, None).await
+    }
+
+    fn append_later(&self, record: Record) -> Result<(), StoreError> {
+        check_plain(&record)?;
+        self.check()?;
+        let payload = encode_record(&record)?;
+        // A full queue of commands keeps the writer busy, and it looks whenever it has written.
+        self.later
+            .send(record, payload, || drop(self.commands.try_send(Command::Wake)))
     }
 
     async fn append_counted(&self, mut record: Record, calls: Reservation) -> Result<Receipt, StoreError> {
@@ -356,7 +482,7 @@ impl Audit for EmbeddedStore {
                     && decision.issuer == calls.issuer()
                     && calls.is_of(&self.ledger) =>
             {
-                decision.counted = calls.keys().to_vec();
+                decision.counted = calls.counters().to_vec();
             }
             _ => return Err(StoreError::NotCounted),
         }
@@ -365,9 +491,10 @@ impl Audit for EmbeddedStore {
 }
 
 impl CallCounters for EmbeddedStore {
-    fn reserve(&self, issuer: &str, keys: &[CounterKey]) -> Result<Reservation, StoreError> {
+    fn reserve(&self, issuer: &str, counters: &[Counter]) -> Result<Reservation, StoreError> {
         self.check()?;
-        self.ledger.reserve(issuer, keys, |name| self.state.calls(name))
+        self.ledger
+            .reserve(issuer, counters, |name| self.state.calls(name))
     }
 }
 
@@ -386,6 +513,23 @@ impl SeenProofs for EmbeddedStore {
     fn complete_since(&self) -> Option<i64> {
         self.seen.complete_since()
     }
+}
+
+/// Refuses records that other methods check: those that change the state, or come from the journal itself.
+fn check_plain(record: &Record) -> Result<(), StoreError> {
+    let plain = match &record.kind {
+        RecordKind::Decision(decision) => decision.counted.is_empty(),
+        RecordKind::Policy { .. } | RecordKind::Started { .. } => true,
+        RecordKind::Grant(_)
+        | RecordKind::Revoked(_)
+        | RecordKind::Client(_)
+        | RecordKind::RootKeys(_)
+        | RecordKind::Refresh(_)
+        | RecordKind::Carried { .. }
+        | RecordKind::Retired(_)
+        | RecordKind::Repaired(_) => false,
+    };
+    if plain { Ok(()) } else { Err(StoreError::NotPlain) }
 }
 
 /// Says nothing of the content: sled would print all of it.

@@ -64,11 +64,12 @@ async fn check_grants(store: &dyn Grants) {
     assert_eq!(store.grant(&issuer, "a").await.unwrap(), Some(grant("a")));
     assert_eq!(store.grant("https://other.example", "a").await.unwrap(), None);
 
-    let renewed = GrantRecord {
+    let mut renewed = GrantRecord {
         issued_at: grant("a").issued_at + 60,
         ..grant("a")
     };
     store.insert_grant(renewed.clone()).await.unwrap();
+    renewed.renewal = true;
     assert_eq!(store.grant(&issuer, "a").await.unwrap(), Some(renewed.clone()));
 
     let stolen = GrantRecord {

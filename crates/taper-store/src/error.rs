@@ -93,12 +93,26 @@ pub enum StoreError {
         /// The id.
         grant_id: String,
     },
-    /// Grants, revocations and decisions that count calls have their own methods, which check them.
-    #[error("grants, revocations and counted calls are not appended as plain records")]
+    /// There is no grant of this id that lasts so long.
+    #[error("the grant `{grant_id}` is unknown or ends before {wanted}")]
+    BeyondEnd {
+        /// The id.
+        grant_id: String,
+        /// The end that was asked for, in seconds since the Unix epoch.
+        wanted: i64,
+    },
+    /// A refresh token that is not new.
+    #[error("a refresh family has this token already; draw another one")]
+    TokenKnown,
+    /// What changes the state has methods of its own, which check it.
+    #[error("this kind of record is not appended as a plain record")]
     NotPlain,
     /// A reservation counts with the decision that allowed its call, in the store that made it.
     #[error("only the decision that allowed a reserved call counts it")]
     NotCounted,
+    /// Too many records wait to be written.
+    #[error("too many records wait to be written")]
+    QueueFull,
     /// An earlier write failed; nothing is accepted until the store is opened again.
     #[error("the journal stopped after a failure: {0}")]
     Poisoned(Arc<str>),

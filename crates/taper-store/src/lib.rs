@@ -9,21 +9,26 @@
 //!
 //! Calls under a max-calls caveat (RULES 16) are counted by the journal and reserved in memory.
 //!
-//! Programs use the traits [`Grants`], [`Revocations`], [`Audit`], [`SeenProofs`] and
-//! [`CallCounters`]; [`EmbeddedStore`] implements all of them for one node. [`RevocationView`] is the
+//! Programs use the traits [`Grants`], [`Revocations`], [`Clients`], [`RefreshFamilies`], [`Audit`],
+//! [`SeenProofs`] and [`CallCounters`]; [`EmbeddedStore`] implements all of them for one node. [`RevocationView`] is the
 //! proxy's set of what its issuer revoked. [`verify_dir`], [`read_records`] and [`find_journals`] work on the files
 //! alone, without the store and while a writer runs.
 //!
 //! The crate reads no clock and no ambient randomness; both are arguments.
 
+mod change;
 mod checkpoint;
 mod counters;
 mod disk;
+mod draft;
 mod embedded;
 mod error;
 mod feed;
 mod frame;
 mod journal;
+mod kept;
+mod later;
+mod layout;
 mod names;
 mod position;
 mod proof;
@@ -36,6 +41,7 @@ mod seen;
 mod seen_log;
 mod segment;
 mod state;
+mod sweep;
 mod tiles;
 mod traits;
 mod tree;
@@ -44,21 +50,27 @@ mod view;
 mod walk;
 mod writer;
 
-pub use counters::{CounterKey, Reservation};
+pub use counters::{Counter, CounterKey, Reservation};
 pub use embedded::{EmbeddedStore, NowMillis, OpenReport, Settings};
 pub use error::StoreError;
 pub use feed::{
     FEED_BYTES, FEED_ENTRIES, FEED_PAGE_BYTES, FEED_SIGNATURE, FEED_TYP, FeedKnown, FeedPage, FeedPosition,
     History,
 };
+pub use kept::{
+    Carried, ClientRecord, RefreshEnd, RefreshRecord, RepairedRecord, RetiredRecord, RootKeyRecord,
+    RootKeysRecord, TokenHash,
+};
 pub use position::{load_position, persist_position};
 pub use receipt::{ProvenRecord, RecordReceipt, Which, receipt, verify_receipt};
 pub use record::{DecisionRecord, GrantRecord, LinkRecord, Outcome, Record, RecordKind};
 pub use revocation::{NO_HISTORY, NewRevocation, Revocation, RevocationKey, RevocationRecord};
 pub use seen::{SeenLimits, SeenStore};
+pub use sweep::Swept;
 pub use tiles::export_tiles;
 pub use traits::{
-    Audit, CallCounters, GrantPage, Grants, Receipt, RevocationPage, Revocations, Seen, SeenProofs, SubjectAt,
+    Audit, CallCounters, Clients, GrantPage, Grants, Receipt, RefreshFamilies, RevocationPage, Revocations,
+    Rotation, Seen, SeenProofs, SubjectAt,
 };
 pub use verify::{
     BadRecord, Records, StoredRecord, VerifyReport, find_journals, read_records, verify_against, verify_dir,

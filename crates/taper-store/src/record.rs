@@ -7,7 +7,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::counters::CounterKey;
+use crate::counters::Counter;
+use crate::kept::{Carried, ClientRecord, RefreshRecord, RepairedRecord, RetiredRecord, RootKeysRecord};
 use crate::revocation::RevocationRecord;
 
 /// One line of the audit log.
@@ -42,6 +43,21 @@ pub enum RecordKind {
         /// `issuer` or `proxy`.
         role: String,
     },
+    /// A client is new, changed or gone.
+    Client(ClientRecord),
+    /// Other root keys came into force.
+    RootKeys(RootKeysRecord),
+    /// A refresh family began, went on or ended.
+    Refresh(RefreshRecord),
+    /// Something is alive although the record of it goes.
+    Carried {
+        /// As it stands.
+        state: Carried,
+    },
+    /// Old records were dropped.
+    Retired(RetiredRecord),
+    /// A damaged journal was set aside.
+    Repaired(RepairedRecord),
 }
 
 /// What the issuer decided, without the token itself.
@@ -70,6 +86,13 @@ pub struct GrantRecord {
     pub issued_at: i64,
     /// Seconds since the Unix epoch.
     pub expires_at: i64,
+    /// The grant's absolute end, which no renewal passes (RULES 27), in seconds since the Unix epoch;
+    /// absent where the expiry is all that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<i64>,
+    /// Whether it renewed an earlier one; the store fills it in.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub renewal: bool,
     /// How many hand-overs are allowed.
     pub max_depth: u32,
     /// The digest of the policy that granted it.
@@ -77,6 +100,12 @@ pub struct GrantRecord {
 }
 
 impl GrantRecord {
+    /// When nothing of the grant can be used or renewed any more, in seconds since the Unix epoch.
+    #[must_use]
+    pub fn end(&self) -> i64 {
+        self.ends_at.unwrap_or(self.expires_at).max(self.expires_at)
+    }
+
     /// Whether `other` may stand under the same id: a renewal keeps issuer, id, subject, client,
     /// actor and holder (RULES 27).
     pub(crate) fn is_renewed_by(&self, other: &Self) -> bool {
@@ -164,7 +193,7 @@ pub struct DecisionRecord {
     pub client_ip: Option<IpAddr>,
     /// The max-calls caveats under which the call counts (RULES 16).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub counted: Vec<CounterKey>,
+    pub counted: Vec<Counter>,
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub(crate) fn grant(id: &str) -> GrantRecord {
         rights: vec!["git:git_log".into()],
         issued_at: 1_700_000_000,
         expires_at: 1_700_003_600,
+        ends_at: None,
+        renewal: false,
         max_depth: 3,
         policy_digest: "p".into(),
     }

@@ -6,30 +6,27 @@
 //! the root is not the journal's. All calls block; they run on the writer thread or under
 //! `spawn_blocking`.
 //!
-//! Keys of the one tree: `m/applied` → size and root; `g` ‖ SHA-256(issuer, id) → grant;
-//! `i` ‖ owner ‖ grant → its id (`state/index.rs`); `s` ‖ number → revocation; `h` ‖ number → history; `k` ‖ fingerprint → number; `c` ‖ fingerprint → calls that count and the
-//! number of the first record that is not among them, which makes replaying a record harmless.
+//! What lies where is in [`crate::layout`].
 
-mod index;
+pub(crate) mod index;
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use sha2::{Digest as _, Sha256};
-use sled::{Batch, IVec};
+use sled::IVec;
 use tlog_tiles::tlog::{EMPTY_HASH, Hash};
 
+use crate::change::{Change, Lookup};
 use crate::error::StoreError;
 use crate::frame::decode_record;
 use crate::journal::Mark;
-use crate::record::{GrantRecord, Record, RecordKind};
-use crate::revocation::{NO_HISTORY, RevocationKey, RevocationRecord};
+use crate::kept::ClientRecord;
+use crate::layout::{self, APPLIED, number, parse};
+use crate::record::Record;
+use crate::revocation::RevocationRecord;
 use crate::walk::{Chain, Link};
 
 const FOLDER: &str = "state";
-const APPLIED: &[u8] = b"m/applied";
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 const REPLAY_CHUNK: usize = 1024;
 
@@ -137,37 +134,22 @@ impl State {
         Ok(replayed)
     }
 
-    /// Includes records that were just committed. After a failure the state is behind the journal
-    /// and answers no more questions.
-    pub(crate) fn apply(&self, records: &[Record], applied: Applied) -> Result<(), StoreError> {
-        let first = applied.size.saturating_sub(records.len() as u64);
-        self.write(records, first, Some(applied)).inspect_err(|_| {
+    /// Includes what was just committed. After a failure the state is behind the journal and answers
+    /// no more questions.
+    pub(crate) fn apply(&self, change: Change<'_>, applied: Applied) -> Result<(), StoreError> {
+        self.finish(change, Some(applied)).inspect_err(|_| {
             self.behind.get_or_init(|| ());
         })
     }
 
-    /// The newest record of a grant.
-    pub(crate) fn grant(&self, issuer: &str, grant_id: &str) -> Result<Option<GrantRecord>, StoreError> {
-        self.check()?;
-        self.db
-            .get(grant_key(issuer, grant_id))?
-            .map(|value| parse(&value))
-            .transpose()
-    }
-
-    /// The number under which a key was revoked.
-    pub(crate) fn revoked(&self, issuer: &str, key: &RevocationKey) -> Result<Option<u64>, StoreError> {
-        self.check()?;
-        self.db
-            .get(fingerprint_key(&key.fingerprint(issuer)))?
-            .map(|value| number(&value))
-            .transpose()
+    /// Forgets what a sweep found, without regard to the journal.
+    pub(crate) fn forget(&self, change: Change<'_>) -> Result<(), StoreError> {
+        self.finish(change, None)
     }
 
     /// How many calls count under the counter of this fingerprint.
     pub(crate) fn calls(&self, fingerprint: &[u8; 32]) -> Result<u64, StoreError> {
-        self.check()?;
-        Ok(self.counted(fingerprint)?.calls)
+        Ok(self.counted(fingerprint)?.unwrap_or_default().calls)
     }
 
     /// At most `limit` revocations above `seq`.
@@ -176,34 +158,33 @@ impl State {
         seq: u64,
         limit: usize,
     ) -> Result<Vec<RevocationRecord>, StoreError> {
-        self.check()?;
         let Some(first) = seq.checked_add(1) else {
             return Ok(Vec::new());
         };
-        let range = self.db.range(number_key(first)..=number_key(u64::MAX));
-        range.take(limit).map(|entry| parse(&entry?.1)).collect()
-    }
-
-    /// The history up to a number, if it is known.
-    pub(crate) fn history(&self, seq: u64) -> Result<Option<[u8; 32]>, StoreError> {
-        self.check()?;
-        if seq == 0 {
-            return Ok(Some(NO_HISTORY));
-        }
-        let Some(value) = self.db.get(history_key(seq))? else {
-            return Ok(None);
-        };
-        let malformed = |_| StoreError::State("a history is not 32 bytes".into());
-        value.as_ref().try_into().map(Some).map_err(malformed)
+        let records = self.range(layout::revocation(first)..=layout::revocation(u64::MAX))?;
+        records.take(limit).map(|entry| parse(&entry?.1)).collect()
     }
 
     /// The highest number given to a revocation; 0 if none was.
     pub(crate) fn head(&self) -> Result<u64, StoreError> {
-        self.check()?;
-        match self.db.range(history_key(0)..=history_key(u64::MAX)).next_back() {
+        let mut histories = self.range(layout::history(0)..=layout::history(u64::MAX))?;
+        match histories.next_back() {
             None => Ok(0),
             Some(entry) => number(entry?.0.get(1..).unwrap_or_default()),
         }
+    }
+
+    /// The newest record of each client of an issuer.
+    pub(crate) fn clients(&self, issuer: &str) -> Result<Vec<ClientRecord>, StoreError> {
+        self.check()?;
+        let clients = self.db.scan_prefix(layout::clients(issuer));
+        clients.map(|entry| parse(&entry?.1)).collect()
+    }
+
+    /// The keys and values between two keys, in order.
+    pub(crate) fn range(&self, keys: impl std::ops::RangeBounds<Vec<u8>>) -> Result<sled::Iter, StoreError> {
+        self.check()?;
+        Ok(self.db.range::<Vec<u8>, _>(keys))
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -213,88 +194,29 @@ impl State {
         }
     }
 
-    fn counted(&self, fingerprint: &[u8; 32]) -> Result<Counted, StoreError> {
-        match self.db.get(counter_key(fingerprint))? {
-            None => Ok(Counted::default()),
-            Some(value) => Counted::from_bytes(&value),
-        }
-    }
-
     /// Includes records, of which the first has the number `first` in the journal.
     fn write(&self, records: &[Record], first: u64, applied: Option<Applied>) -> Result<(), StoreError> {
-        let mut batch = Batch::default();
-        let mut counters: HashMap<[u8; 32], Counted> = HashMap::new();
+        let mut change = Change::of(self);
         for (index, record) in (first..).zip(records) {
-            match &record.kind {
-                RecordKind::Grant(grant) => {
-                    batch.insert(grant_key(&grant.issuer, &grant.grant_id).as_slice(), json(grant)?);
-                    for key in index::keys(grant) {
-                        batch.insert(key.as_slice(), grant.grant_id.as_bytes());
-                    }
-                }
-                RecordKind::Revoked(record) => {
-                    let revocation = &record.revocation;
-                    let fingerprint = revocation.what.fingerprint(&revocation.issuer);
-                    batch.insert(number_key(revocation.seq).as_slice(), json(record)?);
-                    batch.insert(history_key(revocation.seq).as_slice(), &record.history);
-                    batch.insert(
-                        fingerprint_key(&fingerprint).as_slice(),
-                        &revocation.seq.to_be_bytes(),
-                    );
-                }
-                RecordKind::Decision(decision) => {
-                    for key in &decision.counted {
-                        let fingerprint = key.fingerprint(&decision.issuer);
-                        let counted = match counters.entry(fingerprint) {
-                            Entry::Occupied(known) => known.into_mut(),
-                            Entry::Vacant(unknown) => unknown.insert(self.counted(&fingerprint)?),
-                        };
-                        counted.include(index);
-                    }
-                }
-                RecordKind::Policy { .. } | RecordKind::Started { .. } => {}
-            }
+            change.include(index, record)?;
         }
-        for (fingerprint, counted) in &counters {
-            batch.insert(counter_key(fingerprint).as_slice(), counted.to_bytes().as_slice());
-        }
+        self.finish(change, applied)
+    }
+
+    fn finish(&self, mut change: Change<'_>, applied: Option<Applied>) -> Result<(), StoreError> {
         if let Some(applied) = applied {
             let mut value = applied.size.to_be_bytes().to_vec();
             value.extend_from_slice(&applied.root.0);
-            batch.insert(APPLIED, value);
+            change.put(APPLIED.to_vec(), value);
         }
-        Ok(self.db.apply_batch(batch)?)
+        Ok(self.db.apply_batch(change.into_batch())?)
     }
 }
 
-/// The calls of one counter.
-#[derive(Debug, Clone, Copy, Default)]
-struct Counted {
-    calls: u64,
-    /// Records below this number are among them.
-    next: u64,
-}
-
-impl Counted {
-    /// Counts the call of a record, once.
-    fn include(&mut self, index: u64) {
-        if index >= self.next {
-            self.calls = self.calls.saturating_add(1);
-            self.next = index.saturating_add(1);
-        }
-    }
-
-    fn to_bytes(self) -> [u8; 16] {
-        (u128::from(self.calls) << 64 | u128::from(self.next)).to_be_bytes()
-    }
-
-    fn from_bytes(value: &[u8]) -> Result<Self, StoreError> {
-        let malformed = || StoreError::State("a counter is not two numbers".into());
-        let (calls, next) = value.split_first_chunk::<8>().ok_or_else(malformed)?;
-        Ok(Self {
-            calls: u64::from_be_bytes(*calls),
-            next: u64::from_be_bytes(next.try_into().map_err(|_| malformed())?),
-        })
+impl Lookup for State {
+    fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
+        self.check()?;
+        Ok(self.db.get(key)?)
     }
 }
 
@@ -306,53 +228,6 @@ fn is_unreadable(error: &sled::Error) -> bool {
         sled::Error::Io(e) => matches!(e.kind(), InvalidData | InvalidInput | UnexpectedEof),
         sled::Error::CollectionNotFound(_) => false,
     }
-}
-
-fn grant_key(issuer: &str, grant_id: &str) -> [u8; 33] {
-    let mut hash = Sha256::new();
-    hash.update((issuer.len() as u64).to_be_bytes());
-    hash.update(issuer.as_bytes());
-    hash.update(grant_id.as_bytes());
-    prefixed(b'g', &hash.finalize().into())
-}
-
-fn fingerprint_key(fingerprint: &[u8; 32]) -> [u8; 33] {
-    prefixed(b'k', fingerprint)
-}
-
-fn counter_key(fingerprint: &[u8; 32]) -> [u8; 33] {
-    prefixed(b'c', fingerprint)
-}
-
-fn number_key(seq: u64) -> [u8; 9] {
-    prefixed(b's', &seq.to_be_bytes())
-}
-
-fn history_key(seq: u64) -> [u8; 9] {
-    prefixed(b'h', &seq.to_be_bytes())
-}
-
-fn prefixed<const N: usize, const M: usize>(prefix: u8, rest: &[u8; N]) -> [u8; M] {
-    let mut key = [prefix; M];
-    for (to, from) in key.iter_mut().skip(1).zip(rest) {
-        *to = *from;
-    }
-    key
-}
-
-fn json(value: &impl serde::Serialize) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(value).map_err(|e| StoreError::State(e.to_string()))
-}
-
-fn parse<T: serde::de::DeserializeOwned>(value: &IVec) -> Result<T, StoreError> {
-    serde_json::from_slice(value).map_err(|e| StoreError::State(e.to_string()))
-}
-
-fn number(value: &[u8]) -> Result<u64, StoreError> {
-    let bytes = value
-        .try_into()
-        .map_err(|_| StoreError::State("a number is not 8 bytes".into()))?;
-    Ok(u64::from_be_bytes(bytes))
 }
 
 #[cfg(test)]

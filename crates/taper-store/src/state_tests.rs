@@ -1,7 +1,8 @@
 use super::*;
-use crate::counters::CounterKey;
+use crate::counters::{Counter, CounterKey};
+use crate::record::RecordKind;
 use crate::record::tests::{decision, grant};
-use crate::revocation::Revocation;
+use crate::revocation::{Revocation, RevocationKey};
 
 fn revoked(seq: u64, id: &str) -> Record {
     let what = RevocationKey::Grant(id.into());
@@ -29,10 +30,18 @@ fn a_record_counts_once_however_often_it_is_replayed() {
         branch: [n; 32],
         index: 0,
     };
+    let apply = |records: &[Record], applied: Applied| {
+        let mut change = Change::of(&state);
+        let first = applied.size - records.len() as u64;
+        for (index, record) in (first..).zip(records) {
+            change.include(index, record).unwrap();
+        }
+        state.apply(change, applied).unwrap();
+    };
     let using = |keys: &[u8]| {
         let mut record = decision("d");
         if let RecordKind::Decision(decision) = &mut record.kind {
-            decision.counted = keys.iter().map(|n| key(*n)).collect();
+            decision.counted = keys.iter().map(|n| Counter::from(key(*n))).collect();
         }
         record
     };
@@ -55,9 +64,9 @@ fn a_record_counts_once_however_often_it_is_replayed() {
         size: 5,
         root: EMPTY_HASH,
     };
-    state.apply(&[using(&[2, 3])], applied).unwrap();
+    apply(&[using(&[2, 3])], applied);
     assert_eq!(counts(), [3, 3, 1]);
-    let name = counter_key(&key(1).fingerprint("https://issuer.example"));
+    let name = layout::counter(&key(1).fingerprint("https://issuer.example"));
     state.db.insert(name.as_slice(), b"short").unwrap();
     assert!(
         state
@@ -84,7 +93,7 @@ fn applying_twice_is_applying_once() {
         root: EMPTY_HASH,
     };
     for _ in 0..2 {
-        state.apply(&records, applied).unwrap();
+        state.write(&records, 0, Some(applied)).unwrap();
         assert_eq!(state.applied().unwrap(), applied);
         assert_eq!(state.head().unwrap(), 2);
         assert_eq!(state.revocations_after(0, 9).unwrap().len(), 2);

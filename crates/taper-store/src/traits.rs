@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 
-use crate::counters::{CounterKey, Reservation};
+use crate::counters::{Counter, Reservation};
 use crate::error::StoreError;
+use crate::kept::{ClientRecord, RefreshRecord, RootKeysRecord, TokenHash};
 use crate::record::{GrantRecord, Record};
 use crate::revocation::{NewRevocation, Revocation, RevocationKey, RevocationRecord};
 
@@ -21,8 +22,9 @@ pub trait Grants: Send + Sync {
     /// Durable when it returns.
     ///
     /// # Errors
-    /// [`StoreError::GrantConflict`] if the id belongs to another; otherwise the grant was not
-    /// acknowledged and must not be handed out.
+    /// [`StoreError::GrantConflict`] if the id belongs to another, [`StoreError::BeyondEnd`] if the
+    /// renewal would pass the grant's end; otherwise the grant was not acknowledged and must not be
+    /// handed out.
     async fn insert_grant(&self, grant: GrantRecord) -> Result<Receipt, StoreError>;
 
     /// The newest record of a grant.
@@ -140,16 +142,110 @@ pub trait Revocations: Send + Sync {
     ) -> Result<Option<RevocationKey>, StoreError>;
 }
 
+/// What is configured at the issuer, so that the audit log tells when it changed.
+#[async_trait]
+pub trait Clients: Send + Sync {
+    /// Records a client, unless the newest record of it is the same; then there is no receipt. Durable
+    /// when it returns.
+    ///
+    /// # Errors
+    /// Whatever kept it from the disk.
+    async fn put_client(&self, client: ClientRecord) -> Result<Option<Receipt>, StoreError>;
+
+    /// The newest record of a client.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    async fn client(&self, issuer: &str, client: &str) -> Result<Option<ClientRecord>, StoreError>;
+
+    /// The newest record of each client of an issuer, the removed ones too, in the order of their ids.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    async fn clients(&self, issuer: &str) -> Result<Vec<ClientRecord>, StoreError>;
+
+    /// Records the root keys in force, unless the newest record of them is the same; then there is no
+    /// receipt. Durable when it returns.
+    ///
+    /// # Errors
+    /// Whatever kept it from the disk.
+    async fn put_root_keys(&self, keys: RootKeysRecord) -> Result<Option<Receipt>, StoreError>;
+
+    /// The newest record of the root keys of an issuer.
+    ///
+    /// # Errors
+    /// When the state cannot be read.
+    async fn root_keys(&self, issuer: &str) -> Result<Option<RootKeysRecord>, StoreError>;
+}
+
+/// What came of a refresh token that was presented.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rotation {
+    /// The next token is in force, and the presented one is used.
+    Rotated(RefreshRecord),
+    /// It was used before, so the family has ended now.
+    Reused(RefreshRecord),
+    /// No family has it.
+    Unknown,
+    /// Its family had ended before, or something that it rests on is revoked.
+    Ended,
+    /// Its family's time is over.
+    Expired,
+}
+
+/// Refresh tokens, each used once (RFC 9700 §4.14.2).
+#[async_trait]
+pub trait RefreshFamilies: Send + Sync {
+    /// Begins a family with its first token, for a grant that is recorded. Durable when it returns.
+    /// `expires_at` is in seconds since the Unix epoch.
+    ///
+    /// # Errors
+    /// [`StoreError::BeyondEnd`] if there is no such grant or it ends before the family,
+    /// [`StoreError::TokenKnown`] if a family has the token; otherwise the family was not
+    /// acknowledged and its token must not be handed out.
+    async fn begin_family(
+        &self,
+        issuer: &str,
+        grant_id: &str,
+        token: TokenHash,
+        expires_at: i64,
+    ) -> Result<Receipt, StoreError>;
+
+    /// Uses the presented token and puts the next one in its place. A token that was used before ends
+    /// its family; nothing rotates once its grant, client, subject or holder is revoked. Durable when
+    /// it returns; of two that present the same token at once, one rotates it.
+    ///
+    /// # Errors
+    /// [`StoreError::TokenKnown`] if a family has the next token; otherwise nothing was acknowledged,
+    /// and the next token must not be handed out.
+    async fn rotate(&self, presented: TokenHash, next: TokenHash) -> Result<Rotation, StoreError>;
+
+    /// Ends the family that has or had a token. Durable when it returns; `false` if there is nothing to
+    /// end.
+    ///
+    /// # Errors
+    /// Whatever kept it from the disk.
+    async fn end_family(&self, token: TokenHash) -> Result<bool, StoreError>;
+}
+
 /// The audit log.
 #[async_trait]
 pub trait Audit: Send + Sync {
     /// Appends a record. Durable when it returns.
     ///
     /// # Errors
-    /// [`StoreError::NotPlain`] for grants, revocations and decisions that count calls, which have
-    /// their own methods; otherwise the record was not acknowledged and what it describes must not
+    /// [`StoreError::NotPlain`] for decisions that count calls and for what has its own methods;
+    /// otherwise the record was not acknowledged and what it describes must not
     /// happen (DESIGN G5).
     async fn append(&self, record: Record) -> Result<Receipt, StoreError>;
+
+    /// Hands in a record without waiting for the disk, for what may happen before it is recorded. It is
+    /// in the journal soon, and at the latest when the store is closed, unless the process dies before.
+    ///
+    /// # Errors
+    /// [`StoreError::QueueFull`] when too many wait; otherwise as [`Audit::append`]. Then it was not taken,
+    /// and what it describes must not happen (DESIGN G5).
+    fn append_later(&self, record: Record) -> Result<(), StoreError>;
 
     /// Appends the decision that allowed the reserved call, with its counters
     /// ([`crate::DecisionRecord::counted`] is filled in here). When it returns, both are durable. A
@@ -164,7 +260,7 @@ pub trait Audit: Send + Sync {
 
 /// Calls under max-calls caveats (RULES 16).
 pub trait CallCounters: Send + Sync {
-    /// Reserves one call under each of `keys`, or under none of them. The reservation tells how many
+    /// Reserves one call under each of `counters`, or under none of them. The reservation tells how many
     /// calls there are with this one, and is given back when it is dropped. A value is never too low;
     /// it is too high by the calls that are under way and will be given back.
     ///
@@ -173,7 +269,7 @@ pub trait CallCounters: Send + Sync {
     ///
     /// # Errors
     /// When the store has failed or the state cannot be read; nothing is reserved, the caller denies.
-    fn reserve(&self, issuer: &str, keys: &[CounterKey]) -> Result<Reservation, StoreError>;
+    fn reserve(&self, issuer: &str, counters: &[Counter]) -> Result<Reservation, StoreError>;
 }
 
 /// The answer for one proof.

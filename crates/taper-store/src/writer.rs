@@ -1,18 +1,19 @@
 //! The writer thread: it owns the journal, and one commit serves everyone who waits.
 
-use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use rand_core::CryptoRngCore;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::counters::Reservation;
+use crate::draft::Draft;
 use crate::error::StoreError;
-use crate::frame::encode_record;
 use crate::journal::Journal;
-use crate::record::{GrantRecord, Record, RecordKind};
-use crate::revocation::{NewRevocation, Revocation, RevocationRecord, next_history};
+use crate::later::{Later, LaterReceiver};
+use crate::record::Record;
 use crate::state::{Applied, State};
+use crate::sweep::{self, Swept};
 use crate::traits::Receipt;
 
 /// Commands that may wait; beyond that, callers wait to hand theirs in.
@@ -20,8 +21,14 @@ pub(crate) const QUEUE: usize = 1024;
 /// Records and bytes of one commit.
 const BATCH: usize = 256;
 const BATCH_BYTES: usize = 1024 * 1024;
+/// Records that nobody waits for, in one commit beside the others.
+const LATER: usize = 64;
 
-type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+/// Tells a caller what came of the commit; with a reason when it failed.
+pub(crate) type Answer = Box<dyn FnOnce(Option<&Arc<str>>) + Send>;
+/// Decides on the writer thread what is to be written. No answer: the caller has one already.
+pub(crate) type Job = Box<dyn FnOnce(&mut Draft<'_>) -> Option<Answer> + Send>;
 
 /// What callers ask of the writer.
 pub(crate) enum Command {
@@ -33,12 +40,12 @@ pub(crate) enum Command {
         calls: Option<Reservation>,
         reply: Reply<Receipt>,
     },
-    /// Give a revocation its number and append it.
-    Revoke {
-        at_ms: i64,
-        revocation: NewRevocation,
-        reply: Reply<u64>,
-    },
+    /// Decide and append.
+    Work(Job),
+    /// Forget some of what has ended before `now`, in seconds since the Unix epoch.
+    Sweep { now: i64, reply: Reply<(Swept, bool)> },
+    /// Look for records that nobody waits for.
+    Wake,
     /// Finish what was asked before, publish the checkpoint and end.
     Close { reply: Reply<()> },
 }
@@ -52,242 +59,211 @@ pub(crate) struct Writer {
     pub(crate) head: watch::Sender<u64>,
     /// Set once, when nothing more can be accepted.
     pub(crate) failed: Arc<OnceLock<Arc<str>>>,
+    pub(crate) later: LaterReceiver,
     #[cfg(feature = "sabotage")]
     pub(crate) sabotage: crate::sabotage::Sabotage,
 }
 
-/// Who gets told what after the commit.
-enum Answer {
-    Receipt(Reply<Receipt>, u64),
-    Number(Reply<u64>, u64),
+struct Batch<'a> {
+    draft: Draft<'a>,
+    calls: Vec<Reservation>,
+    later: Vec<Later>,
+    answers: Vec<Answer>,
 }
 
-#[derive(Default)]
-struct Batch {
-    payloads: Vec<Vec<u8>>,
-    records: Vec<Record>,
-    bytes: usize,
-    revoked: HashMap<[u8; 32], u64>,
-    /// The last number given in this batch, and the history up to it.
-    feed: Option<(u64, [u8; 32])>,
-    calls: Vec<Reservation>,
-    answers: Vec<Answer>,
+/// What is done after a commit instead of another one.
+enum Then {
+    Sweep(i64, Reply<(Swept, bool)>),
+    Close(Reply<()>),
 }
 
 impl Writer {
     /// Serves until the store is closed or dropped.
     pub(crate) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        while let Some(first) = commands.blocking_recv() {
-            let (mut batch, mut close, mut next) = (Batch::default(), None, Some(first));
-            while let Some(command) = next.take() {
-                match command {
-                    Command::Append {
-                        record,
-                        payload,
-                        calls,
-                        reply,
-                    } => self.append(*record, payload, calls, reply, &mut batch),
-                    Command::Revoke {
-                        at_ms,
-                        revocation,
-                        reply,
-                    } => {
-                        self.revoke(at_ms, revocation, reply, &mut batch);
-                    }
-                    Command::Close { reply } => {
-                        close = Some(reply);
-                        break;
-                    }
+        let state = self.state.clone();
+        while let Ok(first) = self.next(&mut commands) {
+            match self.round(&state, first, &mut commands) {
+                None => {}
+                Some(Then::Sweep(now, reply)) => drop(reply.send(self.sweep(now))),
+                Some(Then::Close(reply)) => {
+                    self.flush(&state);
+                    // Queue, journal, lock and state are let go before the caller is told so.
+                    drop((commands, state));
+                    let Self {
+                        journal, state, head, ..
+                    } = self;
+                    let result = journal.close();
+                    drop((state, head));
+                    let _ = reply.send(result);
+                    return;
                 }
-                if batch.answers.len() < BATCH && batch.bytes < BATCH_BYTES {
-                    next = commands.try_recv().ok();
-                }
-            }
-            self.commit(batch);
-            if let Some(reply) = close {
-                // Queue, journal, lock and state are let go before the caller is told so.
-                drop(commands);
-                let Self {
-                    journal, state, head, ..
-                } = self;
-                let result = journal.close();
-                drop((state, head));
-                let _ = reply.send(result);
-                return;
             }
         }
         // Dropped without close: everything acknowledged is on the disk, only `checkpoint` may lag.
+        self.flush(&state);
         let _ = self.journal.close();
+    }
+
+    /// Waits for a command, unless there are records that nobody waits for.
+    fn next(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<Option<Command>, TryRecvError> {
+        if self.later.is_empty() {
+            return commands
+                .blocking_recv()
+                .map(Some)
+                .ok_or(TryRecvError::Disconnected);
+        }
+        match commands.try_recv() {
+            Ok(command) => Ok(Some(command)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(TryRecvError::Disconnected),
+        }
+    }
+
+    /// One commit for whoever waits, and some of what nobody waits for.
+    fn round(
+        &mut self,
+        state: &State,
+        first: Option<Command>,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Option<Then> {
+        let mut batch = self.batch(state);
+        let (mut next, mut then) = (first, None);
+        while let Some(command) = next.take() {
+            match command {
+                Command::Append {
+                    record,
+                    payload,
+                    calls,
+                    reply,
+                } => self.append(&record, payload, calls, reply, &mut batch),
+                Command::Work(job) => batch.answers.extend(job(&mut batch.draft)),
+                Command::Wake => {}
+                Command::Sweep { now, reply } => {
+                    then = Some(Then::Sweep(now, reply));
+                    break;
+                }
+                Command::Close { reply } => {
+                    then = Some(Then::Close(reply));
+                    break;
+                }
+            }
+            if batch.answers.len() < BATCH && batch.draft.bytes() < BATCH_BYTES {
+                next = commands.try_recv().ok();
+            }
+        }
+        self.commit_with_later(batch);
+        then
+    }
+
+    /// Writes what nobody waits for, all of it.
+    fn flush(&mut self, state: &State) {
+        while !self.later.is_empty() {
+            let batch = self.batch(state);
+            self.commit_with_later(batch);
+        }
+    }
+
+    fn batch<'a>(&self, state: &'a State) -> Batch<'a> {
+        Batch {
+            draft: Draft::new(state, self.journal.mark().size, *self.head.borrow()),
+            calls: Vec::new(),
+            later: Vec::new(),
+            answers: Vec::new(),
+        }
     }
 
     fn append(
         &mut self,
-        record: Record,
+        record: &Record,
         payload: Vec<u8>,
         calls: Option<Reservation>,
         reply: Reply<Receipt>,
-        batch: &mut Batch,
+        batch: &mut Batch<'_>,
     ) {
         #[cfg(feature = "sabotage")]
         if self.sabotage.drops(&record.kind) {
-            batch.answers.push(Answer::Receipt(reply, self.next_index(batch)));
+            let index = batch.draft.next_index();
+            batch.answers.push(answer(reply, Receipt { index }));
             return;
         }
-        if let RecordKind::Grant(grant) = &record.kind
-            && let Err(error) = self.check_grant(grant, batch)
-        {
-            let _ = reply.send(Err(error));
-            return;
-        }
-        let index = self.next_index(batch);
-        batch.push(record, payload);
-        batch.calls.extend(calls);
-        batch.answers.push(Answer::Receipt(reply, index));
-    }
-
-    fn revoke(&mut self, at_ms: i64, revocation: NewRevocation, reply: Reply<u64>, batch: &mut Batch) {
-        match self.number(at_ms, revocation, batch) {
-            Ok(seq) => batch.answers.push(Answer::Number(reply, seq)),
-            Err(error) => {
-                let _ = reply.send(Err(error));
+        match batch.draft.append(record, payload) {
+            Ok(receipt) => {
+                batch.calls.extend(calls);
+                batch.answers.push(answer(reply, receipt));
             }
+            Err(error) => drop(reply.send(Err(error))),
         }
     }
 
-    /// The number of a revocation: the one that it has, or the next, with a record for it.
-    fn number(&self, at_ms: i64, revocation: NewRevocation, batch: &mut Batch) -> Result<u64, StoreError> {
-        let NewRevocation {
-            at,
-            issuer,
-            what,
-            until,
-            by,
-        } = revocation;
-        let fingerprint = what.fingerprint(&issuer);
-        if let Some(seq) = batch.revoked.get(&fingerprint) {
-            return Ok(*seq);
+    fn commit_with_later(&mut self, mut batch: Batch<'_>) {
+        for mut later in self.later.take(LATER) {
+            let payload = std::mem::take(&mut later.payload);
+            // A record that cannot be included breaks the commit, which is where that is told.
+            let _ = batch.draft.append(&later.record, payload);
+            batch.later.push(later);
         }
-        if let Some(seq) = self.state.revoked(&issuer, &what)? {
-            return Ok(seq);
-        }
-        let (last, before) = match batch.feed {
-            Some(feed) => feed,
-            None => self.feed_end()?,
-        };
-        let seq = last + 1;
-        let history = next_history(&before, seq, &fingerprint);
-        let record = Record {
-            at_ms,
-            kind: RecordKind::Revoked(RevocationRecord {
-                revocation: Revocation {
-                    seq,
-                    at,
-                    issuer,
-                    what,
-                    until,
-                },
-                by,
-                history,
-            }),
-        };
-        let payload = encode_record(&record)?;
-        batch.push(record, payload);
-        batch.feed = Some((seq, history));
-        batch.revoked.insert(fingerprint, seq);
-        Ok(seq)
+        self.commit(batch);
     }
 
-    /// The highest number given so far, and the history up to it.
-    fn feed_end(&self) -> Result<(u64, [u8; 32]), StoreError> {
-        let last = *self.head.borrow();
-        match self.state.history(last)? {
-            Some(history) => Ok((last, history)),
-            None => Err(StoreError::State("the feed has no history".into())),
-        }
-    }
-
-    fn check_grant(&self, grant: &GrantRecord, batch: &Batch) -> Result<(), StoreError> {
-        let same = |record: &&Record| match &record.kind {
-            RecordKind::Grant(other) => other.grant_id == grant.grant_id && other.issuer == grant.issuer,
-            _ => false,
-        };
-        let fits = match batch.records.iter().rev().find(same).map(|record| &record.kind) {
-            Some(RecordKind::Grant(pending)) => pending.is_renewed_by(grant),
-            _ => self
-                .state
-                .grant(&grant.issuer, &grant.grant_id)?
-                .is_none_or(|old| old.is_renewed_by(grant)),
-        };
-        if fits {
-            Ok(())
-        } else {
-            Err(StoreError::GrantConflict {
-                grant_id: grant.grant_id.clone(),
-            })
-        }
-    }
-
-    fn next_index(&self, batch: &Batch) -> u64 {
-        self.journal.mark().size + batch.records.len() as u64
-    }
-
-    fn commit(&mut self, mut batch: Batch) {
+    fn commit(&mut self, batch: Batch<'_>) {
+        let Batch {
+            draft,
+            calls,
+            later,
+            mut answers,
+        } = batch;
         #[cfg(feature = "sabotage")]
         if self.sabotage.answers_early() {
-            batch.answer(None);
+            answers.drain(..).for_each(|answer| answer(None));
             self.sabotage.be_late();
         }
-        let result = self.write(&batch);
-        if result.is_ok() {
+        let result = self.write(draft);
+        match &result {
             // The state has them now, so a counter may leave memory.
-            batch.calls.drain(..).for_each(Reservation::commit);
+            Ok(()) => calls.into_iter().for_each(Reservation::commit),
+            Err(error) => drop(self.failed.get_or_init(|| error.to_string().into())),
         }
-        if let Err(error) = &result {
-            self.failed.get_or_init(|| error.to_string().into());
-        }
-        batch.answer(self.failed.get().filter(|_| result.is_err()));
+        drop(later);
+        let failure = self.failed.get().filter(|_| result.is_err());
+        answers.drain(..).for_each(|answer| answer(failure));
     }
 
-    fn write(&mut self, batch: &Batch) -> Result<(), StoreError> {
+    fn write(&mut self, draft: Draft<'_>) -> Result<(), StoreError> {
         // Even an answer that needs no record is none while the store has failed.
-        if let Some(reason) = self.failed.get() {
-            return Err(StoreError::Poisoned(Arc::clone(reason)));
-        }
-        if batch.records.is_empty() {
+        self.check()?;
+        draft.check()?;
+        if draft.payloads().is_empty() {
             return Ok(());
         }
-        self.journal.commit(&batch.payloads, &mut *self.rng)?;
-        let mark = self.journal.mark();
-        self.state.apply(
-            &batch.records,
-            Applied {
-                size: mark.size,
-                root: mark.root,
-            },
-        )?;
-        if let Some((last, _)) = batch.feed {
-            self.head.send_replace(last);
-        }
+        self.journal.commit(draft.payloads(), &mut *self.rng)?;
+        let (mark, head) = (self.journal.mark(), draft.head());
+        let applied = Applied {
+            size: mark.size,
+            root: mark.root,
+        };
+        self.state.apply(draft.into_change(), applied)?;
+        self.head
+            .send_if_modified(|known| std::mem::replace(known, head) != head);
         Ok(())
+    }
+
+    fn sweep(&self, now: i64) -> Result<(Swept, bool), StoreError> {
+        self.check()?;
+        sweep::step(&self.state, now)
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        match self.failed.get() {
+            Some(reason) => Err(StoreError::Poisoned(Arc::clone(reason))),
+            None => Ok(()),
+        }
     }
 }
 
-impl Batch {
-    fn push(&mut self, record: Record, payload: Vec<u8>) {
-        self.bytes += payload.len();
-        self.records.push(record);
-        self.payloads.push(payload);
-    }
-
-    /// Tells everyone who waits, once.
-    fn answer(&mut self, failure: Option<&Arc<str>>) {
-        for answer in self.answers.drain(..) {
-            // A caller that went away does not need its answer.
-            let refused = failure.map(|reason| StoreError::Poisoned(Arc::clone(reason)));
-            match answer {
-                Answer::Receipt(reply, index) => drop(reply.send(refused.map_or(Ok(Receipt { index }), Err))),
-                Answer::Number(reply, seq) => drop(reply.send(refused.map_or(Ok(seq), Err))),
-            }
-        }
-    }
+/// Tells a caller `value` once the commit is done. One that went away needs no answer.
+pub(crate) fn answer<T: Send + 'static>(reply: Reply<T>, value: T) -> Answer {
+    Box::new(move |failure| {
+        let refused = failure.map(|reason| StoreError::Poisoned(Arc::clone(reason)));
+        let _ = reply.send(refused.map_or(Ok(value), Err));
+    })
 }

@@ -9,9 +9,7 @@ use serde_json::{Value, json};
 use taper_capability::{Caveat, Delegation, Grant, Narrowing, ResourceMatch, Token};
 use taper_dpop::{Algorithm, NonceKey, PrivateKey};
 use taper_service::rng;
-use taper_store::{
-    Audit as _, CallCounters, CounterKey, Outcome, Record, Reservation, SeenProofs, StoreError,
-};
+use taper_store::{Audit as _, CallCounters, Counter, Outcome, Record, Reservation, SeenProofs, StoreError};
 
 use super::support::{Ask, NOW, Setup, URL, World, decided, json as answer, usual};
 use crate::config::NonceMode;
@@ -398,7 +396,7 @@ fn lease(gate: &Gate, ask: &Ask<'_>, permitted: &Permitted<Outbound>) -> Lease {
 struct Broken;
 
 impl CallCounters for Broken {
-    fn reserve(&self, _: &str, _: &[CounterKey]) -> Result<Reservation, StoreError> {
+    fn reserve(&self, _: &str, _: &[Counter]) -> Result<Reservation, StoreError> {
         Err(StoreError::State("unreadable".into()))
     }
 }

@@ -1,21 +1,20 @@
 //! Which grants a subject has at a client, and which a key is the first holder of.
 //!
-//! Keys: `i` ‖ name of the owner ‖ name of the grant → grant id. The name of an owner is a hash over
+//! The name of an owner is a hash over
 //! its kind and its parts, each preceded by its length; that of a grant is the one under which its
 //! record lies, so that a page can go on after any grant id.
 
 use sha2::{Digest as _, Sha256};
 
-use super::{State, grant_key, parse};
+use super::State;
+use crate::change::Lookup as _;
 use crate::error::StoreError;
+use crate::layout::{self, INDEX};
 use crate::record::GrantRecord;
 use crate::traits::{GrantPage, SubjectAt};
 
-const PREFIX: u8 = b'i';
-const KEY: usize = 1 + 32 + 32;
-
 /// The keys under which a grant is found; they change with no renewal. Their value is its id.
-pub(super) fn keys(grant: &GrantRecord) -> [[u8; KEY]; 2] {
+pub(crate) fn keys(grant: &GrantRecord) -> [Vec<u8>; 2] {
     let subject = subject_name(&SubjectAt {
         issuer: &grant.issuer,
         client: &grant.client,
@@ -23,7 +22,7 @@ pub(super) fn keys(grant: &GrantRecord) -> [[u8; KEY]; 2] {
         subject: &grant.subject,
     });
     let holder = holder_name(&grant.issuer, &grant.holder_jkt);
-    let grant = grant_key(&grant.issuer, &grant.grant_id);
+    let grant = layout::grant(&grant.issuer, &grant.grant_id);
     [key(&subject, &grant), key(&holder, &grant)]
 }
 
@@ -35,15 +34,11 @@ impl State {
         after: Option<&str>,
         limit: usize,
     ) -> Result<GrantPage, StoreError> {
-        self.check()?;
         let name = subject_name(whose);
-        let first = after.map_or([0; 33], |id| grant_key(whose.issuer, id));
+        let first = after.map_or(vec![0; 33], |id| layout::grant(whose.issuer, id));
         let (mut page, mut seen) = (GrantPage::default(), 0);
-        for entry in self
-            .db
-            .range(key(&name, &first)..=key(&name, &[u8::MAX; 33]))
-            .take(limit.saturating_add(2))
-        {
+        let entries = self.range(key(&name, &first)..=key(&name, &[u8::MAX; 33]))?;
+        for entry in entries.take(limit.saturating_add(2)) {
             let (_, id) = entry?;
             let id = String::from_utf8(id.to_vec()).map_err(|e| StoreError::State(e.to_string()))?;
             if Some(id.as_str()) == after {
@@ -55,9 +50,7 @@ impl State {
             }
             seen += 1;
             // A grant that was forgotten in between is no grant any more.
-            if let Some(record) = self.db.get(grant_key(whose.issuer, &id))? {
-                page.grants.push(parse(&record)?);
-            }
+            page.grants.extend(self.grant(whose.issuer, &id)?);
             page.last = Some(id);
         }
         Ok(page)
@@ -65,9 +58,8 @@ impl State {
 
     /// Whether a key is the first holder of any grant.
     pub(crate) fn is_first_holder(&self, issuer: &str, jkt: &str) -> Result<bool, StoreError> {
-        self.check()?;
         let name = holder_name(issuer, jkt);
-        let mut entries = self.db.range(key(&name, &[0; 33])..=key(&name, &[u8::MAX; 33]));
+        let mut entries = self.range(key(&name, &[0; 33])..=key(&name, &[u8::MAX; 33]))?;
         Ok(entries.next().transpose()?.is_some())
     }
 }
@@ -96,11 +88,9 @@ fn name(parts: &[&str]) -> [u8; 32] {
 }
 
 /// `grant` is the key of a grant's record, of which the first byte says only what it is.
-fn key(owner: &[u8; 32], grant: &[u8; 33]) -> [u8; KEY] {
-    let mut key = [PREFIX; KEY];
-    let parts = owner.iter().chain(grant.iter().skip(1));
-    for (to, from) in key.iter_mut().skip(1).zip(parts) {
-        *to = *from;
-    }
+fn key(owner: &[u8; 32], grant: &[u8]) -> Vec<u8> {
+    let mut key = vec![INDEX];
+    key.extend_from_slice(owner);
+    key.extend(grant.iter().skip(1));
     key
 }

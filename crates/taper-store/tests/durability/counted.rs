@@ -19,12 +19,15 @@ const LIMIT: u64 = 120;
 
 /// Makes one call, under both counters as long as the limit allows it. Its id, once it counts.
 async fn call(store: &EmbeddedStore, id: String) -> (String, u64) {
-    let both = store.reserve(ISSUER, &[LIMITED, FREE]).unwrap();
+    let both = store.reserve(ISSUER, &[LIMITED.into(), FREE.into()]).unwrap();
     let (id, calls) = if both.values().first().is_some_and(|value| *value <= LIMIT) {
         (format!("{id}-both"), both)
     } else {
         drop(both);
-        (format!("{id}-free"), store.reserve(ISSUER, &[FREE]).unwrap())
+        (
+            format!("{id}-free"),
+            store.reserve(ISSUER, &[FREE.into()]).unwrap(),
+        )
     };
     let receipt = store.append_counted(decision(&id), calls).await.unwrap();
     (id, receipt.index)
@@ -50,7 +53,9 @@ fn counted_calls_survive_kill_9_and_no_limit_is_passed() {
     let counted = |key: CounterKey| -> Vec<String> {
         let records = read_records(dir.path()).unwrap();
         let id = |kind: RecordKind| match kind {
-            RecordKind::Decision(decision) if decision.counted.contains(&key) => Some(decision.decision_id),
+            RecordKind::Decision(decision) if decision.counted.contains(&key.into()) => {
+                Some(decision.decision_id)
+            }
             _ => None,
         };
         records
@@ -65,7 +70,7 @@ fn counted_calls_survive_kill_9_and_no_limit_is_passed() {
             assert!(free.contains(id), "`{id}` was acknowledged and does not count");
             assert_eq!(limited.contains(id), id.ends_with("-both"), "`{id}`");
         }
-        let next = store.reserve(ISSUER, &[LIMITED, FREE]).unwrap();
+        let next = store.reserve(ISSUER, &[LIMITED.into(), FREE.into()]).unwrap();
         assert_eq!(next.values(), [limited.len() as u64 + 1, free.len() as u64 + 1]);
         drop(next);
         store

@@ -71,7 +71,7 @@ impl Kind {
             }
             Self::Revoked => store.revoke(revocation(id)).await,
             Self::Counted => {
-                let calls = store.reserve(ISSUER, &[COUNTER])?;
+                let calls = store.reserve(ISSUER, &[COUNTER.into()])?;
                 Ok(store.append_counted(decision(id), calls).await?.index)
             }
             Self::Proof => match store.insert_once("g", [0; 32], id, i64::MAX, NOW)? {
@@ -148,6 +148,8 @@ fn grant(id: &str, expires_at: i64) -> GrantRecord {
         rights: vec!["git:*".into()],
         issued_at: NOW,
         expires_at,
+        ends_at: None,
+        renewal: false,
         max_depth: 3,
         policy_digest: "p".into(),
     }
@@ -182,7 +184,7 @@ impl Written {
             written.records += 1;
             let (id, number) = match stored.record.kind {
                 RecordKind::Decision(decision) => {
-                    written.counted += u64::from(decision.counted.contains(&COUNTER));
+                    written.counted += u64::from(decision.counted.contains(&COUNTER.into()));
                     (decision.decision_id, stored.index)
                 }
                 RecordKind::Grant(grant) => match Kind::of(&grant.grant_id) {
@@ -219,6 +221,6 @@ impl Written {
 
     /// Whether the store counts as many calls as the journal has.
     pub(crate) fn counts_agree(&self, store: &EmbeddedStore) -> bool {
-        store.reserve(ISSUER, &[COUNTER]).unwrap().values() == [self.counted + 1]
+        store.reserve(ISSUER, &[COUNTER.into()]).unwrap().values() == [self.counted + 1]
     }
 }

@@ -2,15 +2,22 @@
 
 use taper_capability::escaped;
 use taper_service::clock::rfc3339;
-use taper_store::{Outcome, RecordKind, RevocationKey, StoredRecord};
+use taper_store::{Carried, Outcome, RecordKind, RefreshEnd, RevocationKey, RootKeyRecord, StoredRecord};
 
 /// A record as one line of text: its number, its time and what happened.
 pub(super) fn line(stored: &StoredRecord) -> String {
     let at = rfc3339(stored.record.at_ms.div_euclid(1000));
-    let text = match &stored.record.kind {
+    let text = text(&stored.record.kind);
+    format!("{:>6} {at} {}", stored.index, escaped(&text))
+}
+
+/// What happened. What others chose stands in it as it is, not escaped.
+pub(super) fn text(kind: &RecordKind) -> String {
+    match kind {
         RecordKind::Grant(grant) => format!(
-            "grant {} to {} ({}) by client {}: {}, until {}",
+            "grant {} {}to {} ({}) by client {}: {}, until {}",
             grant.grant_id,
+            if grant.renewal { "renewed " } else { "" },
             grant.subject,
             grant.subject_iss,
             grant.client,
@@ -64,8 +71,59 @@ pub(super) fn line(stored: &StoredRecord) -> String {
         }
         RecordKind::Policy { digest, files } => format!("policy {digest}: {}", files.join(" ")),
         RecordKind::Started { role } => format!("{role} started"),
-    };
-    format!("{:>6} {at} {}", stored.index, escaped(&text))
+        RecordKind::Client(client) => format!(
+            "client {} {}, authenticates by {}, configuration {}",
+            client.client,
+            if client.removed { "removed" } else { "configured" },
+            client.method,
+            client.digest
+        ),
+        RecordKind::RootKeys(record) => {
+            let key = |key: &RootKeyRecord| format!(" {} ({})", key.id, key.thumbprint);
+            let keys: String = record.keys.iter().map(key).collect();
+            format!("root keys in force:{keys}")
+        }
+        RecordKind::Refresh(family) => {
+            let what = match family.ended {
+                None if family.rotations == 0 => "begun".to_owned(),
+                None => format!("rotated for the {}. time", family.rotations),
+                Some(RefreshEnd::Reused) => "ended: a used token was presented".to_owned(),
+                Some(RefreshEnd::Ended) => "ended".to_owned(),
+            };
+            format!("refresh family of grant {} {what}", family.grant_id)
+        }
+        RecordKind::Carried { state } => format!("carried over: {}", carried(state)),
+        RecordKind::Retired(retired) => {
+            format!(
+                "records {} to {} dropped",
+                retired.first,
+                retired.end.saturating_sub(1)
+            )
+        }
+        RecordKind::Repaired(repaired) => {
+            let lost: u64 = repaired
+                .lost
+                .iter()
+                .map(|(first, end)| end.saturating_sub(*first))
+                .sum();
+            format!(
+                "journal {} of {} records was damaged and set aside, {lost} records lost",
+                repaired.origin, repaired.size
+            )
+        }
+    }
+}
+
+fn carried(state: &Carried) -> String {
+    match state {
+        Carried::Grant(grant) => format!("grant {}", grant.grant_id),
+        Carried::Revocation(record) => format!("revocation {}", record.revocation.seq),
+        Carried::Counter { calls, .. } => format!("a counter of {calls} calls"),
+        Carried::Client(client) => format!("client {}", client.client),
+        Carried::RootKeys(_) => "root keys".to_owned(),
+        Carried::Refresh { family, .. } => format!("refresh family of grant {}", family.grant_id),
+        Carried::Feed { seq, .. } => format!("the feed up to number {seq}"),
+    }
 }
 
 /// What a revocation names, without its kind.

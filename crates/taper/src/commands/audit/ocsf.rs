@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | a decision | 6003 API Activity | 99 Other (the call of a tool, a list …), with `action_id` 1 Allowed or 2 Denied |
 //! | a grant, a revocation | 3005 User Access Management | 1 Assign Privileges, 2 Revoke Privileges |
-//! | a start, a policy | 6002 Application Lifecycle | 3 Start, 8 Update |
+//! | a start, a policy, everything else | 6002 Application Lifecycle | 3 Start, 8 Update |
 //!
 //! What has no attribute there is in the record itself, which stands beside the event as `payload`.
 
@@ -35,6 +35,14 @@ pub(super) fn event(stored: &StoredRecord, journal: &str) -> Map<String, Value> 
             &format!("policy {digest}: {}", files.join(" ")),
         ),
         RecordKind::Started { role } => changed(LIFECYCLE, (3, "Start"), &format!("{role} started")),
+        RecordKind::Client(_)
+        | RecordKind::RootKeys(_)
+        | RecordKind::Refresh(_)
+        | RecordKind::Carried { .. }
+        | RecordKind::Retired(_)
+        | RecordKind::Repaired(_) => {
+            changed(LIFECYCLE, (8, "Update"), &super::line::text(&stored.record.kind))
+        }
     };
     event.insert("time".to_owned(), stored.record.at_ms.into());
     let metadata = json!({
