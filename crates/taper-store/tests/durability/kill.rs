@@ -7,7 +7,7 @@ use taper_store::{SeenProofs as _, verify_dir};
 
 use crate::children::{Running, Work};
 use crate::writes::{Kind, Written};
-use crate::{open, rounds, runtime, tell};
+use crate::{open, rounds, runtime, segments, tell};
 
 /// What some rounds came to.
 #[derive(Debug, Default)]
@@ -110,9 +110,13 @@ pub(crate) fn kill_children(dir: &Path, rounds: u32, opening_in: u32, sabotage: 
 fn every_acknowledged_id_survives_kill_9() {
     let dir = tempfile::tempdir().unwrap();
     let tally = kill_children(dir.path(), rounds(25, 400), 8, None);
-    tell(&format!("killed children: {tally}"));
+    tell(&format!(
+        "killed children: {tally}; {} segments",
+        segments(dir.path())
+    ));
     assert!(tally.lost.is_empty(), "{:?}", tally.lost);
     assert!(tally.acknowledged > tally.rounds as usize, "{tally}");
+    assert!(segments(dir.path()) > 10, "segments were rolled over");
 }
 
 #[test]

@@ -31,26 +31,50 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand_core::OsRng;
-use taper_store::EmbeddedStore;
+use rand_core::{OsRng, RngCore as _};
+use taper_store::{EmbeddedStore, Settings, StoreError};
 
 /// What every store here believes to be the time, in seconds since the Unix epoch.
 const NOW: i64 = 1_700_000_000;
 
-/// Opens the store. It waits for the locks of one that was just closed: a child that another test is
-/// starting holds every descriptor of this process for a moment.
+/// Opens the store, with segments that are full after a few records or after a few more.
 fn open(dir: &Path) -> EmbeddedStore {
-    let attempt = || EmbeddedStore::open(dir, "durability", Arc::new(|| NOW * 1000), OsRng);
+    open_with(dir, 1024 + u64::from(OsRng.next_u32() % 16_384))
+}
+
+/// Opens the store, with segments of about `segment_bytes`. It waits for the locks of one that was
+/// just closed: a child that another test is starting holds every descriptor of this process for a
+/// moment.
+fn open_with(dir: &Path, segment_bytes: u64) -> EmbeddedStore {
     for _ in 0..500 {
-        match attempt() {
-            Ok((store, _)) => return store,
-            Err(taper_store::StoreError::InUse { .. } | taper_store::StoreError::State(_)) => {
+        match attempt(dir, segment_bytes) {
+            Ok(store) => return store,
+            Err(StoreError::InUse { .. } | StoreError::State(_)) => {
                 std::thread::sleep(Duration::from_millis(10));
             }
             Err(error) => panic!("{}: {error}", dir.display()),
         }
     }
-    attempt().unwrap().0
+    attempt(dir, segment_bytes).unwrap()
+}
+
+/// Opens the store, or says why it does not open.
+fn attempt(dir: &Path, segment_bytes: u64) -> Result<EmbeddedStore, StoreError> {
+    let settings = Settings {
+        segment_bytes,
+        ..Settings::default()
+    };
+    let now = Arc::new(|| NOW * 1000);
+    EmbeddedStore::open_with(dir, "durability", settings, now, OsRng).map(|(store, _)| store)
+}
+
+/// How many segments the journal of `dir` has.
+fn segments(dir: &Path) -> usize {
+    let names = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name());
+    let is_one = |name: &str| name.starts_with("journal-") && name.ends_with(".log");
+    names.filter(|name| name.to_str().is_some_and(is_one)).count()
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -241,6 +241,15 @@ fn the_disk_has_what_is_acknowledged() {
             "{name}: {proven:?}"
         );
     }
+    let segments = proven
+        .renamed
+        .iter()
+        .filter(|name| name.ends_with(".log"))
+        .count();
+    assert!(
+        segments > Kind::ALL.len() - 2,
+        "a segment for each record: {proven:?}"
+    );
     tell(&format!(
         "system calls: {} kinds of write were synced with their checkpoint before they were \
          acknowledged; {} files were put in place durably",
