@@ -5,7 +5,8 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A server that answers everything with the same result, and counts.
+/// A server that answers everything with the same result, and counts. A request with a `traceparent` is
+/// answered with a stream that says one thing and stays open.
 pub struct Upstream {
     requests: Arc<AtomicU64>,
     /// Where it is.
@@ -53,6 +54,14 @@ fn answer(mut stream: std::net::TcpStream, count: &AtomicU64) {
         }
     }
     count.fetch_add(1, Ordering::SeqCst);
+    if String::from_utf8_lossy(&received).contains("\r\ntraceparent: ") {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close";
+        let event = r#"data: {"jsonrpc":"2.0","method":"notifications/message","params":{}}"#;
+        let _ = write!(stream, "{head}\r\n\r\n{event}\n\n");
+        // Until the reader goes.
+        let _ = stream.read(&mut buffer);
+        return;
+    }
     let body = r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"done"}]}}"#;
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close";
     let _ = write!(stream, "{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());

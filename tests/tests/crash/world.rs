@@ -200,7 +200,12 @@ tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
 
     /// A call of a tool; `None` if nobody listens.
     pub(crate) fn call(&self, capability: &Capability) -> Option<Answer> {
-        sent(&Call::mcp(&self.mcp(), &capability.token, &self.key, CALL))
+        sent(&self.call_of(capability))
+    }
+
+    /// The same, not sent yet.
+    pub(crate) fn call_of(&self, capability: &Capability) -> Call {
+        Call::mcp(&self.mcp(), &capability.token, &self.key, CALL)
     }
 
     /// Revokes as an admin; the number, if it was acknowledged.
