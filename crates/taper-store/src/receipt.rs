@@ -54,6 +54,27 @@ pub struct RecordReceipt {
     pub checkpoint: String,
 }
 
+impl RecordReceipt {
+    /// The same in the text form of C2SP [`tlog-proof`](https://c2sp.org/tlog-proof) version 1, for
+    /// standard tools. Its `extra` is salt ‖ payload, of which the entry is the SHA-256.
+    pub fn to_tlog_proof(&self) -> String {
+        let salt = salt(&self.salt).unwrap_or_default();
+        let extra = [&salt, self.payload.as_bytes()].concat();
+        let mut text = format!(
+            "c2sp.org/tlog-proof@v1\nextra {}\nindex {}\n",
+            STANDARD.encode(extra),
+            self.index
+        );
+        for hash in &self.proof {
+            text.push_str(hash);
+            text.push('\n');
+        }
+        text.push('\n');
+        text.push_str(&self.checkpoint);
+        text
+    }
+}
+
 /// What a receipt proves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvenRecord {

@@ -3,6 +3,7 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use rand_core::OsRng;
+use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 use super::*;
@@ -142,4 +143,25 @@ proptest! {
             prop_assert_eq!(proven, good);
         }
     }
+}
+
+#[test]
+fn the_text_form_says_the_same() {
+    let (dir, _) = folder();
+    let made = receipt(dir.path(), &Which::Index(5)).unwrap();
+    let text = made.to_tlog_proof();
+    let (head, note) = text.split_once("\n\n").unwrap();
+    assert_eq!(note, made.checkpoint);
+    let lines: Vec<&str> = head.split('\n').collect();
+    assert_eq!(lines[0], "c2sp.org/tlog-proof@v1");
+    let extra = STANDARD.decode(lines[1].strip_prefix("extra ").unwrap()).unwrap();
+    assert_eq!(&extra[16..], made.payload.as_bytes());
+    assert_eq!(lines[2], "index 5");
+    let path: Vec<Hash> = lines[3..].iter().map(|line| hash(line).unwrap()).collect();
+    let checkpoint = tlog_tiles::checkpoint::Checkpoint::from_bytes(
+        signed_note::Note::from_bytes(note.as_bytes()).unwrap().text(),
+    )
+    .unwrap();
+    let leaf = record_hash(&Sha256::digest(&extra));
+    check_record(&path, checkpoint.size(), *checkpoint.hash(), 5, leaf).unwrap();
 }

@@ -2,13 +2,14 @@
 
 mod line;
 mod ocsf;
+mod proofs;
 mod select;
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use taper_capability::escaped;
-use taper_store::{StoredRecord, VerifyReport, find_journals, read_records, verify_dir};
+use taper_store::{StoredRecord, VerifyReport, find_journals, read_records, verify_against, verify_dir};
 
 use self::line::line;
 use self::select::Selection;
@@ -25,11 +26,17 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Check every record and every checkpoint.
-    Verify(Folder),
+    Verify(Checked),
     /// Show records, one line each.
     Show(Records),
     /// Write records as JSON lines: the exact payload, and beside it the attributes of an OCSF event.
     Export(Records),
+    /// Write the proof that a record is in the journal, for somebody who has nothing else.
+    Receipt(proofs::Receipt),
+    /// Check a receipt with the journal's verifier key alone.
+    VerifyReceipt(proofs::VerifyReceipt),
+    /// Write a journal as the static files of a C2SP tlog-tiles log, for standard tools and witnesses.
+    Tiles(proofs::Tiles),
 }
 
 #[derive(Debug, clap::Args)]
@@ -37,6 +44,15 @@ struct Folder {
     /// The folder; journals are looked for in it and below.
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct Checked {
+    #[command(flatten)]
+    folder: Folder,
+    /// A signed checkpoint that was kept elsewhere: its journal must still begin so. Repeatable.
+    #[arg(long, value_name = "FILE")]
+    against: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -50,7 +66,10 @@ struct Records {
 /// Checks, shows or exports.
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     match args.command {
-        Command::Verify(folder) => verify(&folder.dir, context),
+        Command::Verify(checked) => verify(&checked, context),
+        Command::Receipt(args) => proofs::receipt(&args, context),
+        Command::VerifyReceipt(args) => proofs::verify_receipt(&args, context),
+        Command::Tiles(args) => proofs::tiles(&args, context),
         Command::Show(records) => each(&records, context, true, |context, dir, record| {
             let json = json!({"journal": dir, "index": record.index, "record": record.record});
             context.result(line(record), &json)
@@ -73,14 +92,24 @@ fn journals(dir: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(found)
 }
 
-fn verify(dir: &Path, context: &mut Context) -> Result<(), Failure> {
-    let journals = journals(dir)?;
+fn verify(checked: &Checked, context: &mut Context) -> Result<(), Failure> {
+    let journals = journals(&checked.folder.dir)?;
+    let mut kept = Vec::new();
+    for path in &checked.against {
+        kept.push((path, context.read(path)?, false));
+    }
     let mut damaged = 0;
     let mut lines = Vec::new();
     let mut reports = Vec::new();
     for journal in &journals {
         match verify_dir(journal) {
-            Ok(report) => {
+            Ok(mut report) => {
+                for (_, note, used) in &mut kept {
+                    if is_of(note, &report) {
+                        *used = true;
+                        report = worse(report, verify_against(journal, note).map_err(Failure::failed)?);
+                    }
+                }
                 damaged += usize::from(!report.is_ok());
                 lines.push(verdict(&report));
                 let mut json = serde_json::to_value(&report).map_err(Failure::failed)?;
@@ -100,11 +129,28 @@ fn verify(dir: &Path, context: &mut Context) -> Result<(), Failure> {
         lines.join("\n"),
         &json!({"ok": damaged == 0, "journals": reports}),
     )?;
+    if let Some((path, ..)) = kept.iter().find(|(.., used)| !used) {
+        let message = format!(
+            "`{path}` is no checkpoint of a journal below `{}`",
+            checked.folder.dir.display()
+        );
+        return Err(Failure::failed(message).next("the first line of a checkpoint names its journal"));
+    }
     if damaged == 0 {
         return Ok(());
     }
     let message = format!("{damaged} of {} journals are damaged", journals.len());
     Err(Failure::failed(message).next("keep a copy of the folder as it is before anything else"))
+}
+
+/// Whether a signed checkpoint claims to be of this journal.
+fn is_of(note: &[u8], report: &VerifyReport) -> bool {
+    note.split(|byte| *byte == b'\n').next() == Some(report.origin.as_bytes())
+}
+
+/// Of two reports of one journal the one that found something.
+fn worse(one: VerifyReport, other: VerifyReport) -> VerifyReport {
+    if one.is_ok() { other } else { one }
 }
 
 fn verdict(report: &VerifyReport) -> String {

@@ -7,8 +7,12 @@ use taper_store::{Carried, Outcome, RecordKind, RefreshEnd, RevocationKey, RootK
 /// A record as one line of text: its number, its time and what happened.
 pub(super) fn line(stored: &StoredRecord) -> String {
     let at = rfc3339(stored.record.at_ms.div_euclid(1000));
-    let text = text(&stored.record.kind);
-    format!("{:>6} {at} {}", stored.index, escaped(&text))
+    format!("{:>6} {at} {}", stored.index, said(&stored.record.kind))
+}
+
+/// What happened, in one line in which nothing can deceive.
+pub(super) fn said(kind: &RecordKind) -> String {
+    escaped(&text(kind))
 }
 
 /// What happened. What others chose stands in it as it is, not escaped.

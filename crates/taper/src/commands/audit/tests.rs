@@ -29,6 +29,13 @@ async fn folder() -> tempfile::TempDir {
     dir
 }
 
+fn checked(dir: &Path, against: &[&Path]) -> Checked {
+    Checked {
+        folder: Folder { dir: dir.to_owned() },
+        against: against.iter().map(|path| path.display().to_string()).collect(),
+    }
+}
+
 fn records(dir: &Path) -> Records {
     Records {
         folder: Folder { dir: dir.to_owned() },
@@ -78,7 +85,7 @@ fn journal(dir: &Path) -> PathBuf {
 async fn an_intact_journal_passes_and_a_damaged_one_does_not() {
     let dir = folder().await;
     let (mut json, out, _) = context(Format::Json, "");
-    verify(dir.path(), &mut json).unwrap();
+    verify(&checked(dir.path(), &[]), &mut json).unwrap();
     assert_eq!(out.json()["ok"], true);
     assert_eq!(out.json()["journals"][0]["records"], 3);
 
@@ -88,7 +95,10 @@ async fn an_intact_journal_passes_and_a_damaged_one_does_not() {
     bytes[middle] ^= 1;
     std::fs::write(&log, bytes).unwrap();
     let (mut text, out, _) = context(Format::Text, "");
-    assert_eq!(verify(dir.path(), &mut text).unwrap_err().kind(), Kind::Failure);
+    assert_eq!(
+        verify(&checked(dir.path(), &[]), &mut text).unwrap_err().kind(),
+        Kind::Failure
+    );
     assert!(out.text().starts_with("DAMAGED"), "{}", out.text());
 }
 
@@ -96,7 +106,7 @@ async fn an_intact_journal_passes_and_a_damaged_one_does_not() {
 fn no_journal_is_a_failure() {
     let dir = tempfile::tempdir().unwrap();
     let commands = [
-        Command::Verify(records(dir.path()).folder),
+        Command::Verify(checked(dir.path(), &[])),
         Command::Show(records(dir.path())),
         Command::Export(records(dir.path())),
     ];
@@ -175,4 +185,58 @@ fn a_denial_is_a_denied_call_of_an_interface() {
         line.contains("denied git tools/call git_log to last at depth 1 of grant g1, rule R-22"),
         "{line}"
     );
+}
+
+#[tokio::test]
+async fn a_kept_checkpoint_is_compared_and_must_be_of_a_journal() {
+    let (dir, elsewhere) = (folder().await, tempfile::tempdir().unwrap());
+    let kept = elsewhere.path().join("kept");
+    std::fs::copy(journal(dir.path()).join("checkpoint"), &kept).unwrap();
+    let check = |dir: &Path, kept: &Path| {
+        let (mut context, out, _) = context(Format::Text, "");
+        let outcome = verify(&checked(dir, &[kept]), &mut context);
+        (outcome.map_err(|e| e.to_string()), out.text())
+    };
+    assert!(check(dir.path(), &kept).0.is_ok());
+    // Another journal of the same name has another key.
+    let other = folder().await;
+    let (outcome, told) = check(other.path(), &kept);
+    assert!(outcome.is_err() && told.starts_with("DAMAGED"), "{told}");
+    let foreign = elsewhere.path().join("foreign");
+    std::fs::write(&foreign, "example.com/log\n1\n").unwrap();
+    let (outcome, _) = check(dir.path(), &foreign);
+    assert!(outcome.unwrap_err().contains("no checkpoint of a journal"));
+}
+
+#[tokio::test]
+async fn a_receipt_is_made_and_checked_alone() {
+    let dir = folder().await;
+    let make = |id: &str, tlog_proof: bool| {
+        let (mut context, out, _) = context(Format::Text, "");
+        let args = proofs::receipt_args(id, dir.path(), tlog_proof);
+        proofs::receipt(&args, &mut context)
+            .map(|()| out.text())
+            .map_err(|e| e.to_string())
+    };
+    let receipt = make("1", false).unwrap();
+    let key = journal(dir.path()).join("journal.pub");
+    let check = |text: &str| {
+        let (mut context, out, _) = context(Format::Text, text);
+        let args = proofs::verify_args("-", &key);
+        proofs::verify_receipt(&args, &mut context)
+            .map(|()| out.text())
+            .map_err(|e| e.to_string())
+    };
+    let told = check(&receipt).unwrap();
+    assert!(told.starts_with("proven    record 1 of "), "{told}");
+    assert!(told.contains("a\\u{a}\\u{1b}[31m started"), "{told}");
+    assert!(check(&receipt.replacen("\"index\":1", "\"index\":2", 1)).is_err());
+    assert!(
+        make("1", true)
+            .unwrap()
+            .starts_with("c2sp.org/tlog-proof@v1\nextra ")
+    );
+    for unknown in ["3", "nobody"] {
+        assert!(make(unknown, false).is_err(), "{unknown}");
+    }
 }
