@@ -33,7 +33,8 @@ pub(crate) const PUB_FILE: &str = "journal.pub";
 /// Commits between two publications of `checkpoint`.
 pub(crate) const PUBLISH_EVERY: u32 = 1024;
 
-const KEY_FILE: &str = "journal.key";
+/// The signing key.
+pub(crate) const KEY_FILE: &str = "journal.key";
 /// Distance of the slots: a page, so that tearing one cannot touch the other.
 const SLOT_STRIDE: u64 = 4096;
 /// Bytes of a slot; a note is under 400.

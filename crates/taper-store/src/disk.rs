@@ -5,7 +5,11 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
+use zeroize::Zeroizing;
+
 use crate::error::StoreError;
+
+const SECRET_LIMIT: u64 = 64 * 1024;
 
 /// The part of a file that the journal's durability rests on; tests count and break it.
 pub(crate) trait Disk: Send {
@@ -169,6 +173,20 @@ pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, Sto
         return Err(StoreError::io("read", path)(large));
     }
     Ok(Some(bytes))
+}
+
+/// As [`read_small`], for a file that may be a key.
+pub(crate) fn read_secret(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
+    Ok(read_small(path, SECRET_LIMIT)?.map(Zeroizing::new))
+}
+
+/// The first `length` bytes of a file.
+pub(crate) fn read_beginning(path: &Path, length: u64) -> Result<Vec<u8>, StoreError> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(length).read_to_end(&mut bytes))
+        .map_err(StoreError::io("read", path))?;
+    Ok(bytes)
 }
 
 /// Refuses a private file that others can read.

@@ -326,6 +326,21 @@ fn create(
     disk::place(folder, &dir.join(HEAD_FILE), &slots).map(drop)
 }
 
+/// Checks the journal in `dir` as opening does, changes nothing, and returns where it would go on.
+pub(crate) fn end_of(dir: &Path) -> Result<Mark, StoreError> {
+    let trust = Trust::load(dir)?;
+    let heads = Heads::read(dir, &trust)?;
+    let Some(signed) = heads.size() else {
+        return Err(StoreError::untrusted(dir, heads.problems.join("; ")));
+    };
+    let scan = scan(dir, &trust, &heads, signed, 0)?;
+    Ok(Mark {
+        size: scan.tree.size(),
+        root: scan.tree.root(),
+        place: scan.end,
+    })
+}
+
 struct Scan {
     tree: Tree,
     end: Place,

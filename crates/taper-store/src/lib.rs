@@ -29,6 +29,7 @@ mod journal;
 mod kept;
 mod later;
 mod layout;
+mod moves;
 mod names;
 mod position;
 mod proof;
@@ -61,6 +62,7 @@ pub use kept::{
     Carried, ClientRecord, RefreshEnd, RefreshRecord, RepairedRecord, RetiredRecord, RootKeyRecord,
     RootKeysRecord, TokenHash,
 };
+pub use moves::{Moved, export, import, rebuild};
 pub use position::{load_position, persist_position};
 pub use receipt::{ProvenRecord, RecordReceipt, Which, receipt, verify_receipt};
 pub use record::{DecisionRecord, GrantRecord, LinkRecord, Outcome, Record, RecordKind};

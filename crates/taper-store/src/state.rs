@@ -10,7 +10,7 @@
 
 pub(crate) mod index;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use sled::IVec;
@@ -45,10 +45,15 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// The folder of the state of the store in `dir`.
+    pub(crate) fn folder(dir: &Path) -> PathBuf {
+        dir.join(FOLDER)
+    }
+
     /// Opens the state in `dir`, or starts an empty one when it cannot be read. The second value
     /// says why it had to.
     pub(crate) fn open(dir: &Path) -> Result<(Self, Option<String>), StoreError> {
-        let path = dir.join(FOLDER);
+        let path = Self::folder(dir);
         let open = || sled::Config::new().path(&path).cache_capacity(CACHE_BYTES).open();
         let (db, rebuilt) = match open() {
             Ok(db) => (db, None),

@@ -1,0 +1,131 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
+
+use rand_core::OsRng;
+use tempfile::TempDir;
+
+use super::*;
+use crate::embedded::{EmbeddedStore, OpenReport, Settings};
+use crate::record::tests::{decision, grant};
+use crate::revocation::{NewRevocation, RevocationKey};
+use crate::traits::{Audit as _, Grants as _, Revocations as _};
+use crate::verify::read_records;
+
+fn open(dir: &Path) -> Result<(EmbeddedStore, OpenReport), StoreError> {
+    let settings = Settings {
+        segment_bytes: 1,
+        ..Settings::default()
+    };
+    EmbeddedStore::open_with(dir, "test", settings, Arc::new(|| 1_700_000_000_000), OsRng)
+}
+
+/// Something of every kind.
+async fn fill(store: &EmbeddedStore, tag: &str) {
+    store.insert_grant(grant(tag)).await.unwrap();
+    store
+        .revoke(NewRevocation {
+            at: 1,
+            issuer: "i".into(),
+            what: RevocationKey::Grant(tag.into()),
+            until: None,
+            by: "admin".into(),
+        })
+        .await
+        .unwrap();
+    store.append(decision(tag)).await.unwrap();
+}
+
+async fn knows(store: &EmbeddedStore, tag: &str) -> bool {
+    let key = RevocationKey::Grant(tag.into());
+    let revoked = store.is_revoked("i", &[key]).await.unwrap().is_some();
+    let granted = store.grant(&grant(tag).issuer, tag).await.unwrap().is_some();
+    assert_eq!(revoked, granted);
+    revoked
+}
+
+fn folders() -> (TempDir, PathBuf, PathBuf, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let paths = (at("store"), at("export"), at("moved"));
+    (dir, paths.0, paths.1, paths.2)
+}
+
+#[tokio::test]
+async fn a_store_moves_while_it_runs_and_the_copy_goes_on() {
+    let (_dir, from, out, to) = folders();
+    let (store, _) = open(&from).unwrap();
+    fill(&store, "a").await;
+    let moved = export(&from, &out).unwrap();
+    assert_eq!((moved.first, moved.tree_size), (0, 3));
+    fill(&store, "b").await;
+    store.close().await.unwrap();
+
+    let imported = import(&out, &to).unwrap();
+    assert_eq!((imported.replayed, &imported.root), (3, &moved.root));
+    for name in [KEY_FILE, HEAD_FILE, &segment::name(0)] {
+        let mode = fs::metadata(to.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{name}");
+    }
+    let (store, report) = open(&to).unwrap();
+    assert_eq!((report.created, report.records, report.replayed), (false, 3, 0));
+    assert!(
+        report.seen_complete_since.is_some(),
+        "seen proofs were left behind, and the store knows"
+    );
+    assert!(knows(&store, "a").await && !knows(&store, "b").await);
+    fill(&store, "c").await;
+    store.close().await.unwrap();
+    assert!(verify_dir(&to).unwrap().is_ok());
+    let old: Vec<_> = read_records(&out).unwrap().map(Result::unwrap).collect();
+    let new: Vec<_> = read_records(&to).unwrap().map(Result::unwrap).collect();
+    assert_eq!(new[..3], old, "byte for byte");
+}
+
+#[tokio::test]
+async fn nothing_is_moved_onto_something_nor_from_something_bad() {
+    let (_dir, from, out, to) = folders();
+    let (store, _) = open(&from).unwrap();
+    fill(&store, "a").await;
+    store.close().await.unwrap();
+    drop(store);
+    assert!(matches!(export(&from, &from), Err(StoreError::NotEmpty { .. })));
+    export(&from, &out).unwrap();
+    assert!(matches!(export(&from, &out), Err(StoreError::NotEmpty { .. })));
+    assert!(matches!(import(&out, &from), Err(StoreError::NotEmpty { .. })));
+
+    let path = segment::path(&out, 1);
+    let mut bytes = fs::read(&path).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let said = import(&out, &to).unwrap_err().to_string();
+    assert!(said.contains("checksum"), "{said}");
+    assert!(!to.exists(), "nothing was begun");
+}
+
+#[tokio::test]
+async fn a_state_is_rebuilt_from_the_journal_alone() {
+    let (_dir, from, _, _) = folders();
+    let (store, _) = open(&from).unwrap();
+    fill(&store, "a").await;
+    assert!(matches!(rebuild(&from), Err(StoreError::InUse { .. })));
+    store.close().await.unwrap();
+    drop(store);
+    fs::write(State::folder(&from).join("db"), "ruined").unwrap();
+    assert_eq!(rebuild(&from).unwrap(), 3);
+    let (store, report) = open(&from).unwrap();
+    assert_eq!((report.replayed, report.state_unreadable), (0, None));
+    assert!(knows(&store, "a").await);
+    store.close().await.unwrap();
+    drop(store);
+
+    fs::remove_file(segment::path(&from, 1)).unwrap();
+    let before = fs::read_dir(State::folder(&from)).unwrap().count();
+    assert!(matches!(rebuild(&from), Err(StoreError::Damaged { .. })));
+    assert_eq!(
+        fs::read_dir(State::folder(&from)).unwrap().count(),
+        before,
+        "the state of a damaged journal is kept"
+    );
+}
