@@ -142,6 +142,13 @@ pub(crate) fn place(folder: &mut dyn Folder, path: &Path, bytes: &[u8]) -> Resul
     write().map_err(StoreError::io("replace", path))
 }
 
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(dir: &Path) -> Result<(), StoreError> {
+    SystemFolder
+        .sync(dir)
+        .map_err(StoreError::io("sync the folder", dir))
+}
+
 fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

@@ -1,7 +1,7 @@
 //! The store of one node: journal, derived state and seen proofs in one folder.
 
 use std::collections::HashSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -72,6 +72,8 @@ impl Default for Settings {
 
 /// Implements every trait of the store on local files. Share it as an `Arc`.
 pub struct EmbeddedStore {
+    dir: PathBuf,
+    retiring: tokio::sync::Mutex<()>,
     commands: mpsc::Sender<Command>,
     later: LaterSender,
     head: watch::Receiver<u64>,
@@ -146,6 +148,7 @@ impl EmbeddedStore {
         now_ms: NowMillis,
         rng: Box<dyn CryptoRngCore + Send>,
     ) -> Result<Self, StoreError> {
+        let dir = journal.dir().to_path_buf();
         let (head, head_receiver) = watch::channel(state.head()?);
         let failed = Arc::new(OnceLock::new());
         let (later, later_receiver) = later::channel();
@@ -165,6 +168,8 @@ impl EmbeddedStore {
             .spawn(move || writer.run(receiver))
             .map_err(|e| StoreError::State(format!("cannot start the writer thread: {e}")))?;
         Ok(Self {
+            dir,
+            retiring: tokio::sync::Mutex::default(),
             commands,
             later,
             head: head_receiver,
@@ -227,13 +232,39 @@ impl EmbeddedStore {
     pub async fn carry(&self, records: &[Record]) -> Result<u64, StoreError> {
         let mut seen = HashSet::new();
         let names = records.iter().flat_map(Name::of);
-        let names: Vec<Name> = names.filter(|name| seen.insert(name.clone())).collect();
+        self.carry_names(names.filter(|name| seen.insert(name.clone())).collect())
+            .await
+    }
+
+    /// As [`EmbeddedStore::carry`], by name. The end of the feed goes along even without names: the
+    /// record that had it may be one of those that go.
+    pub(crate) async fn carry_names(&self, mut names: Vec<Name>) -> Result<u64, StoreError> {
         let mut carried = 0;
-        for names in names.chunks(CARRIED) {
-            let (at_ms, names) = ((self.now_ms)(), names.to_vec());
+        loop {
+            let rest = names.split_off(names.len().min(CARRIED));
+            let at_ms = (self.now_ms)();
             carried += self.work(move |draft| draft.carry(at_ms, &names)).await?;
+            if rest.is_empty() {
+                return Ok(carried);
+            }
+            names = rest;
         }
-        Ok(carried)
+    }
+
+    /// Appends a record of the store about itself.
+    pub(crate) async fn note(&self, kind: RecordKind) -> Result<Receipt, StoreError> {
+        let at_ms = (self.now_ms)();
+        self.write(Record { at_ms, kind }, None).await
+    }
+
+    /// The store's folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Held while old records are dropped.
+    pub(crate) fn retiring(&self) -> &tokio::sync::Mutex<()> {
+        &self.retiring
     }
 
     /// Decides on the writer thread, and returns what was decided once it is on the disk.

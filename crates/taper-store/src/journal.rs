@@ -18,6 +18,7 @@ use crate::checkpoint::{self, CHECKPOINT_FILE, HEAD_FILE, Heads, PUBLISH_EVERY, 
 use crate::disk::{self, Disk, Folder, FolderLock, SystemFolder};
 use crate::error::StoreError;
 use crate::frame;
+use crate::retain;
 use crate::segment;
 use crate::tree::{self, Tree};
 use crate::walk::{Found, Place, Walk};
@@ -147,6 +148,8 @@ impl Journal {
         let note = journal.sign()?;
         journal.write_slot(&note)?;
         journal.publish(&note)?;
+        // A crash may have come between the record and the removal; the record is signed for now.
+        retain::drop_below(dir, scan.retired)?;
         Ok((
             journal,
             Opened {
@@ -155,6 +158,11 @@ impl Journal {
                 mark: scan.mark,
             },
         ))
+    }
+
+    /// The journal's folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Where the tree stands now.
@@ -344,6 +352,8 @@ pub(crate) fn end_of(dir: &Path) -> Result<Mark, StoreError> {
 struct Scan {
     tree: Tree,
     end: Place,
+    /// Up to where records were dropped, or are to be.
+    retired: u64,
     mark: Option<Mark>,
 }
 
@@ -384,6 +394,7 @@ fn scan(dir: &Path, trust: &Trust, heads: &Heads, signed: u64, mark_at: u64) -> 
         return Ok(Scan {
             tree: tree.clone(),
             end: place,
+            retired: walk.retired(),
             mark,
         });
     }

@@ -336,7 +336,7 @@ fn only_the_newest_segment_may_have_a_torn_tail() {
 #[test]
 fn a_missing_segment_is_damage() {
     for (missing, reason) in [
-        (0, "the records before it are missing"),
+        (0, "the records before it are missing, and no record says"),
         (1, "the next one starts with record 2"),
         (2, "the journal ends here"),
     ] {

@@ -35,6 +35,7 @@ mod position;
 mod proof;
 mod receipt;
 mod record;
+mod retain;
 mod revocation;
 #[cfg(feature = "sabotage")]
 mod sabotage;
@@ -66,6 +67,7 @@ pub use moves::{Moved, export, import, rebuild};
 pub use position::{load_position, persist_position};
 pub use receipt::{ProvenRecord, RecordReceipt, Which, receipt, verify_receipt};
 pub use record::{DecisionRecord, GrantRecord, LinkRecord, Outcome, Record, RecordKind};
+pub use retain::Retired;
 pub use revocation::{NO_HISTORY, NewRevocation, Revocation, RevocationKey, RevocationRecord};
 pub use seen::{SeenLimits, SeenStore};
 pub use sweep::Swept;

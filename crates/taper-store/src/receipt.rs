@@ -14,6 +14,7 @@ use tlog_tiles::tlog::{Hash, check_record, record_hash};
 use crate::checkpoint::{Head, Trust};
 use crate::error::StoreError;
 use crate::frame::{MAX_PAYLOAD, decode_record};
+use crate::kept::Carried;
 use crate::proof::Gathered;
 use crate::record::{Record, RecordKind};
 use crate::tree;
@@ -160,6 +161,12 @@ fn find(dir: &Path, which: &Which) -> Result<u64, StoreError> {
     let wanted = |record: &Record| match (&record.kind, which) {
         (RecordKind::Decision(decision), Which::Decision(id)) => decision.decision_id == *id,
         (RecordKind::Grant(grant), Which::Grant(id)) => grant.grant_id == *id,
+        (
+            RecordKind::Carried {
+                state: Carried::Grant(grant),
+            },
+            Which::Grant(id),
+        ) => grant.grant_id == *id,
         _ => false,
     };
     if let Which::Index(index) = which {

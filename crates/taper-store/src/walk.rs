@@ -13,6 +13,7 @@ use tlog_tiles::tlog::Hash;
 use crate::checkpoint::Trust;
 use crate::error::StoreError;
 use crate::frame::{Frame, FrameReader, Step};
+use crate::retain::retired_end;
 use crate::segment::{self, Header, Unread};
 use crate::tree::{self, Tree};
 
@@ -131,9 +132,9 @@ impl Chain {
             return Ok(Link::Frame(frame));
         }
         // Once a newer segment is there, this one grows no more: now its end is its end.
-        let next = segment::list(&self.dir)?
-            .into_iter()
-            .find(|first| *first > open.segment);
+        let segments = segment::list(&self.dir)?;
+        let dropped = !segments.contains(&open.segment);
+        let next = segments.into_iter().find(|first| *first > open.segment);
         open.frames.rewind().map_err(failed)?;
         let step = open.frames.step().map_err(failed)?;
         if !matches!(step, Step::Frame(_)) {
@@ -146,6 +147,10 @@ impl Chain {
             (Step::Torn, None) => Ok(Link::Torn("the file ends within the record")),
             (Step::Bad(reason), None) => Ok(Link::Torn(reason)),
             (Step::End, Some(next)) if next == index => self.enter(next),
+            (Step::End, Some(_)) if dropped => {
+                let reason = "old records were dropped while this was read; read again";
+                Ok(Link::Bad(self.place(), reason.into()))
+            }
             (Step::End, Some(next)) => {
                 let reason = format!("the segment ends here, but the next one starts with record {next}");
                 Ok(Link::Bad(self.place(), reason))
@@ -201,7 +206,7 @@ pub(crate) enum Found {
     /// As [`Link::Torn`].
     Torn(&'static str),
     /// As [`Link::Bad`]; also a segment that does not continue the one before, or whose checkpoint is
-    /// not the journal's.
+    /// not the journal's; and at the end, when the beginning is missing and no record says so.
     Bad(Place, String),
 }
 
@@ -210,6 +215,8 @@ pub(crate) struct Walk {
     chain: Chain,
     trust: Trust,
     tree: Option<Tree>,
+    begin: u64,
+    retired: u64,
 }
 
 impl Walk {
@@ -219,12 +226,19 @@ impl Walk {
             chain: Chain::start(dir),
             trust,
             tree: None,
+            begin: 0,
+            retired: 0,
         }
     }
 
     /// Where the next record starts, or would.
     pub(crate) fn place(&self) -> Place {
         self.chain.place()
+    }
+
+    /// Up to where a record that was met says that the journal was dropped.
+    pub(crate) fn retired(&self) -> u64 {
+        self.retired
     }
 
     /// The tree of the records so far; `None` before the first segment.
@@ -242,6 +256,9 @@ impl Walk {
         Ok(match self.chain.step()? {
             Link::Segment(header) => match self.continues(header) {
                 Ok(tree) => {
+                    if self.tree.is_none() {
+                        self.begin = tree.size();
+                    }
                     self.tree = Some(tree);
                     Found::Segment
                 }
@@ -257,8 +274,17 @@ impl Walk {
                 if let Some(tree) = &mut self.tree {
                     tree.push_each(&tree::entry(&frame.salt, &frame.payload), show);
                 }
+                self.retired = self.retired.max(retired_end(&frame.payload).unwrap_or(0));
                 Found::Frame(frame)
             }
+            Link::End | Link::Torn(_) if self.retired < self.begin => Found::Bad(
+                Place {
+                    segment: self.begin,
+                    index: self.begin,
+                    offset: 0,
+                },
+                "the records before it are missing, and no record says that they were dropped".into(),
+            ),
             Link::End => Found::End,
             Link::Torn(reason) => Found::Torn(reason),
             Link::Bad(place, reason) => Found::Bad(place, reason),
@@ -268,7 +294,6 @@ impl Walk {
     fn continues(&self, header: Header) -> Result<Tree, String> {
         header.check(&self.trust)?;
         match &self.tree {
-            None if header.tree.size() > 0 => Err("the records before it are missing".into()),
             Some(tree) if *tree != header.tree => {
                 Err("the records before it are not the ones that it continues".into())
             }
