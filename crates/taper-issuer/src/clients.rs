@@ -71,6 +71,11 @@ impl Clients {
         })
     }
 
+    /// Every client, in the order of the ids.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Client> {
+        self.by_id.values().map(|(client, _)| client)
+    }
+
     /// Who asks. Whatever is wrong, the answer is the same.
     pub(crate) fn authenticate(&self, headers: &HeaderMap, form: &Form) -> Result<Client, Refusal> {
         let claimed = ClientAuthentication::from_request(authorization(headers)?, form)

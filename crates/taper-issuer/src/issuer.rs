@@ -18,12 +18,14 @@ use taper_store::{Audit as _, EmbeddedStore, Record, RecordKind};
 use crate::config::Config;
 use crate::error::OpenError;
 use crate::state::{Parts, Shared, State};
-use crate::{admin, discovery, feed, introspect, revoke, token};
+use crate::{admin, configured, discovery, feed, introspect, revoke, token};
 
 /// What the journal's checkpoints call this daemon.
 const JOURNAL: &str = "issuer";
 /// How long fetches of keys may go on after the last answer.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How often the state forgets what has ended.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
 /// An authorization server whose keys, policies and state are checked and open.
 pub struct Issuer {
@@ -106,6 +108,7 @@ impl Issuer {
             let at_ms = self.state.clock.unix_millis();
             self.state.store.append(Record { at_ms, kind }).await?;
         }
+        configured::record(&self.state).await?;
         Ok(BoundIssuer {
             state: self.state,
             public,
@@ -147,6 +150,7 @@ impl BoundIssuer {
             "issuer is ready"
         );
         let tasks = state.parts.tasks.clone();
+        tasks.spawn("sweep", sweep(Arc::clone(&state), tasks.clone()));
         let public = public.serve(public_router(Arc::clone(&state)), shutdown.clone());
         let admin = admin.serve(admin::router(Arc::clone(&state)), shutdown.clone());
         let ending = async {
@@ -159,6 +163,25 @@ impl BoundIssuer {
         }
         if let Err(error) = state.store.close().await {
             tracing::error!(%error, "the state could not be closed");
+        }
+    }
+}
+
+/// Lets the state forget what has ended, now and then.
+async fn sweep(state: State, tasks: Shutdown) {
+    loop {
+        match state.store.sweep(state.clock.unix()).await {
+            Ok(swept) => tracing::debug!(
+                grants = swept.grants,
+                revocations = swept.revocations,
+                refresh_families = swept.refresh_families,
+                "the state was swept"
+            ),
+            Err(error) => tracing::warn!(%error, "the state cannot be swept"),
+        }
+        tokio::select! {
+            () = tasks.cancelled() => return,
+            () = tokio::time::sleep(SWEEP_EVERY) => {}
         }
     }
 }

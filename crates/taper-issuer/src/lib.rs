@@ -11,6 +11,7 @@
 mod admin;
 mod clients;
 pub mod config;
+mod configured;
 mod discovery;
 mod error;
 mod exchange;

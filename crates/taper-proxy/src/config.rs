@@ -162,6 +162,9 @@ pub struct Server {
     /// Whether proofs must carry the body's digest.
     #[serde(default)]
     pub body_binding: BodyBinding,
+    /// When allowed calls of the tools in `read_only` are in the journal.
+    #[serde(default)]
+    pub audit: Recording,
     /// How a denial is told.
     #[serde(default)]
     pub deny_style: DenyStyle,
@@ -301,6 +304,18 @@ pub enum BodyBinding {
     Required,
     /// Only where the proof has it.
     Optional,
+}
+
+/// When the decision about a call that changes nothing is in the journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recording {
+    /// Before the call is forwarded, like every other decision.
+    #[default]
+    Before,
+    /// Soon after: an allowed call of a tool in `read_only`, and plumbing, wait for no disk. What a
+    /// crash of the proxy leaves unwritten then is missing in the audit log.
+    Async,
 }
 
 /// How a denial by a caveat or a policy is told.

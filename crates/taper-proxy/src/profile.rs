@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::HeaderName;
 use taper_capability::json::Value;
-use taper_capability::{AccessKind, Caveat, Link, VerifiedChain, is_server, is_tool};
+use taper_capability::{Access, AccessKind, Caveat, Link, VerifiedChain, is_server, is_tool};
 
-use crate::config::{self, BodyBinding, DenyStyle, Kind, KindForm, Limits};
+use crate::config::{self, BodyBinding, DenyStyle, Kind, KindForm, Limits, Recording};
 use crate::message::Message;
 use crate::methods::{self, Subject};
 use crate::refusal::Denied;
@@ -29,6 +29,7 @@ pub(crate) struct Profile {
     pub(crate) forward_headers: Vec<HeaderName>,
     read_only: BTreeSet<String>,
     body_binding: BodyBinding,
+    audit: Recording,
     kinds: BTreeMap<String, Kind>,
     tools: BTreeMap<String, ToolProfile>,
 }
@@ -152,6 +153,7 @@ impl Profile {
             forward_headers,
             read_only: server.read_only.iter().cloned().collect(),
             body_binding: server.body_binding,
+            audit: server.audit,
             kinds: server.kinds.clone(),
             tools,
         })
@@ -172,6 +174,24 @@ impl Profile {
             _ => false,
         };
         self.body_binding == BodyBinding::Required && !exempt
+    }
+
+    /// Whether an allowed access may be forwarded before its decision is in the journal (M-27, RULES 30):
+    /// where the operator says so, calls of tools that are listed as read-only, and messages that name
+    /// nothing.
+    pub(crate) fn may_record_later(&self, access: &Access) -> bool {
+        let changes_nothing = match access.kind {
+            AccessKind::ToolCall => access
+                .tool
+                .as_ref()
+                .is_some_and(|tool| self.read_only.contains(tool)),
+            AccessKind::Plumbing => {
+                let class = methods::classify(&access.method, &[]);
+                class.is_some_and(|class| class.subject == Subject::Nothing)
+            }
+            _ => false,
+        };
+        self.audit == Recording::Async && changes_nothing
     }
 
     /// The resources of a call, by the tool's templates (M-21, M-22).
@@ -401,6 +421,31 @@ pub(crate) mod tests {
         check(reads, K::Plumbing, "subscriptions/listen", "a", true);
         check("", K::Plumbing, "ping", "a", true);
         check("body_binding = 'optional'", K::ToolCall, "tools/call", "b", false);
+    }
+
+    #[test]
+    fn only_what_changes_nothing_may_be_recorded_later() {
+        let check = |text: &str, kind: AccessKind, method: &str, tool: Option<&str>, expected: bool| {
+            let mut access = Access::new(kind, "git", "https://p.example/git/mcp", method);
+            access.tool = tool.map(str::to_owned);
+            let later = profile(text).unwrap().may_record_later(&access);
+            assert_eq!(later, expected, "{text} {method} {tool:?}");
+        };
+        use AccessKind as K;
+        let later = "read_only = ['a']\naudit = 'async'";
+        check(later, K::ToolCall, "tools/call", Some("a"), true);
+        check(later, K::ToolCall, "tools/call", Some("b"), false);
+        check(later, K::ToolCall, "tools/call", None, false);
+        check(later, K::Plumbing, "tools/list", None, true);
+        check(later, K::Plumbing, "subscriptions/listen", None, false);
+        check(later, K::Plumbing, "DELETE", None, false);
+        check(later, K::ResourceRead, "resources/read", None, false);
+        check(later, K::PromptGet, "prompts/get", Some("a"), false);
+        check(later, K::LoggingLevel, "logging/setLevel", None, false);
+        for text in ["read_only = ['a']", "read_only = ['a']\naudit = 'before'"] {
+            check(text, K::ToolCall, "tools/call", Some("a"), false);
+            check(text, K::Plumbing, "tools/list", None, false);
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
@@ -26,6 +27,9 @@ use crate::ready::{OpenError, Ready};
 use crate::service::{Server, Shared, answer, answer_admin};
 use crate::session::Owners;
 use crate::upstream::Upstream;
+
+/// How often the state forgets what has ended.
+const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
 /// A proxy whose configuration, policies, secrets and state are in order. No port is open yet.
 pub struct Proxy {
@@ -172,6 +176,8 @@ impl BoundProxy {
             let run = follow_keys(issuer, uri, issuers, self.fetcher.clone(), shutdown.clone());
             shutdown.spawn("root-keys", run);
         }
+        let (store, clock) = (Arc::clone(&shared.store), Arc::clone(&shared.clock));
+        shutdown.spawn("sweep", sweep(store, clock, shutdown.clone()));
         if let Some(admin) = self.admin {
             let shared = Arc::clone(&shared);
             let service = service_fn(move |request: Request<Incoming>| {
@@ -191,5 +197,19 @@ impl BoundProxy {
         self.public.serve(service, shutdown).await;
         shared.store.close().await?;
         Ok(())
+    }
+}
+
+/// Lets the state forget what has ended, now and then.
+async fn sweep(store: Arc<EmbeddedStore>, clock: SharedClock, shutdown: Shutdown) {
+    loop {
+        match store.sweep(clock.unix()).await {
+            Ok(swept) => tracing::debug!(counters = swept.counters, "the state was swept"),
+            Err(error) => tracing::warn!(%error, "the state cannot be swept"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(SWEEP_EVERY) => {}
+        }
     }
 }

@@ -65,7 +65,7 @@ rules! {
     REVISION = "M-25";
     /// A grant has at most so many live proofs.
     QUOTA = "M-26";
-    /// A decision is in the journal before its request is forwarded.
+    /// A decision is in the journal before its request is forwarded; of an access that changes nothing it is at least handed in, where the profile says so.
     AUDIT = "M-27";
     /// A proof from before the seen proofs are complete carries a nonce.
     RESTART = "M-28";

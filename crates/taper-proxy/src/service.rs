@@ -25,6 +25,7 @@ use crate::methods::List;
 use crate::permitted::{Call, Outbound, Permitted};
 use crate::profile::Profile;
 use crate::refusal::Refusal;
+use crate::rules;
 use crate::session::{Owner, Owners};
 use crate::stream::{Lease, leased};
 use crate::upstream::Upstream;
@@ -216,7 +217,7 @@ impl Shared {
                 .await
                 .map_err(busy)?
         };
-        let permitted = self.settle(judgement, context).await?;
+        let permitted = self.settle(judgement, profile, context).await?;
         self.forward(server, presentation, permitted, shutdown).await
     }
 
@@ -224,6 +225,7 @@ impl Shared {
     async fn settle(
         &self,
         judgement: Judgement,
+        profile: &Profile,
         context: &mut AnswerContext,
     ) -> Result<Permitted<Outbound>, Refusal> {
         if let Some(message) = &judgement.message {
@@ -241,12 +243,17 @@ impl Shared {
             at_ms: self.clock.unix_millis(),
             kind: RecordKind::Decision(decision),
         };
+        let later = judgement.verdict.as_ref().is_ok_and(|permitted| {
+            let may_wait = profile.may_record_later(permitted.permit().access());
+            may_wait || rules::AUDIT.holds(false)
+        });
         let appended = match judgement.calls {
-            None => self.store.append(record).await,
-            Some(calls) => self.store.append_counted(record, calls).await,
+            Some(calls) => self.store.append_counted(record, calls).await.map(drop),
+            None if later => self.store.append_later(record),
+            None => self.store.append(record).await.map(drop),
         };
         match appended {
-            Ok(_) => judgement.verdict,
+            Ok(()) => judgement.verdict,
             Err(error) => {
                 tracing::error!(%error, allowed, "a decision could not be recorded");
                 Err(Refusal::Audit)

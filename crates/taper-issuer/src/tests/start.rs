@@ -6,6 +6,7 @@ use taper_service::clock::{ManualClock, SharedClock};
 use taper_service::config::parse;
 use taper_service::fetch::{FetchRules, Fetcher};
 use taper_service::shutdown::Shutdown;
+use taper_store::RecordKind;
 
 use super::support::{ISSUER, NOW, config_text, write_files};
 use crate::{Config, Issuer, check};
@@ -129,4 +130,53 @@ async fn it_serves_on_its_ports_ends_and_opens_again() {
     }
     let verified = taper_store::verify_dir(&folder.path().join("state"));
     assert!(verified.is_ok(), "{verified:?}");
+}
+
+#[tokio::test]
+async fn the_log_says_which_clients_and_keys_are_new_changed_or_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    write_files(folder.path());
+    let start = async |change: (&str, &str)| {
+        let text = config_text(PROVIDER);
+        assert!(text.contains(change.0), "{}", change.0);
+        let config: Config = parse(&text.replace(change.0, change.1), "issuer.toml").unwrap();
+        let before = said(folder.path()).len();
+        let bound = Issuer::open(config, folder.path(), clock()).unwrap().bind().await;
+        let shutdown = Shutdown::new();
+        shutdown.spawn("issuer", bound.unwrap().serve(shutdown.clone()));
+        shutdown.trigger();
+        shutdown.drain(Duration::from_secs(20)).await.unwrap();
+        said(folder.path()).split_off(before)
+    };
+    let all = start(("nonce", "nonce")).await;
+    assert!(all.contains(&"client agent".to_owned()), "{all:?}");
+    assert_eq!(all.last().map(String::as_str), Some("root keys 7"));
+    assert_eq!(
+        start(("nonce", "nonce")).await,
+        Vec::<String>::new(),
+        "nothing differs"
+    );
+    let renamed = ("{ id = \"agent\" }", "{ id = \"agent-2\" }");
+    assert_eq!(start(renamed).await, ["client agent removed", "client agent-2"]);
+    assert_eq!(
+        start(("nonce", "nonce")).await,
+        ["client agent-2 removed", "client agent"]
+    );
+    assert_eq!(start(("id = 7", "id = 8")).await, ["root keys 8"]);
+}
+
+/// What the journal says of clients and root keys.
+fn said(folder: &std::path::Path) -> Vec<String> {
+    let Ok(records) = taper_store::read_records(&folder.join("state")) else {
+        return Vec::new();
+    };
+    let said = |kind: RecordKind| match kind {
+        RecordKind::Client(client) if client.removed => Some(format!("client {} removed", client.client)),
+        RecordKind::Client(client) => Some(format!("client {}", client.client)),
+        RecordKind::RootKeys(record) => Some(format!("root keys {}", record.keys[0].id)),
+        _ => None,
+    };
+    records
+        .filter_map(|stored| said(stored.unwrap().record.kind))
+        .collect()
 }

@@ -8,4 +8,5 @@ mod following;
 mod opening;
 mod programs;
 mod proofs;
+mod recording;
 mod support;
