@@ -271,10 +271,12 @@ impl Issuers {
         keep: impl FnOnce(FeedPosition) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         if let Some(feed) = self.all.get(issuer).and_then(IssuerState::feed) {
-            feed.take(page, now, keep)?;
-            if !page.entries.is_empty() {
+            let taken = feed.take(page, now, keep);
+            // What refuses every call cuts every stream.
+            if !page.entries.is_empty() || feed.refuse_doubt(now).is_err() {
                 self.changed.send_modify(|count| *count = count.wrapping_add(1));
             }
+            return taken;
         }
         Ok(())
     }

@@ -99,7 +99,8 @@ impl RevocationView {
     ///
     /// # Errors
     /// [`StoreError::Regression`], [`StoreError::Forked`]; [`StoreError::BadPage`] for a page that answers
-    /// another question than one after [`RevocationView::reached`] and [`RevocationView::known`].
+    /// another question than one after [`RevocationView::reached`] and [`RevocationView::known`], or that
+    /// has another history than its entries.
     pub fn continues(&self, page: &FeedPage) -> Result<(), StoreError> {
         let position = self.position();
         self.answers(page, &position)?;
@@ -126,7 +127,7 @@ impl RevocationView {
                 (entry.issuer == page.issuer).then(|| entry.history(before))
             });
             if history.is_some_and(|history| history != page.history) {
-                return forked;
+                return Err(StoreError::BadPage("its history is not that of its entries"));
             }
         }
         Ok(())

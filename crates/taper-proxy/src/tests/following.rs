@@ -331,10 +331,13 @@ async fn after_a_restart_a_feed_that_lost_what_was_enforced_is_refused() {
         following
             .follow(move |target, _| signed(&told.lock().unwrap().page(target, 10), &key))
             .await;
+        let mut streams = following.issuers.changes();
         until("refused", || {
             matches!(following.refusal(), Some(Refusal::FeedHistory))
         })
         .await;
+        let woken = tokio::time::timeout(PATIENCE, streams.changed()).await;
+        assert!(woken.is_ok(), "streams are looked at again");
         let expected = format!("{ISSUER}: its revocation feed is not complete yet: {reason}");
         assert_eq!(following.unready(), expected);
         assert_eq!(following.reached(), FeedPosition::START, "nothing of it is taken");
