@@ -59,6 +59,8 @@ pub struct LinkReport {
     pub kind: &'static str,
     /// The RFC 7638 thumbprint of the key that holds the chain after it.
     pub holder: String,
+    /// The id of the branch that begins with this link, 64 hex digits: what a revocation by branch names.
+    pub branch: String,
     /// Hand-overs up to and with this link.
     pub depth: u32,
     /// Its own end, in seconds since the Unix epoch.
@@ -82,7 +84,7 @@ impl Report {
         let mut depth = 0;
         let mut before: Option<&PublicKey> = None;
         let mut links = Vec::new();
-        for (index, link) in chain.links().iter().enumerate() {
+        for (index, (link, branch)) in chain.links().iter().zip(chain.branch_ids()).enumerate() {
             let kind = match before {
                 None => LinkKind::Grant,
                 Some(key) if key == &link.holder => LinkKind::Narrowing,
@@ -94,6 +96,7 @@ impl Report {
                 index,
                 kind: kind_name(kind),
                 holder: link.holder.thumbprint().to_string(),
+                branch: hex(&branch),
                 depth,
                 expires_at: link.expires_at(),
                 note: link.note.clone(),
@@ -120,12 +123,13 @@ impl Report {
 
     /// What a verified chain says.
     pub fn verified(chain: &VerifiedChain) -> Self {
-        let link = |link: &taper_capability::Link| {
+        let link = |(link, branch): (&taper_capability::Link, &[u8; 32])| {
             let others = link.caveats.iter().filter(|check| check.caveat().is_none());
             LinkReport {
                 index: link.index,
                 kind: kind_name(link.kind),
                 holder: link.holder.thumbprint().to_string(),
+                branch: hex(branch),
                 depth: link.depth,
                 expires_at: link.expires_at,
                 note: link.note.clone(),
@@ -150,7 +154,7 @@ impl Report {
             issued_at: chain.issued_at(),
             expires_at: chain.expires_at(),
             max_depth: chain.max_depth(),
-            links: chain.links().iter().map(link).collect(),
+            links: chain.links().iter().zip(chain.branch_ids()).map(link).collect(),
         }
     }
 
@@ -207,6 +211,9 @@ impl LinkReport {
             rfc3339(self.expires_at)
         )];
         let mut under = |text: String| lines.push(format!("{:>13} {text}", ""));
+        if self.index > 0 {
+            under(format!("branch {}", escaped(&self.branch)));
+        }
         self.caveats.iter().for_each(|caveat| under(caveat.to_string()));
         for check in &self.other_checks {
             under(format!("also {check}"));
@@ -273,6 +280,10 @@ fn kind_name(kind: LinkKind) -> &'static str {
         LinkKind::HandOver => "hand-over",
         LinkKind::Narrowing => "narrowing",
     }
+}
+
+fn hex(bytes: &[u8; 32]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn list(texts: &[String]) -> String {
@@ -376,8 +387,8 @@ mod tests {
             Report::verified(&chain).to_text(NOW),
         ];
         for text in &whole {
-            // A heading, ten parts, a grant with seven restrictions, a hand-over with a note.
-            assert_eq!(text.lines().count(), 1 + 10 + 8 + 2, "{text}");
+            // A heading, ten parts, a grant with seven restrictions, a hand-over with its branch and a note.
+            assert_eq!(text.lines().count(), 1 + 10 + 8 + 3, "{text}");
         }
         let effective = [
             EffectiveReport::unverified(&token).unwrap().to_text(NOW),
@@ -456,13 +467,19 @@ mod tests {
     #[test]
     fn verified_and_unverified_reports_agree() {
         let chain = Chain::new();
+        let child = PrivateKey::generate(Algorithm::Es256, &mut rng::os());
+        let token = Delegation::to(child.public())
+            .until(NOW + 600)
+            .sign(&chain.token, &chain.key, &mut rng::os())
+            .unwrap();
         let roots = Roots::new()
             .trust(&chain.issuer, 1, chain.root.public(), None)
             .unwrap();
-        let decoded = UnverifiedToken::decode(chain.token.as_str()).unwrap();
+        let decoded = UnverifiedToken::decode(token.as_str()).unwrap();
         let verified = Report::verified(&Verifier::new(roots).verify(decoded, NOW).unwrap());
-        let unverified = Report::unverified(&chain.token).unwrap();
+        let unverified = Report::unverified(&token).unwrap();
         assert!(verified.verified && !unverified.verified);
+        assert_ne!(verified.links[0].branch, verified.links[1].branch);
         assert_eq!(
             Report {
                 verified: false,

@@ -1,6 +1,7 @@
 //! A decoded token of which nothing is known to be true.
 
 use crate::block::{Block, Container, decode, signer};
+use crate::chain::{first_branch, next_branch};
 use crate::grant::{Party, Right};
 use crate::token::decode_text;
 use crate::{Caveat, Error, names, rules};
@@ -111,6 +112,19 @@ impl UnverifiedToken {
             authority,
             links,
         })
+    }
+
+    /// The branch id after each link, the grant's first, as a verifier will compute them.
+    #[must_use]
+    pub fn branch_ids(&self) -> Vec<[u8; 32]> {
+        let mut branch = first_branch(&self.authority.issuer, &self.authority.grant);
+        let next = |link: &UnverifiedLink| {
+            if let Some(signer) = &link.signer {
+                branch = next_branch(&branch, signer, &link.block.payload);
+            }
+            branch
+        };
+        self.links.iter().map(next).collect()
     }
 
     /// The issuer that the token names.

@@ -119,8 +119,7 @@ mod tests {
             "taper revoke --grant g --admin-url http://127.0.0.1:1 --admin-token-file f",
             true,
         );
-        check("taper revoke --grant g", false);
-        check("taper revoke", false);
+        check("taper revoke --delegation g from", false);
         check("taper audit verify --dir d", true);
         check("taper issuer --config c --check-config", true);
         check(

@@ -1,10 +1,14 @@
-//! `taper revoke`.
+//! `taper revoke`: by a holder, by a client with its secret, by an administrator.
 
 use std::path::PathBuf;
 
 use serde_json::json;
-use taper_agent::revoke::{Target, revoke, revoke_as_admin};
-use taper_agent::{Client, Issuer};
+use taper_agent::revoke::{
+    self, HandedOn, Own, Revoked, Target, revoke_as_admin, revoke_as_client, revoke_handed_on, revoke_key,
+};
+use taper_agent::{Client, Error, Issuer};
+use taper_capability::escaped;
+use taper_dpop::PublicKey;
 use taper_service::secret;
 
 use super::exchange::client_secret;
@@ -12,38 +16,74 @@ use super::read_key;
 use crate::context::Context;
 use crate::failure::Failure;
 
-/// The arguments of `taper revoke`: a holder's (`--issuer`, `--token`, `--key`, `--client-id`) or an
-/// administrator's (`--admin-url`, `--admin-token-file` and what is revoked).
+/// Take back what you were granted, what you handed on, your key; as a client or an administrator more.
+///
+/// A holder: --issuer, --key, and
+///   --token FILE --client-id ID       the whole grant of a capability that was not handed on
+///   --token FILE --to KEY             what this key handed to that one
+///   --token FILE --last-hand-over     what this key handed on in that capability
+///   --token FILE --branch HEX         a branch that this key signed; `taper inspect` shows them
+///   --this-key [--token FILE]         everything that this key holds, for ever
+///
+/// A client with a secret: --issuer, --client-id, --client-secret-file, and
+///   --grant ID                        one of its grants
+///   --grant ID --branch HEX --token FILE    a branch of one of its grants
+///   --subject NAME --subject-issuer URL     all its grants for a subject
+///   --everything                      all that it was granted and asks for later
+///
+/// An administrator: --admin-url, --admin-token-file, and one of
+///   --grant, --branch, --holder, --client, --delegation, --subject with --subject-issuer
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("what").required(true).args(["token", "grant", "branch", "holder", "client"]))]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
-    /// A file with the capability to take back, or `-`.
-    #[arg(long, value_name = "FILE", requires_all = ["issuer", "key", "client_id"])]
-    token: Option<String>,
     /// The issuer's URL.
-    #[arg(long, value_name = "URL", conflicts_with = "admin_url")]
+    #[arg(long, value_name = "URL")]
     issuer: Option<String>,
-    /// The holder's private key.
+    /// The private key that takes back.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// A file with a capability, or `-`.
+    #[arg(long, value_name = "FILE")]
+    token: Option<String>,
+    /// To whom it was handed: a thumbprint, or a file with the public JWK.
+    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
+    to: Option<String>,
+    /// What was handed on last, by this key.
+    #[arg(long)]
+    last_hand_over: bool,
+    /// The key itself.
+    #[arg(long)]
+    this_key: bool,
     /// The client's id.
     #[arg(long, value_name = "ID")]
     client_id: Option<String>,
-    /// A private file with the client's secret; without it the client is a public one.
+    /// A private file with the client's secret.
     #[arg(long, value_name = "FILE")]
     client_secret_file: Option<PathBuf>,
+    /// All that the client was granted and asks for later.
+    #[arg(long)]
+    everything: bool,
     /// Everything of this grant.
-    #[arg(long, value_name = "ID", requires_all = ["admin_url", "admin_token_file"])]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     grant: Option<String>,
     /// Everything from this branch of a chain on, 64 hex digits.
-    #[arg(long, value_name = "HEX", requires_all = ["admin_url", "admin_token_file"])]
+    #[arg(long, value_name = "HEX")]
     branch: Option<String>,
     /// Everything that this key holds or held, by its thumbprint.
-    #[arg(long, value_name = "THUMBPRINT", requires_all = ["admin_url", "admin_token_file"])]
+    #[arg(long, value_name = "THUMBPRINT", allow_hyphen_values = true)]
     holder: Option<String>,
     /// Everything granted to this client.
-    #[arg(long, value_name = "ID", requires_all = ["admin_url", "admin_token_file"])]
+    #[arg(long, value_name = "ID")]
     client: Option<String>,
+    /// What one key hands to another under a grant: its id and two thumbprints.
+    #[arg(long, num_args = 3, value_names = ["GRANT", "FROM", "TO"], allow_hyphen_values = true)]
+    delegation: Option<Vec<String>>,
+    /// Everything for this subject.
+    #[arg(long, value_name = "NAME")]
+    subject: Option<String>,
+    /// Who says who the subject is.
+    #[arg(long, value_name = "URL")]
+    subject_issuer: Option<String>,
     /// The issuer's admin listener.
     #[arg(long, value_name = "URL")]
     admin_url: Option<String>,
@@ -52,38 +92,422 @@ pub(crate) struct Args {
     admin_token_file: Option<PathBuf>,
 }
 
-/// Takes a capability, or more, back.
-pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    if let (Some(path), Some(issuer), Some(key), Some(id)) =
-        (&args.token, &args.issuer, &args.key, &args.client_id)
-    {
-        let key = read_key(key)?;
-        let client = Client {
-            id: id.clone(),
-            secret: client_secret(args.client_secret_file.as_deref())?,
-        };
-        let token = context.read_token(path)?;
-        let clock = context.clock();
-        context.block_on(async {
-            let issuer = Issuer::discover(issuer).await?;
-            revoke(&issuer, &client, &token, key, clock.as_ref()).await
-        })??;
-    } else if let (Some(target), Some(url), Some(file)) =
-        (target(&args), &args.admin_url, &args.admin_token_file)
-    {
-        let token = secret::read_secret_file(file).map_err(Failure::failed)?;
-        context.block_on(revoke_as_admin(url, &token, &target))??;
-    } else {
-        // Clap's rules leave no other combination.
-        return Err(Failure::usage("say what is revoked, and by whom"));
-    }
-    context.result("revoked", &json!({"revoked": true}))
+/// One way to use the command: which options say so, which others it needs, which it may have.
+struct Form {
+    is: Is,
+    by: &'static [&'static str],
+    needs: &'static [&'static str],
+    may: &'static [&'static str],
 }
 
-fn target(args: &Args) -> Option<Target> {
-    let grant = args.grant.clone().map(Target::Grant);
-    grant
-        .or_else(|| args.branch.clone().map(Target::Branch))
-        .or_else(|| args.holder.clone().map(Target::Holder))
-        .or_else(|| args.client.clone().map(Target::Client))
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Is {
+    Grant,
+    To,
+    Branch,
+    Last,
+    Key,
+    OwnGrant,
+    OwnBranch,
+    OwnSubject,
+    Everything,
+    Admin,
+}
+
+const HOLDER: [Form; 5] = [
+    form(Is::Key, &["this-key"], &["issuer", "key"], &["token"]),
+    form(Is::To, &["to"], &["issuer", "token", "key"], &[]),
+    form(Is::Last, &["last-hand-over"], &["issuer", "token", "key"], &[]),
+    form(Is::Branch, &["branch"], &["issuer", "token", "key"], &[]),
+    form(
+        Is::Grant,
+        &["token"],
+        &["issuer", "client-id", "key"],
+        &["client-secret-file"],
+    ),
+];
+const CLIENT_NEEDS: &[&str] = &["issuer", "client-id", "client-secret-file"];
+const CLIENT: [Form; 4] = [
+    form(Is::Everything, &["everything"], CLIENT_NEEDS, &[]),
+    form(
+        Is::OwnSubject,
+        &["subject"],
+        &["subject-issuer", "issuer", "client-id", "client-secret-file"],
+        &[],
+    ),
+    form(
+        Is::OwnBranch,
+        &["grant", "branch"],
+        &["token", "issuer", "client-id", "client-secret-file"],
+        &[],
+    ),
+    form(Is::OwnGrant, &["grant"], CLIENT_NEEDS, &[]),
+];
+const ADMIN_NEEDS: &[&str] = &["admin-url", "admin-token-file"];
+const ADMIN: [Form; 6] = [
+    form(Is::Admin, &["delegation"], ADMIN_NEEDS, &[]),
+    form(
+        Is::Admin,
+        &["subject"],
+        &["subject-issuer", "admin-url", "admin-token-file"],
+        &[],
+    ),
+    form(Is::Admin, &["grant"], ADMIN_NEEDS, &[]),
+    form(Is::Admin, &["branch"], ADMIN_NEEDS, &[]),
+    form(Is::Admin, &["holder"], ADMIN_NEEDS, &[]),
+    form(Is::Admin, &["client"], ADMIN_NEEDS, &[]),
+];
+
+const fn form(
+    is: Is,
+    by: &'static [&'static str],
+    needs: &'static [&'static str],
+    may: &'static [&'static str],
+) -> Form {
+    Form { is, by, needs, may }
+}
+
+impl Args {
+    /// The options that are there.
+    fn given(&self) -> Vec<&'static str> {
+        [
+            ("issuer", self.issuer.is_some()),
+            ("key", self.key.is_some()),
+            ("token", self.token.is_some()),
+            ("to", self.to.is_some()),
+            ("last-hand-over", self.last_hand_over),
+            ("this-key", self.this_key),
+            ("client-id", self.client_id.is_some()),
+            ("client-secret-file", self.client_secret_file.is_some()),
+            ("everything", self.everything),
+            ("grant", self.grant.is_some()),
+            ("branch", self.branch.is_some()),
+            ("holder", self.holder.is_some()),
+            ("client", self.client.is_some()),
+            ("delegation", self.delegation.is_some()),
+            ("subject", self.subject.is_some()),
+            ("subject-issuer", self.subject_issuer.is_some()),
+            ("admin-url", self.admin_url.is_some()),
+            ("admin-token-file", self.admin_token_file.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, given)| given.then_some(name))
+        .collect()
+    }
+
+    /// Which way the command is used.
+    fn form(&self) -> Result<Is, Failure> {
+        let given = self.given();
+        let has = |name: &&str| given.contains(name);
+        let any = |names: &[&str]| names.iter().any(has);
+        let forms: &[Form] = if any(&["admin-url", "admin-token-file", "holder", "client", "delegation"]) {
+            &ADMIN
+        } else if any(&["key", "this-key", "to", "last-hand-over"])
+            || !any(&["grant", "subject", "everything"])
+        {
+            &HOLDER
+        } else {
+            &CLIENT
+        };
+        let Some(form) = forms.iter().find(|form| form.by.iter().all(has)) else {
+            return Err(Failure::usage("nothing says what is revoked")
+                .next("`taper revoke --help` lists what can be, and by whom"));
+        };
+        let option = |name: &&str| format!("--{name}");
+        let listed = |names: &[&str]| names.iter().map(option).collect::<Vec<_>>().join(" ");
+        let whole = format!("taper revoke {} {}", listed(form.by), listed(form.needs));
+        let own = |name: &&&str| {
+            [form.by, form.needs, form.may]
+                .iter()
+                .any(|part| part.contains(name))
+        };
+        if let Some(beside) = given.iter().find(|name| !own(name)) {
+            return Err(Failure::usage(format!(
+                "{} does not go with {}: revoke one thing at a time",
+                option(beside),
+                listed(form.by)
+            ))
+            .next(format!("`{whole}`, or `taper revoke --help`")));
+        }
+        let missing: Vec<&str> = form.needs.iter().filter(|name| !has(name)).copied().collect();
+        if !missing.is_empty() {
+            let or = match form.is {
+                Is::OwnGrant | Is::OwnSubject => {
+                    " by its client; an administrator gives --admin-url and --admin-token-file"
+                }
+                _ => "",
+            };
+            return Err(
+                Failure::usage(format!("{} is missing", listed(&missing))).next(format!("`{whole}`{or}"))
+            );
+        }
+        Ok(form.is)
+    }
+
+    fn target(self) -> Option<Target> {
+        let delegation = |parts: Vec<String>| match <[String; 3]>::try_from(parts) {
+            Ok([grant, from, to]) => Some(Target::Delegation { grant, from, to }),
+            Err(_) => None,
+        };
+        self.grant
+            .map(Target::Grant)
+            .or_else(|| self.branch.map(Target::Branch))
+            .or_else(|| self.holder.map(Target::Holder))
+            .or_else(|| self.client.map(Target::Client))
+            .or_else(|| self.delegation.and_then(delegation))
+            .or(match (self.subject_issuer, self.subject) {
+                (Some(iss), Some(sub)) => Some(Target::Subject { iss, sub }),
+                _ => None,
+            })
+    }
+}
+
+/// Takes a capability, or more, back.
+pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    let revoked = match args.form()? {
+        Is::Admin => by_admin(args, context)?,
+        Is::OwnGrant | Is::OwnBranch | Is::OwnSubject | Is::Everything => by_client(args, context)?,
+        form @ (Is::Grant | Is::To | Is::Branch | Is::Last | Is::Key) => by_holder(form, args, context)?,
+    };
+    let mut lines: Vec<String> = revoked.iter().map(line).collect();
+    if lines.is_empty() {
+        lines.push("nothing to revoke: it has ended, or the whole grant is revoked already".to_owned());
+    }
+    let json = json!({ "revoked": !revoked.is_empty(), "entries": revoked });
+    context.result(lines.join("\n"), &json)
+}
+
+fn by_holder(form: Is, args: Args, context: &mut Context) -> Result<Vec<Revoked>, Failure> {
+    let (Some(issuer), Some(key)) = (&args.issuer, &args.key) else {
+        return Err(incomplete());
+    };
+    let key = read_key(key)?;
+    let token = args.token.as_deref().map(|path| context.read_token(path));
+    let token = token.transpose()?;
+    let part = match (form, &args.to, &args.branch) {
+        (Is::To, Some(to), _) => Some(HandedOn::To(thumbprint(to, context)?)),
+        (Is::Branch, _, Some(branch)) => Some(HandedOn::Branch(branch.clone())),
+        (Is::Last, _, _) => Some(HandedOn::Last),
+        _ => None,
+    };
+    let secret = client_secret(args.client_secret_file.as_deref())?;
+    let client = args.client_id.map(|id| Client { id, secret });
+    let clock = context.clock();
+    let revoked = context.block_on(async {
+        let issuer = Issuer::discover(issuer).await?;
+        match (form, token, part, client) {
+            (Is::Key, token, _, _) => revoke_key(&issuer, token.as_ref(), &key, clock.as_ref()).await,
+            (_, Some(token), Some(part), _) => {
+                revoke_handed_on(&issuer, &token, &key, &part, clock.as_ref()).await
+            }
+            (_, Some(token), None, Some(client)) => {
+                revoke::revoke(&issuer, &client, &token, key, clock.as_ref()).await
+            }
+            _ => Err(Error::Request("something is missing".to_owned())),
+        }
+    })?;
+    revoked.map_err(explained)
+}
+
+fn by_client(args: Args, context: &mut Context) -> Result<Vec<Revoked>, Failure> {
+    let secret = client_secret(args.client_secret_file.as_deref())?;
+    let (Some(issuer), Some(id)) = (args.issuer, args.client_id) else {
+        return Err(incomplete());
+    };
+    let own = match (
+        args.grant,
+        args.branch,
+        args.token,
+        args.subject_issuer,
+        args.subject,
+    ) {
+        (Some(grant), Some(branch), Some(path), _, _) => Own::Branch {
+            grant,
+            branch,
+            token: context.read_token(&path)?,
+        },
+        (Some(grant), _, _, _, _) => Own::Grant(grant),
+        (_, _, _, Some(iss), Some(sub)) => Own::Subject { iss, sub },
+        _ => Own::Everything,
+    };
+    let client = Client { id, secret };
+    let revoked = context.block_on(async {
+        let issuer = Issuer::discover(&issuer).await?;
+        revoke_as_client(&issuer, &client, &own).await
+    })?;
+    revoked.map_err(explained)
+}
+
+fn by_admin(args: Args, context: &mut Context) -> Result<Vec<Revoked>, Failure> {
+    let (Some(url), Some(file)) = (args.admin_url.clone(), args.admin_token_file.clone()) else {
+        return Err(incomplete());
+    };
+    let target = args.target().ok_or_else(incomplete)?;
+    let token = secret::read_secret_file(&file).map_err(Failure::failed)?;
+    let revoked = context.block_on(revoke_as_admin(&url, &token, &target))?;
+    Ok(vec![revoked.map_err(explained)?])
+}
+
+/// [`Args::form`] leaves no combination that comes here.
+fn incomplete() -> Failure {
+    Failure::usage("something is missing").next("`taper revoke --help`")
+}
+
+/// A thumbprint as it is typed, or that of the key in a file.
+fn thumbprint(text: &str, context: &mut Context) -> Result<String, Failure> {
+    let is_base64url = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if text.len() == 43 && text.chars().all(is_base64url) {
+        return Ok(text.to_owned());
+    }
+    let jwk = context.read_text(text)?;
+    let key = PublicKey::from_jwk_str(&jwk).map_err(|e| {
+        Failure::failed(format!(
+            "`{text}` is neither a thumbprint nor a file with a public JWK: {e}"
+        ))
+        .next("`taper inspect TOKEN` shows the thumbprint of every holder")
+    })?;
+    Ok(key.thumbprint().to_string())
+}
+
+fn line(revoked: &Revoked) -> String {
+    let what = match &revoked.what {
+        Target::Grant(id) => format!("the grant {}", escaped(id)),
+        Target::Branch(id) => format!("the branch {}", escaped(id)),
+        Target::Holder(jkt) => format!("the key {}", escaped(jkt)),
+        Target::Client(id) => format!("the client {}", escaped(id)),
+        Target::Subject { iss, sub } => format!("the subject {} at {}", escaped(sub), escaped(iss)),
+        Target::Delegation { grant, from, to } => format!(
+            "what {} hands to {} under the grant {}",
+            escaped(from),
+            escaped(to),
+            escaped(grant)
+        ),
+    };
+    format!("revoked {what}: number {}", revoked.seq)
+}
+
+/// Says what to do about a refusal of the issuer.
+fn explained(error: Error) -> Failure {
+    let next = match &error {
+        Error::Issuer { body, .. } => match body.error.as_str() {
+            "unsupported_token_type" => {
+                "`--to THUMBPRINT` or `--last-hand-over` instead of `--client-id` takes back what this key handed on"
+            }
+            "invalid_dpop_proof" => {
+                "`taper inspect TOKEN` shows the holders of the chain: only they take back, each what it handed on itself"
+            }
+            "invalid_grant" => {
+                "`taper inspect TOKEN` shows grant, client and holders of a capability; with `--this-key`, add `--token`"
+            }
+            "invalid_client" | "unauthorized_client" => {
+                "check `--client-id` and `--client-secret-file`; a client without a secret needs the holder's `--key` and `--token`"
+            }
+            "invalid_token" => "check `--admin-token-file`",
+            _ => return error.into(),
+        },
+        Error::Request(_) => "`taper inspect TOKEN` shows the issuer and the holders of a capability",
+        _ => return error.into(),
+    };
+    Failure::from(error).next(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::{Cli, Command};
+
+    fn form_of(line: &str) -> Result<Is, String> {
+        let line = line.replace("HOLDER", "--issuer u --key k --token t");
+        let line = line.replace("CLIENT", "--issuer u --client-id c --client-secret-file s");
+        let line = line.replace("ADMIN", "--admin-url u --admin-token-file f");
+        let words = ["taper", "revoke"]
+            .into_iter()
+            .chain(line.split(' ').filter(|word| !word.is_empty()));
+        let cli = Cli::try_parse_from(words).map_err(|error| error.to_string())?;
+        let Command::Revoke(args) = cli.command else {
+            return Err("another command".to_owned());
+        };
+        args.form().map_err(|failure| failure.to_string())
+    }
+
+    #[test]
+    fn every_way_to_revoke_is_told_by_its_options() {
+        let check = |line: &str, expected: Is| assert_eq!(form_of(line), Ok(expected), "{line}");
+        check("HOLDER --client-id c", Is::Grant);
+        check("HOLDER --client-id c --client-secret-file s", Is::Grant);
+        check("HOLDER --to -key", Is::To);
+        check("HOLDER --last-hand-over", Is::Last);
+        check("HOLDER --branch b", Is::Branch);
+        check("HOLDER --this-key", Is::Key);
+        check("--issuer u --key k --this-key", Is::Key);
+        check("CLIENT --grant -g", Is::OwnGrant);
+        check("CLIENT --grant g --branch b --token t", Is::OwnBranch);
+        check("CLIENT --subject s --subject-issuer i", Is::OwnSubject);
+        check("CLIENT --everything", Is::Everything);
+        check("ADMIN --grant g", Is::Admin);
+        check("ADMIN --branch b", Is::Admin);
+        check("ADMIN --holder h", Is::Admin);
+        check("ADMIN --client c", Is::Admin);
+        check("ADMIN --delegation g -from -to", Is::Admin);
+        check("ADMIN --subject s --subject-issuer i", Is::Admin);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_says_what_can() {
+        let check = |line: &str, says: &[&str]| {
+            let message = form_of(line).unwrap_err();
+            for part in says {
+                assert!(message.contains(part), "{line}: {part}: {message}");
+            }
+        };
+        check("", &["nothing says", "--help"]);
+        check("--issuer u", &["nothing says"]);
+        check("--key k", &["nothing says"]);
+        check(
+            "--token t",
+            &[
+                "--issuer --client-id --key is missing",
+                "next: `taper revoke --token",
+            ],
+        );
+        check("HOLDER", &["--client-id is missing"]);
+        check(
+            "HOLDER --to a --branch b",
+            &["--branch does not go with --to", "one thing"],
+        );
+        check(
+            "HOLDER --to a --client-id c",
+            &["--client-id does not go with --to"],
+        );
+        check("HOLDER --this-key --everything", &["--everything does not go"]);
+        check("--this-key --issuer u", &["--key is missing"]);
+        check(
+            "--grant g",
+            &[
+                "--issuer --client-id --client-secret-file is missing",
+                "--admin-url",
+            ],
+        );
+        check("CLIENT --grant g --branch b", &["--token is missing"]);
+        check("CLIENT --subject s", &["--subject-issuer is missing"]);
+        check(
+            "CLIENT --grant g --everything",
+            &["--grant does not go with --everything"],
+        );
+        check(
+            "--everything --issuer u --client-id c",
+            &["--client-secret-file is missing"],
+        );
+        check("--holder h", &["--admin-url --admin-token-file is missing"]);
+        check(
+            "ADMIN --grant g --holder h",
+            &["--holder does not go with --grant"],
+        );
+        check("ADMIN --grant g --issuer u", &["--issuer does not go"]);
+        check("ADMIN --subject s", &["--subject-issuer is missing"]);
+        check("ADMIN", &["nothing says"]);
+        check("ADMIN --delegation g from", &["delegation"]);
+    }
 }
