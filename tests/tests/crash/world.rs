@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rand_core::{OsRng, RngCore as _};
 use serde_json::{Value, json};
 use taper_capability::UnverifiedToken;
 use taper_dpop::base64url_encode;
@@ -210,11 +211,22 @@ tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
 
     /// Revokes as an admin; the number, if it was acknowledged.
     pub(crate) fn revoke_as_admin(&self, capability: &Capability) -> Option<u64> {
+        self.revoke(&json!({ "grant": capability.grant }))
+    }
+
+    /// Revokes a key that nobody has; the number, if it was acknowledged.
+    pub(crate) fn revoke_somebody(&self) -> Option<u64> {
+        let mut thumbprint = [0; 32];
+        OsRng.fill_bytes(&mut thumbprint);
+        self.revoke(&json!({ "holder": base64url_encode(&thumbprint) }))
+    }
+
+    fn revoke(&self, what: &Value) -> Option<u64> {
         let url = format!("{}/admin/v1/revocations", self.admin_url);
         let call = Call::new("POST", &url)
             .header("authorization", format!("Bearer {}", self.admin_token))
             .header("content-type", "application/json")
-            .body(json!({ "grant": capability.grant }).to_string());
+            .body(what.to_string());
         let answer = sent(&call).filter(|answer| answer.status == 200)?;
         let body: Value = serde_json::from_str(&answer.body).ok()?;
         Some(body["seq"].as_u64().unwrap())
@@ -248,7 +260,7 @@ tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
         allowed
     }
 
-    /// The whole feed: grants by their numbers.
+    /// The whole feed: grants, and other things as JSON, by their numbers.
     #[track_caller]
     pub(crate) fn feed(&self) -> BTreeMap<u64, String> {
         let mut basic = base64url_encode(format!("proxy:{}", self.feed_secret).as_bytes())
@@ -267,7 +279,9 @@ tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
                 let seq = entry["seq"].as_u64().unwrap();
                 assert!(seq > after, "numbers go up: {page:#}");
                 after = seq;
-                entries.insert(seq, entry["what"]["grant"].as_str().unwrap().to_owned());
+                let what = &entry["what"];
+                let grant = what["grant"].as_str().map(str::to_owned);
+                entries.insert(seq, grant.unwrap_or_else(|| what.to_string()));
             }
             if after >= page["head"].as_u64().unwrap() {
                 return entries;
