@@ -150,7 +150,7 @@ tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
         assert!(verified.starts_with("intact "), "{which:?}: {verified}");
     }
 
-    fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.up.dir()
     }
 
