@@ -10,7 +10,7 @@ use rand_core::{OsRng, RngCore as _};
 use taper_store::{EmbeddedStore, StoreError};
 
 use crate::writes::Kind;
-use crate::{counted, open, open_with, runtime};
+use crate::{NOW, counted, open, open_with, runtime};
 
 /// The folder of a child's store; without this variable, [`child`] is no child.
 const DIR: &str = "TAPER_STORE_TEST_CHILD";
@@ -22,6 +22,8 @@ const WORK: &str = "TAPER_STORE_TEST_WORK";
 pub(crate) enum Work {
     /// Writes of all kinds, several at a time, for ever.
     Everything,
+    /// As [`Work::Everything`], and drops old segments meanwhile.
+    Retiring,
     /// Calls under a counter with a limit, for ever.
     Calls,
     /// One write of each kind, one after another.
@@ -31,7 +33,13 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    const ALL: [Self; 4] = [Self::Everything, Self::Calls, Self::OneOfEach, Self::UntilItFails];
+    const ALL: [Self; 5] = [
+        Self::Everything,
+        Self::Retiring,
+        Self::Calls,
+        Self::OneOfEach,
+        Self::UntilItFails,
+    ];
 
     fn name(self) -> String {
         format!("{self:?}")
@@ -45,6 +53,18 @@ impl Work {
                     for outcome in everything(store, &tag, n).await {
                         outcome.unwrap();
                     }
+                }
+            }),
+            Self::Retiring => runtime().block_on(async {
+                let retire = async |n| {
+                    // All that was written so far is older than this.
+                    if n % 3 == 2 && store.retire((NOW + 1) * 1000).await.unwrap().is_some() {
+                        say("retired");
+                    }
+                };
+                for n in 0.. {
+                    let (outcomes, ()) = tokio::join!(everything(store, &tag, n), retire(n));
+                    outcomes.into_iter().for_each(Result::unwrap);
                 }
             }),
             Self::Calls => counted::make_calls(store, &tag),
@@ -80,15 +100,15 @@ impl Work {
 
 /// One write of each kind at the same time, so that commits take several; the plain ones are told as
 /// they are acknowledged.
-async fn everything(store: &EmbeddedStore, tag: &str, n: u64) -> [Result<(), StoreError>; 6] {
+async fn everything(store: &EmbeddedStore, tag: &str, n: u64) -> [Result<(), StoreError>; 9] {
     let write = async |kind: Kind| {
         let id = format!("{}-{tag}-{n}", kind.name());
         let number = kind.write(store, &id).await?;
         say(&format!("ack {id} {number}"));
         Ok(())
     };
-    let [a, b, c, d, e, f] = Kind::ALL;
-    tokio::join!(write(a), write(b), write(c), write(d), write(e), write(f)).into()
+    let [a, b, c, d, e, f, g, h, i] = Kind::ALL.map(write);
+    tokio::join!(a, b, c, d, e, f, g, h, i).into()
 }
 
 /// Says one line to the parent, with one system call.
@@ -137,6 +157,8 @@ pub(crate) struct Said {
     pub(crate) acknowledged: Vec<(String, u64)>,
     /// Whether it had opened the store.
     pub(crate) opened: bool,
+    /// How often it had dropped segments.
+    pub(crate) retired: u32,
 }
 
 /// A running child.
@@ -181,6 +203,7 @@ impl Running {
                 said.acknowledged.push((id.to_owned(), number.parse().unwrap()));
             }
             said.opened |= line == "open";
+            said.retired += u32::from(line == "retired");
             let now = match take {
                 Some(take) => said.acknowledged.len() >= take,
                 None => line == "opening",

@@ -11,7 +11,7 @@ use rand_core::{OsRng, RngCore as _};
 use taper_store::verify_dir;
 
 use crate::children::{Running, Work};
-use crate::writes::{Kind, Written};
+use crate::writes::{Kind, Written, counted_by};
 use crate::{attempt, can, open, rounds, runtime, tell};
 
 /// The folder on the small disk, for the half of the test that runs there.
@@ -87,7 +87,7 @@ fn on_the_small_disk() {
         let report = verify_dir(&dir).unwrap();
         assert!(report.is_ok(), "round {round}: {report:?}");
         let written = Written::read(&dir);
-        assert!(written.counts_agree(&store));
+        assert_eq!(counted_by(&store), written.counted());
         runtime().block_on(async {
             for (id, number) in &acknowledged {
                 let kind = Kind::of(id).unwrap();

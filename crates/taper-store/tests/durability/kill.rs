@@ -1,12 +1,13 @@
 //! Rounds of children that are killed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::path::Path;
 
-use taper_store::{SeenProofs as _, verify_dir};
+use taper_store::{EmbeddedStore, SeenProofs as _, verify_dir};
 
 use crate::children::{Running, Work};
-use crate::writes::{Kind, Written};
+use crate::writes::{Kind, Written, counted_by};
 use crate::{open, rounds, runtime, segments, tell};
 
 /// What some rounds came to.
@@ -22,6 +23,8 @@ pub(crate) struct Tally {
     pub(crate) untold: usize,
     /// Kills that left such a record.
     pub(crate) kills_before_telling: u32,
+    /// How often old segments were dropped.
+    pub(crate) retired: u32,
 }
 
 impl std::fmt::Display for Tally {
@@ -40,76 +43,135 @@ impl std::fmt::Display for Tally {
     }
 }
 
-/// Kills one child after another in `dir`, one of `opening_in` while it opens the store, and looks,
-/// after each, for everything that was ever acknowledged.
-pub(crate) fn kill_children(dir: &Path, rounds: u32, opening_in: u32, sabotage: Option<&str>) -> Tally {
-    let mut tally = Tally::default();
-    let mut acknowledged: HashMap<String, u64> = HashMap::new();
-    let (mut untold, mut complete_at_first) = (0, None);
-    for round in 0..rounds {
-        let said = Running::start(dir, Work::Everything, sabotage).kill_somewhere(opening_in);
-        tally.rounds += 1;
-        tally.while_opening += u32::from(!said.opened);
-        let told: Vec<String> = said.acknowledged.iter().map(|(id, _)| id.clone()).collect();
-        acknowledged.extend(said.acknowledged);
+/// How children are killed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rounds {
+    pub(crate) rounds: u32,
+    pub(crate) work: Work,
+    /// One of so many is killed while it opens the store.
+    pub(crate) opening_in: u32,
+    /// What the store gets wrong, if it is built with that.
+    pub(crate) sabotage: Option<&'static str>,
+}
 
-        let store = open(dir);
-        // Killed before it made its log of proofs, a store cannot know that it never saw one. After
-        // that, and within one boot, no proof can be missing.
-        let complete = store.complete_since();
-        assert!(complete.is_none() || round > 0 || !said.opened);
-        assert_eq!(
-            complete,
-            *complete_at_first.get_or_insert(complete),
-            "round {round}"
-        );
-        let report = verify_dir(dir).unwrap();
-        assert!(report.is_ok(), "round {round}: {report:?}");
-        let written = Written::read(dir);
-        assert!(written.counts_agree(&store), "round {round}");
-        let before = tally.lost.len();
-        for (id, number) in &acknowledged {
-            if Kind::of(id) != Some(Kind::Proof) && !written.has(id, *number) {
-                tally.lost.push((round, id.clone()));
-            }
-        }
-        // The state of all ids costs too much in each of many rounds; the last one looks at all.
-        let looked_at: Vec<&String> = if round + 1 == rounds {
-            acknowledged.keys().collect()
-        } else {
-            told.iter().collect()
-        };
-        runtime().block_on(async {
-            for id in looked_at {
-                if !Kind::of(id).unwrap().is_in_state(&store, id).await {
-                    tally.lost.push((round, id.clone()));
-                }
-            }
-            // Closing it, or leaving it as a crash would, must be all the same to the next child.
-            if round % 2 == 0 {
-                store.close().await.unwrap();
-            }
-        });
-        let never_told = written.ids().filter(|id| !acknowledged.contains_key(*id)).count();
-        tally.kills_before_telling += u32::from(never_told > untold);
-        untold = never_told;
-        if tally.lost.len() > before {
-            // What is missing stays missing: each is counted once.
-            for (_, id) in &tally.lost[before..] {
-                acknowledged.remove(id);
-                tally.acknowledged += 1;
-            }
+impl Default for Rounds {
+    fn default() -> Self {
+        Self {
+            rounds: 1,
+            work: Work::Everything,
+            opening_in: 8,
+            sabotage: None,
         }
     }
-    tally.acknowledged += acknowledged.len();
-    tally.untold = untold;
-    tally
+}
+
+impl Rounds {
+    /// Kills one child after another in `dir` and looks, after each, for everything that was ever
+    /// acknowledged: in the journal, unless it is dropped there, and in the state. In every fourth
+    /// round the state is made anew from the journal.
+    pub(crate) fn run(self, dir: &Path) -> Tally {
+        let mut tally = Tally::default();
+        let mut acknowledged: HashMap<String, u64> = HashMap::new();
+        let mut complete_at_first = None;
+        for round in 0..self.rounds {
+            let said = Running::start(dir, self.work, self.sabotage).kill_somewhere(self.opening_in);
+            tally.rounds += 1;
+            tally.retired += said.retired;
+            tally.while_opening += u32::from(!said.opened);
+            let told: Vec<String> = said.acknowledged.iter().map(|(id, _)| id.clone()).collect();
+            acknowledged.extend(said.acknowledged);
+            if round % 4 == 3 && dir.join("state").exists() {
+                fs::remove_dir_all(dir.join("state")).unwrap();
+            }
+
+            let store = open(dir);
+            // Killed before it made its log of proofs, a store cannot know that it never saw one.
+            // After that, and within one boot, no proof can be missing.
+            let complete = store.complete_since();
+            assert!(complete.is_none() || round > 0 || !said.opened);
+            assert_eq!(
+                complete,
+                *complete_at_first.get_or_insert(complete),
+                "round {round}"
+            );
+            let report = verify_dir(dir).unwrap();
+            assert!(report.is_ok(), "round {round}: {report:?}");
+
+            // The state of all ids costs too much in each of many rounds; the last one looks at all.
+            let is_last = round + 1 == self.rounds;
+            let looked_at = if is_last {
+                acknowledged.keys().cloned().collect()
+            } else {
+                told
+            };
+            let mut lost = self.not_in_journal(dir, &acknowledged, &store, &mut tally);
+            runtime().block_on(async {
+                for id in looked_at {
+                    let kind = Kind::of(&id).unwrap();
+                    let there = kind.is_in_state(&store, &id).await;
+                    if !there || is_last && !kind.is_final(&store, &id).await {
+                        lost.insert(id);
+                    }
+                }
+                // Closing it, or leaving it as a crash would, must be all the same to the next child.
+                if round % 2 == 0 {
+                    store.close().await.unwrap();
+                }
+            });
+            // What is missing stays missing: it is counted once.
+            for id in lost {
+                acknowledged.remove(&id);
+                tally.acknowledged += 1;
+                tally.lost.push((round, id));
+            }
+        }
+        tally.acknowledged += acknowledged.len();
+        tally
+    }
+
+    /// What was acknowledged and is not in the journal.
+    fn not_in_journal(
+        self,
+        dir: &Path,
+        acknowledged: &HashMap<String, u64>,
+        store: &EmbeddedStore,
+        tally: &mut Tally,
+    ) -> HashSet<String> {
+        let written = Written::read(dir);
+        if matches!(self.work, Work::Retiring) {
+            // The journal does not have everything any more, but the counter does: all that was told,
+            // and of each child at most the one call that it was about to tell.
+            let is_call = |id: &&String| Kind::of(id) == Some(Kind::Counted);
+            let told = acknowledged.keys().filter(is_call).count() as u64;
+            let counted = counted_by(store);
+            assert!(
+                (told..=told + u64::from(tally.rounds)).contains(&counted),
+                "{told}, {counted}"
+            );
+            return HashSet::new();
+        }
+        assert_eq!(counted_by(store), written.counted());
+        let never_told = written.ids().filter(|id| !acknowledged.contains_key(*id)).count();
+        tally.kills_before_telling += u32::from(never_told > tally.untold);
+        tally.untold = never_told;
+        let is_lost =
+            |(id, number): &(&String, &u64)| Kind::of(id) != Some(Kind::Proof) && !written.has(id, **number);
+        acknowledged
+            .iter()
+            .filter(is_lost)
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
 }
 
 #[test]
 fn every_acknowledged_id_survives_kill_9() {
     let dir = tempfile::tempdir().unwrap();
-    let tally = kill_children(dir.path(), rounds(25, 400), 8, None);
+    let killed = Rounds {
+        rounds: rounds(25, 400),
+        ..Rounds::default()
+    };
+    let tally = killed.run(dir.path());
     tell(&format!(
         "killed children: {tally}; {} segments",
         segments(dir.path())
@@ -120,17 +182,38 @@ fn every_acknowledged_id_survives_kill_9() {
 }
 
 #[test]
+fn what_lives_survives_kill_9_while_old_segments_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let killed = Rounds {
+        rounds: rounds(12, 200),
+        work: Work::Retiring,
+        ..Rounds::default()
+    };
+    let tally = killed.run(dir.path());
+    tell(&format!(
+        "killed children that drop old segments: {tally}; segments were dropped {} times",
+        tally.retired
+    ));
+    assert!(tally.lost.is_empty(), "{:?}", tally.lost);
+    assert!(tally.retired > 0, "{tally}");
+}
+
+#[test]
 fn a_store_that_was_killed_while_it_was_made_is_made_again() {
-    let mut tally = Tally::default();
+    let mut all = Tally::default();
     for _ in 0..rounds(10, 200) {
         let folder = tempfile::tempdir().unwrap();
-        let one = kill_children(&folder.path().join("store"), 1, 1, None);
-        assert!(one.lost.is_empty(), "{:?}", one.lost);
-        tally.rounds += 1;
-        tally.acknowledged += one.acknowledged;
-        tally.while_opening += one.while_opening;
-        tally.untold += one.untold;
-        tally.kills_before_telling += one.kills_before_telling;
+        let killed = Rounds {
+            opening_in: 1,
+            ..Rounds::default()
+        };
+        let tally = killed.run(&folder.path().join("store"));
+        assert!(tally.lost.is_empty(), "{:?}", tally.lost);
+        all.rounds += 1;
+        all.acknowledged += tally.acknowledged;
+        all.while_opening += tally.while_opening;
+        all.untold += tally.untold;
+        all.kills_before_telling += tally.kills_before_telling;
     }
-    tell(&format!("new stores: {tally}"));
+    tell(&format!("new stores: {all}"));
 }

@@ -1,10 +1,22 @@
 //! The harness against stores that lie: it must notice.
 
 use std::collections::HashSet;
+use std::path::Path;
 
-use crate::kill::kill_children;
+use crate::kill::{Rounds, Tally};
 use crate::tell;
 use crate::writes::Kind;
+
+/// Kills children that have said something.
+fn killed(dir: &Path, rounds: u32, sabotage: Option<&'static str>) -> Tally {
+    let rounds = Rounds {
+        rounds,
+        opening_in: u32::MAX,
+        sabotage,
+        ..Rounds::default()
+    };
+    rounds.run(dir)
+}
 
 #[test]
 fn a_store_that_answers_before_it_writes_is_noticed() {
@@ -12,7 +24,7 @@ fn a_store_that_answers_before_it_writes_is_noticed() {
     // Each kill loses one batch, which has some of the kinds.
     let (mut missed, mut rounds) = (HashSet::new(), 0);
     while missed.len() < Kind::ALL.len() - 1 {
-        let tally = kill_children(dir.path(), 1, u32::MAX, Some("early-answer"));
+        let tally = killed(dir.path(), 1, Some("early-answer"));
         missed.extend(tally.lost.iter().map(|(_, id)| Kind::of(id).unwrap()));
         rounds += 1;
         assert!(
@@ -32,7 +44,7 @@ fn a_store_that_answers_before_it_writes_is_noticed() {
 #[test]
 fn a_store_that_drops_records_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
-    let tally = kill_children(dir.path(), 6, u32::MAX, Some("journal"));
+    let tally = killed(dir.path(), 6, Some("journal"));
     tell(&format!("journal: {tally}"));
     assert!(!tally.lost.is_empty(), "{tally}");
     let decisions = [Some(Kind::Record), Some(Kind::Counted)];
@@ -46,6 +58,6 @@ fn a_store_that_drops_records_is_noticed() {
 #[test]
 fn the_sabotaged_store_is_otherwise_whole() {
     let dir = tempfile::tempdir().unwrap();
-    let tally = kill_children(dir.path(), 3, u32::MAX, None);
+    let tally = killed(dir.path(), 3, None);
     assert!(tally.lost.is_empty(), "{:?}", tally.lost);
 }

@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use sha2::{Digest as _, Sha256};
 use taper_store::{
-    Audit as _, CallCounters as _, CounterKey, DecisionRecord, EmbeddedStore, GrantRecord, Grants as _,
-    NewRevocation, Outcome, Record, RecordKind, RevocationKey, Revocations as _, Seen, SeenProofs as _,
-    StoreError, read_records,
+    Audit as _, CallCounters as _, ClientRecord, Clients as _, CounterKey, DecisionRecord, EmbeddedStore,
+    GrantRecord, Grants as _, NewRevocation, Outcome, Record, RecordKind, RefreshFamilies as _,
+    RevocationKey, Revocations as _, Rotation, Seen, SeenProofs as _, StoreError, TokenHash, read_records,
 };
 
 use crate::NOW;
@@ -27,17 +28,26 @@ pub(crate) enum Kind {
     Revoked,
     /// The decision of a call that counts.
     Counted,
+    /// A client's configuration.
+    Client,
+    /// A grant, its refresh family, and the first rotation; that is acknowledged.
+    Rotated,
+    /// A grant, its refresh family, and the end of it; that is acknowledged.
+    Ended,
     /// A seen proof. It lies in no journal.
     Proof,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Record,
         Self::Grant,
         Self::Renewal,
         Self::Revoked,
         Self::Counted,
+        Self::Client,
+        Self::Rotated,
+        Self::Ended,
         Self::Proof,
     ];
 
@@ -49,7 +59,20 @@ impl Kind {
             Self::Renewal => "renewal",
             Self::Revoked => "revoked",
             Self::Counted => "counted",
+            Self::Client => "client",
+            Self::Rotated => "rotated",
+            Self::Ended => "ended",
             Self::Proof => "proof",
+        }
+    }
+
+    /// How many records a write of this kind makes; the last one is acknowledged.
+    pub(crate) fn records(self) -> usize {
+        match self {
+            Self::Record | Self::Grant | Self::Revoked | Self::Counted | Self::Client => 1,
+            Self::Renewal => 2,
+            Self::Rotated | Self::Ended => 3,
+            Self::Proof => 0,
         }
     }
 
@@ -60,7 +83,8 @@ impl Kind {
     }
 
     /// Writes something of this kind under `id`. The number that the store acknowledges: of a
-    /// revocation the place in the feed, of a record the place in the journal.
+    /// revocation the place in the feed, of a refresh family how often it was rotated, of other records
+    /// the place in the journal.
     pub(crate) async fn write(self, store: &EmbeddedStore, id: &str) -> Result<u64, StoreError> {
         match self {
             Self::Record => Ok(store.append(decision(id)).await?.index),
@@ -73,6 +97,22 @@ impl Kind {
             Self::Counted => {
                 let calls = store.reserve(ISSUER, &[COUNTER.into()])?;
                 Ok(store.append_counted(decision(id), calls).await?.index)
+            }
+            Self::Client => {
+                let receipt = store.put_client(client(id)).await?;
+                Ok(receipt.expect("it is new").index)
+            }
+            Self::Rotated => {
+                begin_family(store, id).await?;
+                match store.rotate(token(id, 0), token(id, 1)).await? {
+                    Rotation::Rotated(family) => Ok(family.rotations),
+                    other => panic!("`{id}` is new, and it is {other:?}"),
+                }
+            }
+            Self::Ended => {
+                begin_family(store, id).await?;
+                assert!(store.end_family(token(id, 0)).await?);
+                Ok(0)
             }
             Self::Proof => match store.insert_once("g", [0; 32], id, i64::MAX, NOW)? {
                 Seen::Fresh => Ok(0),
@@ -91,7 +131,28 @@ impl Kind {
                 let keys = [revocation(id).what];
                 store.is_revoked(ISSUER, &keys).await.unwrap().is_some()
             }
+            Self::Client => store.client(ISSUER, id).await.unwrap() == Some(client(id)),
+            Self::Rotated => {
+                // Only a rotation makes the second token known.
+                let again = store.begin_family(ISSUER, id, token(id, 1), FIRST_END).await;
+                matches!(again, Err(StoreError::TokenKnown))
+            }
+            Self::Ended => {
+                let rotation = store.rotate(token(id, 0), token(id, 1)).await.unwrap();
+                rotation == Rotation::Ended
+            }
             Self::Proof => store.insert_once("g", [0; 32], id, i64::MAX, NOW).unwrap() == Seen::Replay,
+        }
+    }
+
+    /// What can be asked only once: a rotated token that comes again is noticed.
+    pub(crate) async fn is_final(self, store: &EmbeddedStore, id: &str) -> bool {
+        match self {
+            Self::Rotated => {
+                let rotation = store.rotate(token(id, 0), token(id, 2)).await.unwrap();
+                matches!(rotation, Rotation::Reused(_))
+            }
+            _ => true,
         }
     }
 }
@@ -148,11 +209,35 @@ fn grant(id: &str, expires_at: i64) -> GrantRecord {
         rights: vec!["git:*".into()],
         issued_at: NOW,
         expires_at,
-        ends_at: None,
-        renewal: false,
+        ends_at: Some(RENEWED_END),
+        renewal: expires_at == RENEWED_END,
         max_depth: 3,
         policy_digest: "p".into(),
     }
+}
+
+fn client(id: &str) -> ClientRecord {
+    ClientRecord {
+        issuer: ISSUER.into(),
+        client: id.into(),
+        method: "none".into(),
+        digest: "d".into(),
+        removed: false,
+    }
+}
+
+async fn begin_family(store: &EmbeddedStore, id: &str) -> Result<(), StoreError> {
+    store.insert_grant(grant(id, FIRST_END)).await?;
+    store
+        .begin_family(ISSUER, id, token(id, 0), FIRST_END)
+        .await
+        .map(drop)
+}
+
+/// The token of a family after so many rotations.
+fn token(id: &str, rotations: u8) -> TokenHash {
+    let digest = Sha256::digest(format!("{id} {rotations}"));
+    TokenHash(digest.into())
 }
 
 fn revocation(id: &str) -> NewRevocation {
@@ -189,7 +274,14 @@ impl Written {
                 }
                 RecordKind::Grant(grant) => match Kind::of(&grant.grant_id) {
                     Some(Kind::Renewal) if grant.expires_at == FIRST_END => continue,
+                    Some(Kind::Rotated | Kind::Ended) => continue,
                     _ => (grant.grant_id, stored.index),
+                },
+                RecordKind::Client(client) => (client.client, stored.index),
+                RecordKind::Refresh(family) => match Kind::of(&family.grant_id) {
+                    Some(Kind::Rotated) if family.rotations == 0 => continue,
+                    Some(Kind::Ended) if family.ended.is_none() => continue,
+                    _ => (family.grant_id, family.rotations),
                 },
                 RecordKind::Revoked(record) => {
                     let revocation = record.revocation;
@@ -219,8 +311,13 @@ impl Written {
         self.numbers.keys().map(String::as_str)
     }
 
-    /// Whether the store counts as many calls as the journal has.
-    pub(crate) fn counts_agree(&self, store: &EmbeddedStore) -> bool {
-        store.reserve(ISSUER, &[COUNTER.into()]).unwrap().values() == [self.counted + 1]
+    /// Calls that the journal counts.
+    pub(crate) fn counted(&self) -> u64 {
+        self.counted
     }
+}
+
+/// Calls that the store counts.
+pub(crate) fn counted_by(store: &EmbeddedStore) -> u64 {
+    store.reserve(ISSUER, &[COUNTER.into()]).unwrap().values()[0] - 1
 }
