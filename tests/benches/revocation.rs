@@ -9,6 +9,9 @@
 //! Two callers call on without a pause, so a time is too long by up to one call (printed as well). Every
 //! second revocation is an administrator's, the others are their holder's; the capability of every fifth
 //! has an open stream. Nothing is thrown away: a refused call that was never seen ends the bench.
+//!
+//! Then how long a proxy takes to start when much is revoked: it holds no entries at first, and refuses
+//! everything until it has them all.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -25,9 +28,12 @@ mod world;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::sync::Barrier;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rand_core::OsRng;
+use taper_store::{EmbeddedStore, NewRevocation, RevocationKey, Revocations as _};
 use taper_tests::authority;
 use world::{Capability, Daemon, World, is_revoked};
 
@@ -53,6 +59,46 @@ fn main() {
     println!("  one call that passes            {}", spread(&mut calls));
     println!("  answer to first refused call    {}", spread(&mut refused));
     println!("  answer to end of a stream       {}", spread(&mut cut));
+    start_with(200_000);
+}
+
+/// Starts a proxy whose issuer revoked this much.
+fn start_with(revocations: u64) {
+    let states = tempfile::tempdir().unwrap();
+    let world = World::new(states.path());
+    fill(&world.state(Daemon::Issuer), world.issuer(), revocations);
+    let _issuer = world.start(Daemon::Issuer);
+    let started = Instant::now();
+    let _proxy = world.start(Daemon::Proxy);
+    let took = started.elapsed();
+    let each = took.as_secs_f64() * 1e6 / revocations as f64;
+    println!(
+        "a proxy is ready {:.1} s after its start with {revocations} revocations, {each:.1} us each",
+        took.as_secs_f64()
+    );
+}
+
+/// Writes revocations of grants into the state of an issuer that does not run.
+fn fill(state: &Path, issuer: &str, revocations: u64) {
+    let now_ms = || i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    let (store, _) = EmbeddedStore::open(state, "issuer", Arc::new(now_ms), OsRng).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let revocation = |n: u64| NewRevocation {
+        at: now_ms() / 1000,
+        issuer: issuer.to_owned(),
+        what: RevocationKey::Grant(format!("grant-{n:016}")),
+        until: Some(now_ms() / 1000 + 86_400),
+        by: "bench".to_owned(),
+    };
+    runtime.block_on(async {
+        for first in (0..revocations).step_by(1000) {
+            let batch = (first..first + 1000).map(|n| store.revoke(revocation(n)));
+            for answer in futures_util::future::join_all(batch).await {
+                answer.unwrap();
+            }
+        }
+        store.close().await.unwrap();
+    });
 }
 
 struct Measured {

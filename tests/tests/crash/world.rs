@@ -166,6 +166,10 @@ tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
         }
     }
 
+    pub(crate) fn issuer(&self) -> &str {
+        self.url(Daemon::Issuer)
+    }
+
     pub(crate) fn mcp(&self) -> String {
         format!("{}/git/mcp", self.proxy_url)
     }
