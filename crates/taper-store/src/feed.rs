@@ -129,6 +129,28 @@ mod tests {
     use serde_json::json;
 
     #[test]
+    fn the_history_is_the_one_that_the_page_of_the_spec_has() {
+        let keys = [
+            r#"{"grant":"AAAAAAAAAAAAAAAAAAAAAA"}"#,
+            r#"{"subject":{"iss":"https://idp.example","sub":"alice"}}"#,
+        ];
+        let page = include_str!("../../../spec/revocation.md");
+        let mut history = History::default();
+        for (seq, key) in (1..).zip(keys) {
+            let entry = Revocation {
+                seq,
+                at: 0,
+                issuer: "https://issuer.example".into(),
+                what: serde_json::from_str(key).unwrap(),
+                until: None,
+            };
+            history = entry.history(history);
+            let told = format!("history({seq}) = {}\n", URL_SAFE_NO_PAD.encode(history.0));
+            assert!(page.contains(key) && page.contains(&told), "{told}");
+        }
+    }
+
+    #[test]
     fn pages_are_read_to_the_letter() {
         let history = URL_SAFE_NO_PAD.encode([7; 32]);
         let good = json!({

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use proptest::prelude::*;
 
 use super::*;
 use crate::feed::{FeedKnown, History};
@@ -323,4 +324,66 @@ fn readers_miss_nothing_while_the_view_grows() {
             assert_eq!(view.is_revoked(&keys), Some("grant"), "{n}");
         }
     });
+}
+
+/// What may be in a view: a key, its end, and the key of a presentation that it stops.
+fn any_entry() -> impl Strategy<Value = (RevocationKey, Option<i64>)> {
+    let thumbprint = |byte: u8| URL_SAFE_NO_PAD.encode([byte; 32]);
+    let key = (0..6_u8, 0..4_u8, 0..4_u8).prop_map(move |(kind, one, two)| match kind {
+        0 => RevocationKey::Grant(format!("g{one}")),
+        1 => RevocationKey::Branch(format!("0{one}").repeat(32)),
+        2 => RevocationKey::Holder(thumbprint(one)),
+        3 => RevocationKey::Client(format!("c{one}")),
+        4 => RevocationKey::Subject {
+            iss: "idp".into(),
+            sub: format!("s{one}"),
+        },
+        _ => RevocationKey::Delegation {
+            grant: format!("g{two}"),
+            from: thumbprint(one),
+            to: thumbprint(one + 4),
+        },
+    });
+    (key, proptest::option::of(0..100_000_i64))
+}
+
+proptest! {
+    /// A view says of every key what a list of its entries says; it may forget late, never early.
+    #[test]
+    fn a_view_is_the_list_of_its_entries(
+        entries in proptest::collection::vec(any_entry(), 0..40),
+        sweeps in proptest::collection::vec(0..200_000_i64, 0..4),
+    ) {
+        let view = empty();
+        for (key, until) in &entries {
+            let (kind, name) = view.namer.of_key(key).unwrap();
+            view.insert(kind, name, *until);
+        }
+        let now = sweeps.iter().copied().max();
+        for now in sweeps {
+            (0..RevocationView::SWEEP).for_each(|_| drop(view.sweep(now)));
+        }
+        let ends = |key: &RevocationKey| {
+            let same = entries.iter().filter(|(other, _)| other == key);
+            same.map(|(key, until)| match key.kind() {
+                "holder" | "client" | "subject" => i64::MAX,
+                _ => until.unwrap_or(i64::MAX),
+            }).max()
+        };
+        for (key, _) in &entries {
+            let (_, name) = view.namer.of_key(key).unwrap();
+            let end = ends(key).unwrap().saturating_add(MARGIN);
+            // Ends are kept in minutes.
+            if now.is_none_or(|now| now <= end) {
+                prop_assert!(view.contains(name), "{:?} is gone early", key);
+            } else if now.is_some_and(|now| now >= end.saturating_add(60)) {
+                prop_assert!(!view.contains(name), "{:?} stays", key);
+            }
+        }
+        for one in 10..14_u8 {
+            let unknown = format!("g{one}");
+            prop_assert!(!view.contains(view.namer.grant(&unknown)));
+            prop_assert!(!view.contains(view.namer.holder(&[one; 32])));
+        }
+    }
 }
