@@ -11,6 +11,7 @@ use taper_oauth::{SigningAlgorithm, TrustedIssuer, scope, uri};
 use taper_service::config::SecretSource;
 use taper_service::edge::EdgeLimits;
 use taper_service::telemetry::Telemetry;
+use taper_store::JournalConfig;
 use url::Url;
 
 use crate::error::OpenError;
@@ -31,6 +32,9 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// The folder of the journal and the state.
     pub state: PathBuf,
+    /// How the journal is kept.
+    #[serde(default)]
+    pub journal: JournalConfig,
     /// The keys that sign block 0; the first signs, the others still verify.
     pub root_keys: Vec<RootKeyConfig>,
     /// The grant policies (Datalog). Without any, nothing is granted, so at least one is wanted.

@@ -13,7 +13,7 @@ use taper_service::config::resolve;
 use taper_service::edge::Bound;
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
-use taper_store::{Audit as _, EmbeddedStore, Record, RecordKind};
+use taper_store::{Audit as _, EmbeddedStore, JournalConfig, Record, RecordKind};
 
 use crate::config::Config;
 use crate::error::OpenError;
@@ -36,6 +36,7 @@ pub struct Issuer {
 /// An issuer with open ports that do not answer yet.
 pub struct BoundIssuer {
     state: State,
+    journal: JournalConfig,
     public: Bound,
     admin: Bound,
 }
@@ -69,9 +70,10 @@ impl Issuer {
     pub fn open(config: Config, folder: &Path, clock: SharedClock) -> Result<Self, OpenError> {
         let parts = Parts::load(&config, folder, &clock)?;
         let now = Arc::clone(&clock);
-        let (store, report) = EmbeddedStore::open(
+        let (store, report) = EmbeddedStore::open_with(
             &resolve(folder, &config.state),
             JOURNAL,
+            config.journal.settings(),
             Arc::new(move || now.unix_millis()),
             rng::os(),
         )?;
@@ -111,6 +113,7 @@ impl Issuer {
         configured::record(&self.state).await?;
         Ok(BoundIssuer {
             state: self.state,
+            journal: self.config.journal,
             public,
             admin,
         })
@@ -142,7 +145,12 @@ impl BoundIssuer {
 
     /// Answers until `shutdown` is triggered and running requests have ended; then closes the state.
     pub async fn serve(self, shutdown: Shutdown) {
-        let Self { state, public, admin } = self;
+        let Self {
+            state,
+            journal,
+            public,
+            admin,
+        } = self;
         tracing::info!(
             issuer = state.parts.issuer,
             listen = %public.local_addr(),
@@ -150,7 +158,7 @@ impl BoundIssuer {
             "issuer is ready"
         );
         let tasks = state.parts.tasks.clone();
-        tasks.spawn("sweep", sweep(Arc::clone(&state), tasks.clone()));
+        tasks.spawn("sweep", sweep(Arc::clone(&state), journal, tasks.clone()));
         let public = public.serve(public_router(Arc::clone(&state)), shutdown.clone());
         let admin = admin.serve(admin::router(Arc::clone(&state)), shutdown.clone());
         let ending = async {
@@ -167,8 +175,8 @@ impl BoundIssuer {
     }
 }
 
-/// Lets the state forget what has ended, now and then.
-async fn sweep(state: State, tasks: Shutdown) {
+/// Lets the state forget what has ended, and the journal what is old, now and then.
+async fn sweep(state: State, journal: JournalConfig, tasks: Shutdown) {
     loop {
         match state.store.sweep(state.clock.unix()).await {
             Ok(swept) => tracing::debug!(
@@ -178,6 +186,18 @@ async fn sweep(state: State, tasks: Shutdown) {
                 "the state was swept"
             ),
             Err(error) => tracing::warn!(%error, "the state cannot be swept"),
+        }
+        if let Some(before_ms) = journal.drop_before(state.clock.unix_millis()) {
+            match state.store.retire(before_ms).await {
+                Ok(Some(retired)) => tracing::info!(
+                    store.first = retired.end,
+                    store.segments = retired.segments,
+                    store.carried = retired.carried,
+                    "old records were dropped"
+                ),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "old records cannot be dropped"),
+            }
         }
         tokio::select! {
             () = tasks.cancelled() => return,

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use taper_service::config::{SecretSource, duration};
 use taper_service::edge::EdgeLimits;
 use taper_service::telemetry::Telemetry;
+use taper_store::JournalConfig;
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -27,6 +28,9 @@ pub struct Config {
     pub public_url: String,
     /// The folder of the journal, the seen proofs and the feed heads.
     pub state: PathBuf,
+    /// How the journal is kept.
+    #[serde(default)]
+    pub journal: JournalConfig,
     /// The boundary policy's files. With none, every call is denied.
     #[serde(default)]
     pub policies: Vec<PathBuf>,

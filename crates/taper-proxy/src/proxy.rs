@@ -15,7 +15,7 @@ use taper_service::fetch::Fetcher;
 use taper_service::pool::CpuPool;
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
-use taper_store::{Audit as _, EmbeddedStore, Record, RecordKind};
+use taper_store::{Audit as _, EmbeddedStore, JournalConfig, Record, RecordKind};
 use tower::service_fn;
 
 use crate::config::Config;
@@ -46,6 +46,7 @@ pub struct BoundProxy {
     public: Bound,
     admin: Option<Bound>,
     followers: Vec<Follower>,
+    journal: JournalConfig,
     key_uris: Vec<(String, String)>,
     policy: RecordKind,
     fetcher: Fetcher,
@@ -69,7 +70,8 @@ impl Proxy {
         let ready = Ready::new(config, folder)?;
         let of_store = Arc::clone(&clock);
         let now_ms = Arc::new(move || of_store.unix_millis());
-        let (store, report) = EmbeddedStore::open(&ready.state, "proxy", now_ms, rng::os())?;
+        let (store, report) =
+            EmbeddedStore::open_with(&ready.state, "proxy", ready.journal.settings(), now_ms, rng::os())?;
         tracing::info!(
             records = report.records,
             dropped_bytes = report.dropped_bytes,
@@ -136,6 +138,7 @@ impl Proxy {
             admin,
             followers,
             key_uris: ready.key_uris,
+            journal: ready.journal,
             policy: ready.policy_record,
             fetcher: ready.fetcher,
         })
@@ -177,7 +180,7 @@ impl BoundProxy {
             shutdown.spawn("root-keys", run);
         }
         let (store, clock) = (Arc::clone(&shared.store), Arc::clone(&shared.clock));
-        shutdown.spawn("sweep", sweep(store, clock, shutdown.clone()));
+        shutdown.spawn("sweep", sweep(store, self.journal, clock, shutdown.clone()));
         if let Some(admin) = self.admin {
             let shared = Arc::clone(&shared);
             let service = service_fn(move |request: Request<Incoming>| {
@@ -200,12 +203,24 @@ impl BoundProxy {
     }
 }
 
-/// Lets the state forget what has ended, now and then.
-async fn sweep(store: Arc<EmbeddedStore>, clock: SharedClock, shutdown: Shutdown) {
+/// Lets the state forget what has ended, and the journal what is old, now and then.
+async fn sweep(store: Arc<EmbeddedStore>, journal: JournalConfig, clock: SharedClock, shutdown: Shutdown) {
     loop {
         match store.sweep(clock.unix()).await {
             Ok(swept) => tracing::debug!(counters = swept.counters, "the state was swept"),
             Err(error) => tracing::warn!(%error, "the state cannot be swept"),
+        }
+        if let Some(before_ms) = journal.drop_before(clock.unix_millis()) {
+            match store.retire(before_ms).await {
+                Ok(Some(retired)) => tracing::info!(
+                    store.first = retired.end,
+                    store.segments = retired.segments,
+                    store.carried = retired.carried,
+                    "old records were dropped"
+                ),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "old records cannot be dropped"),
+            }
         }
         tokio::select! {
             () = shutdown.cancelled() => return,

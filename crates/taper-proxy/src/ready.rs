@@ -13,7 +13,7 @@ use taper_service::config::resolve;
 use taper_service::edge::EdgeLimits;
 use taper_service::fetch::{FetchRules, Fetcher};
 use taper_service::secret::SecretError;
-use taper_store::{RecordKind, StoreError, load_position};
+use taper_store::{JournalConfig, RecordKind, StoreError, load_position};
 
 use crate::config::{self, Config, EnvValue};
 use crate::feed::Follower;
@@ -78,6 +78,7 @@ pub(crate) struct Ready {
     pub(crate) admin_listen: Option<SocketAddr>,
     pub(crate) edge: EdgeLimits,
     pub(crate) state: PathBuf,
+    pub(crate) journal: JournalConfig,
     pub(crate) names: Names,
     pub(crate) trusted_hops: usize,
     pub(crate) queue: usize,
@@ -141,6 +142,7 @@ impl Ready {
             admin_listen: config.admin_listen,
             edge: config.edge.clone(),
             state: resolve(folder, &config.state),
+            journal: config.journal,
             names,
             trusted_hops: config.trusted_hops,
             queue: config.queue,

@@ -26,6 +26,7 @@ mod error;
 mod feed;
 mod frame;
 mod journal;
+mod keeping;
 mod kept;
 mod later;
 mod layout;
@@ -59,6 +60,7 @@ pub use feed::{
     FEED_BYTES, FEED_ENTRIES, FEED_PAGE_BYTES, FEED_SIGNATURE, FEED_TYP, FeedKnown, FeedPage, FeedPosition,
     History,
 };
+pub use keeping::JournalConfig;
 pub use kept::{
     Carried, ClientRecord, RefreshEnd, RefreshRecord, RepairedRecord, RetiredRecord, RootKeyRecord,
     RootKeysRecord, TokenHash,

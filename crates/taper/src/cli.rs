@@ -50,6 +50,8 @@ pub(crate) enum Command {
     Revoke(commands::revoke::Args),
     /// Check, show or export the audit journals of a folder.
     Audit(commands::audit::Args),
+    /// Move a state folder, or build its database anew.
+    Store(commands::store::Args),
     /// Run the issuer.
     Issuer(commands::daemon::Args),
     /// Run the proxy.
@@ -121,6 +123,18 @@ mod tests {
         );
         check("taper revoke --delegation g from", false);
         check("taper audit verify --dir d", true);
+        check("taper audit verify --against kept", true);
+        check("taper audit receipt 17 --dir d --tlog-proof", true);
+        check("taper audit verify-receipt r --key journal.pub", true);
+        check("taper audit tiles --dir d --out o", true);
+        check(
+            "taper audit show --grant g --holder h --subject s --tool git:git_log --decision deny",
+            true,
+        );
+        check("taper store export --dir d --out o", true);
+        check("taper store import --from o --dir d", true);
+        check("taper store rebuild --dir d", true);
+        check("taper store rebuild", false);
         check("taper issuer --config c --check-config", true);
         check(
             "taper dev-token --dir d --subject alice --group eng --group ops --ttl 1h",

@@ -14,6 +14,7 @@ pub(crate) mod narrow;
 pub(crate) mod proxy;
 mod restrictions;
 pub(crate) mod revoke;
+pub(crate) mod store;
 #[cfg(test)]
 mod testing;
 pub(crate) mod verify;
@@ -41,6 +42,7 @@ pub(crate) fn run(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Call(args) => call::run(args, context),
         Command::Revoke(args) => revoke::run(args, context),
         Command::Audit(args) => audit::run(args, context),
+        Command::Store(args) => store::run(args, context),
         Command::Issuer(args) => issuer::run(args, context),
         Command::Proxy(args) => proxy::run(args, context),
         Command::DevToken(args) => dev_token::run(args, context),
