@@ -10,7 +10,6 @@
 //! reservations after it applied their records.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry as Slot;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +17,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::StoreError;
 use crate::revocation::hex32;
+
+const SHARDS: usize = 32;
 
 /// What is counted: the calls under one caveat of one link. Always read together with the issuer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -114,10 +115,19 @@ impl std::fmt::Debug for Reservation {
     }
 }
 
-/// The counters with calls under way.
-#[derive(Debug, Default)]
+/// The counters with calls under way, in parts that are locked one at a time and never while the state
+/// is read: a look-up that is slow holds up nobody.
+#[derive(Default)]
 pub(crate) struct Ledger {
-    live: Mutex<HashMap<[u8; 32], Live>>,
+    shards: [Mutex<Shard>; SHARDS],
+}
+
+#[derive(Default)]
+struct Shard {
+    live: HashMap<[u8; 32], Live>,
+    /// How many counters left memory. A count that was read from the state is the present one if nothing
+    /// left in between: a call that came to count meanwhile would have had an entry, and have it still.
+    left: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -128,74 +138,104 @@ struct Live {
     pending: u64,
 }
 
+impl Live {
+    /// Reserves one more call. How many there are with it.
+    fn reserve(&mut self) -> u64 {
+        self.pending = self.pending.saturating_add(1);
+        self.count.saturating_add(self.pending)
+    }
+}
+
 impl Ledger {
-    /// Reserves one call under every key, or under none. `counted` reads from the state what a key
-    /// has.
+    /// Reserves one call under every counter, or under none. `counted` reads from the state what a
+    /// counter has.
     pub(crate) fn reserve(
         self: &Arc<Self>,
         issuer: &str,
         counters: &[Counter],
         counted: impl Fn(&[u8; 32]) -> Result<u64, StoreError>,
     ) -> Result<Reservation, StoreError> {
-        let mut live = self.lock();
-        let mut updates: HashMap<[u8; 32], Live> = HashMap::new();
-        let (mut values, mut held) = (Vec::new(), Vec::new());
-        for counter in counters {
-            let name = counter.key.fingerprint(issuer);
-            let now = match updates.entry(name) {
-                Slot::Occupied(update) => *update.get(),
-                Slot::Vacant(update) => {
-                    let before = match live.get(&name) {
-                        Some(entry) => *entry,
-                        // Under the lock: in between, another call could count and leave memory.
-                        None => Live {
-                            count: counted(&name)?,
-                            pending: 0,
-                        },
-                    };
-                    held.push(name);
-                    *update.insert(Live {
-                        pending: before.pending.saturating_add(1),
-                        ..before
-                    })
-                }
-            };
-            values.push(now.count.saturating_add(now.pending));
-        }
-        live.extend(updates);
-        Ok(Reservation {
+        // What it holds is given back with it, also when a later counter cannot be read.
+        let mut calls = Reservation {
             ledger: Arc::clone(self),
             issuer: issuer.to_owned(),
             counters: counters.to_vec(),
-            values,
-            held,
-        })
+            values: Vec::new(),
+            held: Vec::new(),
+        };
+        let mut known: HashMap<[u8; 32], u64> = HashMap::new();
+        for counter in counters {
+            let name = counter.key.fingerprint(issuer);
+            let value = match known.get(&name) {
+                Some(value) => *value,
+                None => {
+                    let value = self.take(&name, &counted)?;
+                    calls.held.push(name);
+                    known.insert(name, value);
+                    value
+                }
+            };
+            calls.values.push(value);
+        }
+        Ok(calls)
+    }
+
+    /// Reserves one call. How many there are with it.
+    fn take(
+        &self,
+        name: &[u8; 32],
+        counted: impl Fn(&[u8; 32]) -> Result<u64, StoreError>,
+    ) -> Result<u64, StoreError> {
+        loop {
+            let left = {
+                let mut shard = self.lock(name);
+                if let Some(live) = shard.live.get_mut(name) {
+                    return Ok(live.reserve());
+                }
+                shard.left
+            };
+            let count = counted(name)?;
+            let mut shard = self.lock(name);
+            if let Some(live) = shard.live.get_mut(name) {
+                return Ok(live.reserve());
+            }
+            if shard.left == left {
+                let mut live = Live { count, pending: 0 };
+                let value = live.reserve();
+                shard.live.insert(*name, live);
+                return Ok(value);
+            }
+        }
     }
 
     /// Ends one reservation under each name; `calls` of it count.
     fn end(&self, names: &[[u8; 32]], calls: u64) {
-        let mut live = self.lock();
         for name in names {
-            if let Slot::Occupied(mut entry) = live.entry(*name) {
-                let Live { count, pending } = entry.get_mut();
-                *count = count.saturating_add(calls);
-                *pending = pending.saturating_sub(1);
-                if *pending == 0 {
-                    entry.remove();
-                }
+            let mut shard = self.lock(name);
+            let Some(Live { count, pending }) = shard.live.get_mut(name) else {
+                continue;
+            };
+            *count = count.saturating_add(calls);
+            *pending = pending.saturating_sub(1);
+            if *pending == 0 {
+                shard.live.remove(name);
+                shard.left = shard.left.wrapping_add(1);
             }
         }
     }
 
     /// No panic is possible while it is held that would leave half of a change.
-    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Live>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self, name: &[u8; 32]) -> MutexGuard<'_, Shard> {
+        let ([first, ..], [any, ..]) = (name, &self.shards);
+        let shard = self.shards.get(usize::from(*first) % SHARDS).unwrap_or(any);
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How many counters have an entry.
     #[cfg(test)]
     pub(crate) fn live(&self) -> usize {
-        self.lock().len()
+        let live = |shard: &Mutex<Shard>| shard.lock().unwrap().live.len();
+        self.shards.iter().map(live).sum()
     }
 }
 

@@ -232,6 +232,32 @@ fn an_unreadable_count_reserves_nothing() {
     assert_eq!(ledger.live(), 0);
 }
 
+/// While one reads what a counter has, a call under the same counter comes to count and leaves memory.
+#[test]
+fn a_count_that_changed_while_it_was_read_is_read_again() {
+    let ledger = Arc::new(Ledger::default());
+    let stored = std::cell::Cell::new(7);
+    let reads = std::cell::Cell::new(0);
+    let read = |name: &[u8; 32]| {
+        let before = stored.get();
+        reads.set(reads.get() + 1);
+        if reads.get() == 1 {
+            let other = ledger
+                .reserve(ISSUER, &counters(&[key(1)]), |_| Ok(before))
+                .unwrap();
+            assert_eq!(other.values(), [8]);
+            stored.set(8);
+            other.commit();
+        }
+        assert_eq!(*name, key(1).fingerprint(ISSUER));
+        Ok(before)
+    };
+    let calls = ledger.reserve(ISSUER, &counters(&[key(1)]), read).unwrap();
+    assert_eq!((calls.values(), reads.get()), (&[9][..], 2));
+    drop(calls);
+    assert_eq!(ledger.live(), 0);
+}
+
 /// What happens to a store, in any order.
 #[derive(Debug, Clone)]
 enum Step {

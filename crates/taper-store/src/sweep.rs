@@ -80,7 +80,7 @@ impl Sweep<'_> {
     /// Forgets what lies under a key, if it has ended; it may have got a later end since. `false`: not
     /// all of it, the next step goes on.
     fn end(&mut self, key: &[u8]) -> Result<bool, StoreError> {
-        let Some(value) = self.state.get(key)? else {
+        let Some(value) = self.change.get(key)? else {
             return Ok(true);
         };
         match key.first() {
@@ -99,8 +99,11 @@ impl Sweep<'_> {
                 if revocation.until.is_none_or(|until| until > self.over) {
                     return Ok(true);
                 }
-                let name = revocation.what.fingerprint(&revocation.issuer);
-                self.change.remove(layout::fingerprint(&name));
+                // Revoked once more after it was forgotten, it has another number.
+                if self.change.revoked(&revocation.issuer, &revocation.what)? == Some(revocation.seq) {
+                    let name = revocation.what.fingerprint(&revocation.issuer);
+                    self.change.remove(layout::fingerprint(&name));
+                }
                 self.swept.revocations += 1;
             }
             Some(&COUNTER) => {
