@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant};
 
 use rand_core::OsRng;
 use taper_store::{
@@ -96,17 +95,13 @@ impl Backend for Embedded {
     fn kill(&mut self) {
         self.store = None;
         // Its writer ends by itself, and holds the folder until then.
-        let patience = Instant::now() + Duration::from_secs(60);
-        loop {
+        self.store = Some(loop {
             match Self::open(self.dir.path(), &self.clock) {
-                Ok(store) => {
-                    self.store = Some(store);
-                    return;
-                }
-                Err(error) => assert!(Instant::now() < patience, "{error}"),
+                Ok(store) => break store,
+                Err(StoreError::InUse { .. }) => std::thread::yield_now(),
+                Err(error) => panic!("{error}"),
             }
-            std::thread::yield_now();
-        }
+        });
     }
 
     fn rebuild(&mut self, runtime: &Runtime) {
