@@ -66,7 +66,11 @@ fn main() {
 fn start_with(revocations: u64) {
     let states = tempfile::tempdir().unwrap();
     let world = World::new(states.path());
-    fill(&world.state(Daemon::Issuer), world.issuer(), revocations);
+    fill(
+        &world.state(Daemon::Issuer),
+        world.url(Daemon::Issuer),
+        revocations,
+    );
     let _issuer = world.start(Daemon::Issuer);
     let started = Instant::now();
     let _proxy = world.start(Daemon::Proxy);

@@ -361,7 +361,9 @@ proptest! {
         }
         let now = sweeps.iter().copied().max();
         for now in sweeps {
-            (0..RevocationView::SWEEP).for_each(|_| drop(view.sweep(now)));
+            for _ in 0..RevocationView::SWEEP {
+                view.sweep(now);
+            }
         }
         let ends = |key: &RevocationKey| {
             let same = entries.iter().filter(|(other, _)| other == key);

@@ -159,15 +159,11 @@ tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
         get(self.url(which), "/readyz").status == 200
     }
 
-    fn url(&self, which: Daemon) -> &str {
+    pub(crate) fn url(&self, which: Daemon) -> &str {
         match which {
             Daemon::Issuer => &self.issuer_url,
             Daemon::Proxy => &self.proxy_url,
         }
-    }
-
-    pub(crate) fn issuer(&self) -> &str {
-        self.url(Daemon::Issuer)
     }
 
     pub(crate) fn mcp(&self) -> String {
