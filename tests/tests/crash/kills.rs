@@ -1,6 +1,6 @@
 //! Issuer and proxy, killed in turn while revocations and calls flow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -49,6 +49,20 @@ impl Told {
         assert_eq!(known, grant, "number {number} was given twice");
     }
 
+    /// Checks that the feed has all that was acknowledged.
+    fn is_in(&mut self, feed: &BTreeMap<u64, String>) {
+        for (number, grant) in feed {
+            self.number(*number, grant);
+        }
+        let grants: BTreeSet<_> = feed.values().collect();
+        for Capability { grant, .. } in &self.revoked {
+            assert!(
+                grants.contains(grant),
+                "{grant} was acknowledged and is forgotten"
+            );
+        }
+    }
+
     fn called(&mut self, capability: &Capability) {
         *self.calls.entry(capability.grant.clone()).or_default() += 1;
     }
@@ -90,8 +104,7 @@ fn call(world: &World, capability: &Capability, stop: &AtomicBool) -> u64 {
 
 /// Revokes a grant and waits until the proxy refuses it. The feed has an order, so what was revoked
 /// before is known then, too.
-fn catch_up(world: &World, told: &mut Told) {
-    let probe = world.capability();
+fn catch_up(world: &World, probe: Capability, told: &mut Told) {
     let number = world.revoke_as_admin(&probe).expect("the issuer is there");
     told.number(number, &probe.grant);
     for _ in 0..600 {
@@ -117,19 +130,37 @@ fn catch_up(world: &World, told: &mut Told) {
 pub(crate) fn refused(world: &World, revoked: &[Capability]) {
     for capability in revoked {
         let answer = world.call(capability).unwrap();
-        assert!(is_revoked(&answer), "{}: {answer:?}", capability.grant);
+        assert!(
+            is_revoked(&answer),
+            "{} is not refused: {answer:?}",
+            capability.grant
+        );
     }
 }
 
 #[test]
 fn no_acknowledged_revocation_is_forgotten_when_daemons_are_killed() {
     let folder = tempfile::tempdir().unwrap();
-    let world = World::new(folder.path());
+    kill_in_turn(&World::new(folder.path()), rounds(8, 80));
+}
+
+#[test]
+fn daemons_that_answer_before_they_write_are_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = World::sabotaged(folder.path(), "early-answer");
+    let noticed = std::thread::scope(|scope| scope.spawn(|| kill_in_turn(&world, 20)).join());
+    let noticed = noticed.expect_err("it was not noticed");
+    let reason = noticed.downcast_ref::<String>().expect("a reason");
+    let known = ["was given twice", "was acknowledged and is forgotten"];
+    assert!(known.iter().any(|known| reason.contains(known)), "{reason}");
+}
+
+/// Kills issuer and proxy in turn, and looks each time for all that was acknowledged.
+fn kill_in_turn(world: &World, rounds: u32) {
     let mut issuer = world.start(Daemon::Issuer);
     let mut proxy = world.start(Daemon::Proxy);
     let mut told = Told::default();
     let live = world.capability();
-    let rounds = rounds(8, 80);
     let mut at_once = 0;
     for round in 0..rounds {
         let victim = if round % 2 == 0 {
@@ -137,6 +168,7 @@ fn no_acknowledged_revocation_is_forgotten_when_daemons_are_killed() {
         } else {
             Daemon::Proxy
         };
+        let probe = world.capability();
         let to_revoke: Vec<_> = (0..REVOKED).map(|_| world.capability()).collect();
         let (done, heard) = mpsc::channel();
         let stop = AtomicBool::new(false);
@@ -144,7 +176,7 @@ fn no_acknowledged_revocation_is_forgotten_when_daemons_are_killed() {
         let then = Duration::from_micros(u64::from(OsRng.next_u32() % 5000));
 
         let (asked, answered) = std::thread::scope(|scope| {
-            let (world, live, stop) = (&world, &live, &stop);
+            let (world, live, stop) = (world, &live, &stop);
             let calling = scope.spawn(move || call(world, live, stop));
             let revoking = scope.spawn(move || revoke(world, to_revoke, &done));
             for () in heard.iter().take(after) {}
@@ -169,42 +201,33 @@ fn no_acknowledged_revocation_is_forgotten_when_daemons_are_killed() {
             Daemon::Issuer => std::mem::replace(&mut issuer, restarted),
             Daemon::Proxy => {
                 // Ready means that it knows what was acknowledged before it started.
-                refused(&world, &told.revoked[before..]);
+                refused(world, &told.revoked[before..]);
                 at_once += told.revoked.len() - before;
                 std::mem::replace(&mut proxy, restarted)
             }
         };
         let log = crashed.crash();
         assert!(!log.contains("panicked"), "{log}");
-        catch_up(&world, &mut told);
-        refused(&world, &told.revoked[before..]);
+        told.is_in(&world.feed());
+        catch_up(world, probe, &mut told);
+        refused(world, &told.revoked[before..]);
         let honest = world.call(&live).unwrap();
         assert_eq!(honest.status, 200, "round {round}: the honest twin: {honest:?}");
         told.called(&live);
-
-        for (number, grant) in world.feed() {
-            told.number(number, &grant);
-        }
     }
-    refused(&world, &told.revoked);
-    finish(&world, told, issuer, proxy);
+    refused(world, &told.revoked);
+    finish(world, told, issuer, proxy);
     tell(&format!(
         "killed daemons: {rounds} rounds; {at_once} revocations were enforced as soon as the proxy was ready"
     ));
 }
 
 /// What is left on the disk.
-fn finish(world: &World, told: Told, issuer: Running, proxy: Running) {
+fn finish(world: &World, mut told: Told, issuer: Running, proxy: Running) {
     let feed = world.feed();
-    let grants: std::collections::BTreeSet<_> = feed.values().collect();
+    told.is_in(&feed);
+    let grants: BTreeSet<_> = feed.values().collect();
     assert_eq!(grants.len(), feed.len(), "a grant is revoked once");
-    for capability in &told.revoked {
-        assert!(
-            grants.contains(&capability.grant),
-            "{} was acknowledged",
-            capability.grant
-        );
-    }
     assert_eq!(feed, told.numbers, "no number was given away or taken back");
     let written = told
         .in_doubt

@@ -11,7 +11,7 @@ use taper_dpop::base64url_encode;
 use taper_tests::call::Call;
 use taper_tests::daemon::free_port;
 use taper_tests::upstream::Upstream;
-use taper_tests::{Answer, Running, Up, authority, get, taper_bin, taper_ok, try_raw};
+use taper_tests::{Answer, Running, Up, authority, get, named_by_run, taper_bin, taper_ok, try_raw};
 
 const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"git_log","arguments":{"repo_path":"acme/web"}}}"#;
 
@@ -32,6 +32,8 @@ pub(crate) struct Capability {
 /// Where everything is. The daemons themselves are the test's.
 pub(crate) struct World {
     up: Up,
+    bin: PathBuf,
+    sabotage: Option<&'static str>,
     states: PathBuf,
     pub(crate) upstream: Upstream,
     issuer_url: String,
@@ -58,6 +60,8 @@ impl World {
                 .to_owned()
         };
         let world = Self {
+            bin: taper_bin(),
+            sabotage: None,
             states: states.to_owned(),
             upstream: Upstream::start(),
             issuer_url: url(),
@@ -71,6 +75,15 @@ impl World {
         };
         world.write_files();
         world
+    }
+
+    /// The same, with daemons that get something wrong on purpose.
+    pub(crate) fn sabotaged(states: &Path, lie: &'static str) -> Self {
+        Self {
+            bin: named_by_run("TAPER_SABOTAGED_BIN"),
+            sabotage: Some(lie),
+            ..Self::new(states)
+        }
     }
 
     fn write_files(&self) {
@@ -127,7 +140,10 @@ tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
             Daemon::Issuer => "issuer",
             Daemon::Proxy => "proxy",
         };
-        let mut command = Command::new(taper_bin());
+        let mut command = Command::new(&self.bin);
+        command
+            .env_remove("TAPER_SABOTAGE")
+            .envs(self.sabotage.map(|lie| ("TAPER_SABOTAGE", lie)));
         command
             .current_dir(self.dir())
             .args([name, "--config", &format!("{name}.toml")]);
