@@ -131,18 +131,25 @@ impl<'a> Change<'a> {
                 calls,
                 next,
             } => {
-                let name = counter.key.fingerprint(issuer);
-                let known = self.counted(&name)?;
-                // What is known may lack calls whose records are gone, unless it is of a later record.
-                if known.is_none_or(|known| *next >= known.next) {
-                    let counted = Counted {
-                        calls: *calls,
-                        next: *next,
-                        until: counter.until,
-                    };
-                    self.put_counted(&name, known, counted);
-                }
-                Ok(())
+                let counted = Counted {
+                    calls: *calls,
+                    next: *next,
+                    until: counter.until,
+                };
+                self.carry_counted(&counter.key.fingerprint(issuer), counted)
+            }
+            Carried::Count {
+                name,
+                calls,
+                next,
+                until,
+            } => {
+                let counted = Counted {
+                    calls: *calls,
+                    next: *next,
+                    until: *until,
+                };
+                self.carry_counted(name, counted)
             }
             Carried::Client(client) => self.put_client(client),
             Carried::RootKeys(keys) => self.put_root_keys(keys),
@@ -158,6 +165,15 @@ impl<'a> Change<'a> {
                 Ok(())
             }
         }
+    }
+
+    fn carry_counted(&mut self, name: &[u8; 32], counted: Counted) -> Result<(), StoreError> {
+        let known = self.counted(name)?;
+        // What is known may lack calls whose records are gone, unless it is of a later record.
+        if known.is_none_or(|known| counted.next >= known.next) {
+            self.put_counted(name, known, counted);
+        }
+        Ok(())
     }
 
     fn put_grant(&mut self, grant: &GrantRecord) -> Result<(), StoreError> {

@@ -48,13 +48,31 @@ pub(crate) struct Head {
     pub(crate) root: Hash,
 }
 
-/// The origin line of the journal `name`.
-pub(crate) fn origin(name: &str) -> Result<String, StoreError> {
+/// What every origin line starts with. The host cannot exist: these logs are not served.
+const ORIGIN: &str = "taper.invalid/journal/";
+
+/// The origin line of the journal `name`. A journal that took the place of a damaged one is another
+/// log, so from the second generation on the number stands behind the name.
+pub(crate) fn origin(name: &str, generation: u64) -> Result<String, StoreError> {
     let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
     if name.is_empty() || name.len() > 64 || !name.bytes().all(allowed) {
         return Err(StoreError::Name(name.to_owned()));
     }
-    Ok(format!("taper.invalid/journal/{name}"))
+    Ok(match generation {
+        0 | 1 => format!("{ORIGIN}{name}"),
+        _ => format!("{ORIGIN}{name}/{generation}"),
+    })
+}
+
+/// Name and generation of an origin line; `None` if it is not one of ours.
+pub(crate) fn parse_origin(line: &str) -> Option<(String, u64)> {
+    let rest = line.strip_prefix(ORIGIN)?;
+    let (name, generation) = match rest.split_once('/') {
+        None => (rest, 1),
+        Some((name, number)) => (name, number.parse().ok()?),
+    };
+    let canonical = origin(name, generation).ok()? == line;
+    canonical.then(|| (name.to_owned(), generation))
 }
 
 /// Signs checkpoints; holds the private key and so prints nothing.
@@ -264,16 +282,31 @@ mod tests {
 
     #[test]
     fn names_make_origins() {
-        assert_eq!(origin("issuer-1").unwrap(), "taper.invalid/journal/issuer-1");
+        for (generation, expected) in [
+            (1, "taper.invalid/journal/issuer-1"),
+            (2, "taper.invalid/journal/issuer-1/2"),
+        ] {
+            assert_eq!(origin("issuer-1", generation).unwrap(), expected);
+            assert_eq!(parse_origin(expected), Some(("issuer-1".into(), generation)));
+        }
+        for bad in [
+            "issuer-1",
+            "taper.invalid/journal/A",
+            "taper.invalid/journal/a/1",
+            "taper.invalid/journal/a/02",
+            "taper.invalid/journal/a/2/3",
+        ] {
+            assert_eq!(parse_origin(bad), None, "{bad}");
+        }
         for bad in ["", "A", "a b", "a+b", "a/b", &"a".repeat(65)] {
-            assert!(matches!(origin(bad), Err(StoreError::Name(_))), "{bad}");
+            assert!(matches!(origin(bad, 1), Err(StoreError::Name(_))), "{bad}");
         }
     }
 
     #[test]
     fn slots_are_found_verified_and_survive_each_other() {
         let dir = tempfile::tempdir().unwrap();
-        let origin = origin("test").unwrap();
+        let origin = origin("test", 1).unwrap();
         Signer::create(dir.path(), &origin, &mut OsRng).unwrap();
         let trust = Trust::load(dir.path()).unwrap();
         let signer = Signer::load(dir.path(), &trust).unwrap();
@@ -302,7 +335,7 @@ mod tests {
     fn a_foreign_signature_is_not_a_checkpoint() {
         let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for dir in [&ours, &theirs] {
-            Signer::create(dir.path(), &origin("test").unwrap(), &mut OsRng).unwrap();
+            Signer::create(dir.path(), &origin("test", 1).unwrap(), &mut OsRng).unwrap();
         }
         let stranger = Signer::load(theirs.path(), &Trust::load(theirs.path()).unwrap()).unwrap();
         let trust = Trust::load(ours.path()).unwrap();

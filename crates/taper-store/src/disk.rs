@@ -164,6 +164,35 @@ pub(crate) fn remove_if_exists(path: &Path) -> Result<(), StoreError> {
     }
 }
 
+/// Removes a folder that may not be there, with all that is in it.
+pub(crate) fn remove_folder(dir: &Path) -> Result<(), StoreError> {
+    match fs::remove_dir_all(dir) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", dir)(e)),
+        _ => Ok(()),
+    }
+}
+
+/// Copies a folder of plain files and folders.
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<(), StoreError> {
+    create_folder(to)?;
+    for entry in fs::read_dir(from).map_err(StoreError::io("list", from))? {
+        let entry = entry.map_err(StoreError::io("list", from))?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type().map_err(StoreError::io("inspect", &source))?;
+        if kind.is_dir() {
+            copy_folder(&source, &target)?;
+        } else {
+            fs::copy(&source, &target).map_err(StoreError::io("copy", &source))?;
+        }
+    }
+    Ok(())
+}
+
+/// Gives a file or a folder another name within the file system.
+pub(crate) fn move_file(from: &Path, to: &Path) -> Result<(), StoreError> {
+    fs::rename(from, to).map_err(StoreError::io("move", from))
+}
+
 /// Reads a small file; `None` if there is none. More than `limit` bytes is an error.
 pub(crate) fn read_small(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
     let file = match File::open(path) {

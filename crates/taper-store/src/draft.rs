@@ -14,7 +14,7 @@ use crate::state::State;
 use crate::traits::{Receipt, Rotation};
 
 /// Tokens of a refresh family that one record carries; a record has at most 256 KiB.
-const TOKENS: usize = 1024;
+pub(crate) const TOKENS: usize = 1024;
 
 /// The records of a commit, and what they change.
 pub(crate) struct Draft<'a> {
@@ -255,7 +255,14 @@ impl<'a> Draft<'a> {
         let change = &self.change;
         let state = match name {
             Name::Grant { issuer, grant_id } => change.grant(issuer, grant_id)?.map(Carried::Grant),
-            Name::Revocation { seq } => change.revocation(*seq)?.map(Carried::Revocation),
+            Name::Revocation { seq } => match change.revocation(*seq)? {
+                Some(record) => Some(Carried::Revocation(record)),
+                // It was forgotten, its history is not.
+                None => {
+                    let history = change.history(*seq)?;
+                    history.map(|history| Carried::Feed { seq: *seq, history })
+                }
+            },
             Name::Counter { issuer, counter } => {
                 let counted = change.counted(&counter.key.fingerprint(issuer))?;
                 counted.map(|counted| Carried::Counter {
@@ -268,6 +275,12 @@ impl<'a> Draft<'a> {
                     next: counted.next,
                 })
             }
+            Name::Count { name } => change.counted(name)?.map(|counted| Carried::Count {
+                name: *name,
+                calls: counted.calls,
+                next: counted.next,
+                until: counted.until,
+            }),
             Name::Client { issuer, client } => change.client(issuer, client)?.map(Carried::Client),
             Name::RootKeys { issuer } => change.root_keys(issuer)?.map(Carried::RootKeys),
             Name::Refresh { family } => return self.carry_family(at_ms, family),

@@ -114,7 +114,7 @@ impl EmbeddedStore {
         now_ms: NowMillis,
         rng: impl CryptoRngCore + Send + 'static,
     ) -> Result<(Self, OpenReport), StoreError> {
-        checkpoint::origin(name)?;
+        checkpoint::origin(name, 1)?;
         let mut rng: Box<dyn CryptoRngCore + Send> = Box::new(rng);
         disk::create_folder(dir)?;
         let lock = FolderLock::take(dir, LOCK_FILE)?;

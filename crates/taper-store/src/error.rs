@@ -50,6 +50,12 @@ pub enum StoreError {
         /// What is missing or wrong.
         reason: String,
     },
+    /// A journal that has nothing to repair.
+    #[error("the journal in `{}` is as it was signed; there is nothing to repair", path.display())]
+    Intact {
+        /// The journal's folder.
+        path: PathBuf,
+    },
     /// A private key file can be read by others.
     #[error("`{}` has mode {mode:04o}; run `chmod 600 {}`", path.display(), path.display())]
     KeyMode {

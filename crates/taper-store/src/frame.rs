@@ -142,6 +142,22 @@ impl<R: Read + Seek> FrameReader<R> {
     }
 }
 
+/// The frame of record number `index` at the beginning of `bytes`, if there is a good one.
+pub(crate) fn parse(bytes: &[u8], index: u64) -> Option<Frame> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    let (wanted, rest) = rest.split_first_chunk::<8>()?;
+    let (salt, rest) = rest.split_first_chunk::<16>()?;
+    let size = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+    if size > MAX_PAYLOAD {
+        return None;
+    }
+    let payload = rest.get(..size)?;
+    (check(index, length, salt, payload) == *wanted).then(|| Frame {
+        salt: *salt,
+        payload: payload.to_vec(),
+    })
+}
+
 fn check(index: u64, length: &[u8; 4], salt: &[u8; 16], payload: &[u8]) -> [u8; 8] {
     let mut hash = Sha256::new();
     hash.update(index.to_be_bytes());

@@ -18,6 +18,7 @@ use crate::checkpoint::{self, CHECKPOINT_FILE, HEAD_FILE, Heads, PUBLISH_EVERY, 
 use crate::disk::{self, Disk, Folder, FolderLock, SystemFolder};
 use crate::error::StoreError;
 use crate::frame;
+use crate::repair;
 use crate::retain;
 use crate::segment;
 use crate::tree::{self, Tree};
@@ -42,6 +43,8 @@ pub(crate) struct Options {
     pub(crate) mark_at: u64,
     /// Bytes of a segment after which another one is begun.
     pub(crate) segment_bytes: u64,
+    /// Which generation a new journal is of.
+    pub(crate) generation: u64,
     /// The files' folder.
     pub(crate) folder: Box<dyn Folder>,
 }
@@ -51,6 +54,7 @@ impl Default for Options {
         Self {
             mark_at: 0,
             segment_bytes: SEGMENT_BYTES,
+            generation: 1,
             folder: Box::new(SystemFolder),
         }
     }
@@ -96,15 +100,21 @@ impl Journal {
         let Options {
             mark_at,
             segment_bytes,
+            generation,
             mut folder,
         } = options;
-        let origin = checkpoint::origin(name)?;
+        let origin = checkpoint::origin(name, generation)?;
+        repair::check_finished(dir)?;
         let created = is_new(dir)?;
+        if created && mark_at > 0 {
+            let reason = format!("its files are gone, but the state was made from {mark_at} records of it");
+            return Err(StoreError::untrusted(dir, reason));
+        }
         if created {
             create(dir, &mut *folder, &origin, rng)?;
         }
         let trust = Trust::load(dir)?;
-        if trust.origin() != origin {
+        if checkpoint::parse_origin(trust.origin()).is_none_or(|(of, _)| of != name) {
             let reason = format!("it belongs to `{}`, not to `{origin}`", trust.origin());
             return Err(StoreError::untrusted(dir, reason));
         }
@@ -336,6 +346,7 @@ fn create(
 
 /// Checks the journal in `dir` as opening does, changes nothing, and returns where it would go on.
 pub(crate) fn end_of(dir: &Path) -> Result<Mark, StoreError> {
+    repair::check_finished(dir)?;
     let trust = Trust::load(dir)?;
     let heads = Heads::read(dir, &trust)?;
     let Some(signed) = heads.size() else {

@@ -95,6 +95,19 @@ pub enum Carried {
         /// The records below this number are among them.
         next: u64,
     },
+    /// The calls under a counter of which only the name is known.
+    Count {
+        /// The counter's name: a hash of issuer, branch and index.
+        #[serde(with = "hex32")]
+        name: [u8; 32],
+        /// Calls that count.
+        calls: u64,
+        /// The records below this number are among them.
+        next: u64,
+        /// When the count may be forgotten.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<i64>,
+    },
     /// A client.
     Client(ClientRecord),
     /// Root keys.
@@ -155,6 +168,7 @@ pub(crate) enum Name {
     Grant { issuer: String, grant_id: String },
     Revocation { seq: u64 },
     Counter { issuer: String, counter: Counter },
+    Count { name: [u8; 32] },
     Client { issuer: String, client: String },
     RootKeys { issuer: String },
     Refresh { family: [u8; 32] },
@@ -176,7 +190,7 @@ impl Name {
             RecordKind::Client(client) => vec![Self::of_client(client)],
             RecordKind::RootKeys(keys) => vec![Self::of_root_keys(keys)],
             RecordKind::Refresh(family) => vec![Self::of_family(family)],
-            RecordKind::Carried { state } => Self::of_carried(state).into_iter().collect(),
+            RecordKind::Carried { state } => vec![Self::of_carried(state)],
             RecordKind::Policy { .. }
             | RecordKind::Started { .. }
             | RecordKind::Retired(_)
@@ -184,8 +198,8 @@ impl Name {
         }
     }
 
-    fn of_carried(carried: &Carried) -> Option<Self> {
-        Some(match carried {
+    fn of_carried(carried: &Carried) -> Self {
+        match carried {
             Carried::Grant(grant) => Self::of_grant(grant),
             Carried::Revocation(record) => Self::of_revocation(record),
             Carried::Counter { issuer, counter, .. } => Self::Counter {
@@ -195,8 +209,9 @@ impl Name {
             Carried::Client(client) => Self::of_client(client),
             Carried::RootKeys(keys) => Self::of_root_keys(keys),
             Carried::Refresh { family, .. } => Self::of_family(family),
-            Carried::Feed { .. } => return None,
-        })
+            Carried::Count { name, .. } => Self::Count { name: *name },
+            Carried::Feed { seq, .. } => Self::Revocation { seq: *seq },
+        }
     }
 
     fn of_grant(grant: &GrantRecord) -> Self {

@@ -98,13 +98,7 @@ pub fn rebuild(dir: &Path) -> Result<u64, StoreError> {
 /// Builds the state of a journal; the lock is held until it is there.
 fn build_state(dir: &Path, _lock: FolderLock) -> Result<u64, StoreError> {
     let end = journal::end_of(dir)?;
-    let folder = State::folder(dir);
-    match std::fs::remove_dir_all(&folder) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            return Err(StoreError::io("remove", &folder)(e));
-        }
-        _ => {}
-    }
+    disk::remove_folder(&State::folder(dir))?;
     let (state, _) = State::open(dir)?;
     state.catch_up(dir, None, end)
 }

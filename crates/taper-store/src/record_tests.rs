@@ -23,6 +23,15 @@ pub(crate) fn grant(id: &str) -> GrantRecord {
 }
 
 /// A decision for tests.
+/// A decision that may count calls.
+pub(crate) fn allowed(id: &str) -> Record {
+    let mut record = decision(id);
+    if let RecordKind::Decision(decision) = &mut record.kind {
+        decision.outcome = Outcome::Allow;
+    }
+    record
+}
+
 pub(crate) fn decision(id: &str) -> Record {
     Record {
         at_ms: 1_700_000_000_123,

@@ -12,7 +12,7 @@ use crate::counters::{Counter, CounterKey};
 use crate::embedded::{OpenReport, Settings};
 use crate::moves::rebuild;
 use crate::receipt::{Which, receipt, verify_receipt};
-use crate::record::tests::{decision, grant};
+use crate::record::tests::{allowed, decision, grant};
 use crate::revocation::{NewRevocation, RevocationKey};
 use crate::traits::{Audit as _, CallCounters as _, Grants as _, Revocations as _};
 use crate::verify::{verify_against, verify_dir};
@@ -69,13 +69,24 @@ impl Setup {
         self.store().revoke(revocation).await.unwrap()
     }
 
+    async fn decide(&self) {
+        let at_ms = self.now.fetch_add(1, Ordering::SeqCst);
+        let record = Record {
+            at_ms,
+            ..decision("d")
+        };
+        self.store().append(record).await.unwrap();
+    }
+
     async fn call(&self, n: u8) -> u64 {
         let calls = self.store().reserve(ISSUER, &[key(n)]).unwrap();
         let value = calls.values()[0];
-        self.store()
-            .append_counted(decision("call"), calls)
-            .await
-            .unwrap();
+        let at_ms = self.now.fetch_add(1, Ordering::SeqCst);
+        let record = Record {
+            at_ms,
+            ..allowed("call")
+        };
+        self.store().append_counted(record, calls).await.unwrap();
         value
     }
 
@@ -113,8 +124,8 @@ async fn old_records_go_and_what_they_said_stays() {
     setup.revoke("g1").await;
     setup.call(2).await;
     setup.call(2).await;
-    for n in 0..20 {
-        setup.store().append(decision(&n.to_string())).await.unwrap();
+    for _ in 0..20 {
+        setup.decide().await;
     }
     let kept = fs::read(setup.dir.path().join("checkpoint")).unwrap();
     let before = setup.knowledge().await;
@@ -161,8 +172,8 @@ async fn the_feeds_end_outlives_every_record_of_it() {
     let mut setup = Setup::new();
     setup.revoke("g1").await;
     for _ in 0..3 {
-        for n in 0..8 {
-            setup.store().append(decision(&n.to_string())).await.unwrap();
+        for _ in 0..8 {
+            setup.decide().await;
         }
         setup.store().retire(i64::MAX).await.unwrap().unwrap();
     }
@@ -181,8 +192,8 @@ async fn a_crash_at_any_step_leaves_a_good_store() {
         let mut setup = Setup::new();
         setup.revoke("g1").await;
         setup.call(1).await;
-        for n in 0..12 {
-            setup.store().append(decision(&n.to_string())).await.unwrap();
+        for _ in 0..12 {
+            setup.decide().await;
         }
         let dir = setup.dir.path().to_path_buf();
         let plan = plan(&dir, i64::MAX).unwrap().unwrap();
@@ -222,8 +233,8 @@ async fn a_crash_at_any_step_leaves_a_good_store() {
 #[tokio::test]
 async fn more_than_was_dropped_is_damage() {
     let mut setup = Setup::new();
-    for n in 0..12 {
-        setup.store().append(decision(&n.to_string())).await.unwrap();
+    for _ in 0..12 {
+        setup.decide().await;
     }
     let middle = segment::list(setup.dir.path()).unwrap()[3];
     let root = plan(setup.dir.path(), i64::MAX).unwrap().unwrap().root.0;
@@ -293,9 +304,7 @@ proptest! {
                         calls[usize::from(n)] += 1;
                         assert_eq!(setup.call(n).await, calls[usize::from(n)]);
                     }
-                    Step::Decision => {
-                        setup.store().append(decision("d")).await.unwrap();
-                    }
+                    Step::Decision => setup.decide().await,
                     Step::Retire(percent) => {
                         let before = setup.now.load(Ordering::SeqCst) * i64::from(percent) / 100;
                         let known = setup.knowledge().await;

@@ -8,6 +8,7 @@
 //!
 //! What lies where is in [`crate::layout`].
 
+mod all;
 pub(crate) mod index;
 
 use std::path::{Path, PathBuf};
@@ -200,7 +201,12 @@ impl State {
     }
 
     /// Includes records, of which the first has the number `first` in the journal.
-    fn write(&self, records: &[Record], first: u64, applied: Option<Applied>) -> Result<(), StoreError> {
+    pub(crate) fn write(
+        &self,
+        records: &[Record],
+        first: u64,
+        applied: Option<Applied>,
+    ) -> Result<(), StoreError> {
         let mut change = Change::of(self);
         for (index, record) in (first..).zip(records) {
             change.include(index, record)?;

@@ -122,7 +122,9 @@ fn carried(state: &Carried) -> String {
     match state {
         Carried::Grant(grant) => format!("grant {}", grant.grant_id),
         Carried::Revocation(record) => format!("revocation {}", record.revocation.seq),
-        Carried::Counter { calls, .. } => format!("a counter of {calls} calls"),
+        Carried::Counter { calls, .. } | Carried::Count { calls, .. } => {
+            format!("a counter of {calls} calls")
+        }
         Carried::Client(client) => format!("client {}", client.client),
         Carried::RootKeys(_) => "root keys".to_owned(),
         Carried::Refresh { family, .. } => format!("refresh family of grant {}", family.grant_id),
