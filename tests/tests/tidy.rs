@@ -223,7 +223,7 @@ fn numbers(text: &str) -> BTreeSet<String> {
     let bytes = text.as_bytes();
     let mut found = BTreeSet::new();
     for (at, window) in bytes.windows(4).enumerate() {
-        let letter = b"PDRXM".contains(&window[0]);
+        let letter = b"PDRXMA".contains(&window[0]);
         let starts = at == 0 || !(bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'-');
         let ends = bytes.get(at + 4).is_none_or(|b| !b.is_ascii_alphanumeric());
         if letter

@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::disk;
 use crate::error::StoreError;
+use crate::rules;
 use crate::tree::Tree;
 
 /// The file with the two newest checkpoints.
@@ -95,19 +96,25 @@ impl Signer {
     pub(crate) fn load(dir: &Path, trust: &Trust) -> Result<Self, StoreError> {
         let path = dir.join(KEY_FILE);
         let Some(bytes) = disk::read_small(&path, NOTE_LIMIT)?.map(Zeroizing::new) else {
-            return Err(StoreError::untrusted(dir, "journal.key is missing"));
+            return Err(StoreError::untrusted(
+                dir,
+                rules::KEYS.says("journal.key is missing"),
+            ));
         };
         disk::check_private(&path)?;
         let key = std::str::from_utf8(&bytes)
             .ok()
             .and_then(|text| StandardSigner::new(text.trim_end()).ok());
         let Some(key) = key else {
-            return Err(StoreError::untrusted(dir, "journal.key is not a signer key"));
+            return Err(StoreError::untrusted(
+                dir,
+                rules::KEYS.says("journal.key is not a signer key"),
+            ));
         };
         if (key.name(), key.key_id()) != (trust.origin(), trust.0.key_id()) {
             return Err(StoreError::untrusted(
                 dir,
-                "journal.key and journal.pub are not a pair",
+                rules::KEYS.says("journal.key and journal.pub are not a pair"),
             ));
         }
         Ok(Self(key))
@@ -131,12 +138,15 @@ impl Trust {
     /// Reads `journal.pub`.
     pub(crate) fn load(dir: &Path) -> Result<Self, StoreError> {
         let Some(bytes) = disk::read_small(&dir.join(PUB_FILE), NOTE_LIMIT)? else {
-            return Err(StoreError::untrusted(dir, "journal.pub is missing"));
+            return Err(StoreError::untrusted(
+                dir,
+                rules::KEYS.says("journal.pub is missing"),
+            ));
         };
         String::from_utf8(bytes)
             .ok()
             .and_then(|text| Self::from_key(&text))
-            .ok_or_else(|| StoreError::untrusted(dir, "journal.pub is not a verifier key"))
+            .ok_or_else(|| StoreError::untrusted(dir, rules::KEYS.says("journal.pub is not a verifier key")))
     }
 
     /// Reads the text of a `journal.pub`.
@@ -151,11 +161,12 @@ impl Trust {
 
     /// Verifies one signed note.
     pub(crate) fn verify(&self, note: &[u8]) -> Result<Head, String> {
-        let note = Note::from_bytes(note).map_err(|e| e.to_string())?;
-        note.verify(self).map_err(|e| e.to_string())?;
-        let checkpoint = Checkpoint::from_bytes(note.text()).map_err(|e| e.to_string())?;
+        let bad = |reason: &dyn std::fmt::Display| rules::CHECKPOINT.says(reason);
+        let note = Note::from_bytes(note).map_err(|e| bad(&e))?;
+        note.verify(self).map_err(|e| bad(&e))?;
+        let checkpoint = Checkpoint::from_bytes(note.text()).map_err(|e| bad(&e))?;
         if checkpoint.origin() != self.origin() || !checkpoint.extension().is_empty() {
-            return Err("it is signed, but for another log".into());
+            return Err(bad(&"it is signed, but for another log"));
         }
         Ok(Head {
             size: checkpoint.size(),

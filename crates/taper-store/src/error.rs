@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::rules;
+
 /// Why the store could not do what it was asked. Every variant means "not done": a caller fails
 /// closed (DESIGN G5).
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +21,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A second process tried to open the folder.
-    #[error("`{}` is in use by another process; stop that one first, or choose another folder", path.display())]
+    #[error("`{}` is in use by another process; stop that one first, or choose another folder ({})", path.display(), rules::ONE_WRITER)]
     InUse {
         /// The folder.
         path: PathBuf,
@@ -57,7 +59,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// A private key file can be read by others.
-    #[error("`{}` has mode {mode:04o}; run `chmod 600 {}`", path.display(), path.display())]
+    #[error("`{}` has mode {mode:04o}; run `chmod 600 {}` ({})", path.display(), path.display(), rules::KEYS)]
     KeyMode {
         /// The key file.
         path: PathBuf,
@@ -68,7 +70,10 @@ pub enum StoreError {
     #[error("journal name `{0}` is not 1 to 64 of a-z, 0-9 and `-`")]
     Name(String),
     /// A record that is larger than the journal takes.
-    #[error("a record of {size} bytes is larger than the limit of {limit} bytes")]
+    #[error(
+        "a record of {size} bytes is larger than the limit of {limit} bytes ({})",
+        rules::RECORD
+    )]
     RecordTooLarge {
         /// The encoded size.
         size: usize,
@@ -76,13 +81,13 @@ pub enum StoreError {
         limit: usize,
     },
     /// A record could not be written as JSON or read back from it.
-    #[error("malformed record: {0}")]
+    #[error("malformed record: {0} ({rule})", rule = rules::RECORD)]
     MalformedRecord(String),
     /// A record that is not in the journal, or not covered by a checkpoint.
     #[error("no such record: {0}")]
     NoSuchRecord(String),
     /// A receipt that is not what it claims.
-    #[error("the receipt proves nothing: {0}")]
+    #[error("the receipt proves nothing: {0} ({rule})", rule = rules::RECEIPT)]
     BadReceipt(String),
     /// A folder to be filled that has something in it.
     #[error("`{}` is not empty; name a new folder", path.display())]
@@ -120,7 +125,7 @@ pub enum StoreError {
     #[error("too many records wait to be written")]
     QueueFull,
     /// An earlier write failed; nothing is accepted until the store is opened again.
-    #[error("the journal stopped after a failure: {0}")]
+    #[error("the journal stopped after a failure: {0} ({rule})", rule = rules::FAILED)]
     Poisoned(Arc<str>),
     /// The store was closed.
     #[error("the store is closed")]

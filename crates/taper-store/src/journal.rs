@@ -20,6 +20,7 @@ use crate::error::StoreError;
 use crate::frame;
 use crate::repair;
 use crate::retain;
+use crate::rules;
 use crate::segment;
 use crate::tree::{self, Tree};
 use crate::walk::{Found, Place, Walk};
@@ -108,7 +109,7 @@ impl Journal {
         let created = is_new(dir)?;
         if created && mark_at > 0 {
             let reason = format!("its files are gone, but the state was made from {mark_at} records of it");
-            return Err(StoreError::untrusted(dir, reason));
+            return Err(StoreError::untrusted(dir, rules::GONE.says(reason)));
         }
         if created {
             create(dir, &mut *folder, &origin, rng)?;
@@ -116,7 +117,7 @@ impl Journal {
         let trust = Trust::load(dir)?;
         if checkpoint::parse_origin(trust.origin()).is_none_or(|(of, _)| of != name) {
             let reason = format!("it belongs to `{}`, not to `{origin}`", trust.origin());
-            return Err(StoreError::untrusted(dir, reason));
+            return Err(StoreError::untrusted(dir, rules::KEYS.says(reason)));
         }
         let signer = Signer::load(dir, &trust)?;
         let heads = Heads::read(dir, &trust)?;
@@ -294,7 +295,7 @@ fn is_new(dir: &Path) -> Result<bool, StoreError> {
         ([], false) => Ok(true),
         ([], true) => Err(StoreError::untrusted(
             dir,
-            "there is a checkpoint, but no segment `journal-….log`",
+            rules::GONE.says("there is a checkpoint, but no segment `journal-….log`"),
         )),
         (_, true) => Ok(false),
         ([0], false) => {
@@ -313,7 +314,7 @@ fn is_new(dir: &Path) -> Result<bool, StoreError> {
 }
 
 fn no_checkpoint(dir: &Path) -> StoreError {
-    StoreError::untrusted(dir, "there are records, but no checkpoint")
+    StoreError::untrusted(dir, rules::GONE.says("there are records, but no checkpoint"))
 }
 
 /// Bytes of a segment's header; `None` when it has none that can be read.
@@ -396,8 +397,8 @@ fn scan(dir: &Path, trust: &Trust, heads: &Heads, signed: u64, mark_at: u64) -> 
                 continue;
             }
             Found::Bad(place, reason) => return Err(place.damaged(dir, reason)),
-            Found::End => format!("the journal ends here, but {signed} records were signed"),
-            Found::Torn(reason) => reason.to_owned(),
+            Found::End => ends_early(signed),
+            Found::Torn(reason) => reason,
         };
         if place.index < signed {
             return Err(place.damaged(dir, reason));
@@ -413,10 +414,15 @@ fn scan(dir: &Path, trust: &Trust, heads: &Heads, signed: u64, mark_at: u64) -> 
 
 /// What is said when a checkpoint is of another tree.
 pub(crate) fn contradiction(tree: &Tree) -> String {
-    format!(
+    rules::ROOT.says(format!(
         "the first {} records are not the ones that were signed",
         tree.size()
-    )
+    ))
+}
+
+/// What is said when the journal ends before its newest checkpoint.
+pub(crate) fn ends_early(signed: u64) -> String {
+    rules::COMPLETE.says(format!("the journal ends here, but {signed} records were signed"))
 }
 
 #[cfg(test)]

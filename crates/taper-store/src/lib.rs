@@ -39,6 +39,7 @@ mod record;
 mod repair;
 mod retain;
 mod revocation;
+mod rules;
 #[cfg(feature = "sabotage")]
 mod sabotage;
 mod salvage;

@@ -154,8 +154,7 @@ fn copy_records(dir: &Path, out: &Path, trust: Trust, head: Head) -> Result<u64,
             }
             Found::Bad(place, reason) => return Err(place.damaged(dir, reason)),
             Found::End | Found::Torn(_) => {
-                let reason = format!("the journal ends here, but {} records were signed", head.size);
-                return Err(place.damaged(dir, reason));
+                return Err(place.damaged(dir, journal::ends_early(head.size)));
             }
         }
     }

@@ -14,6 +14,7 @@ use tlog_tiles::tlog::{Hash, check_record, record_hash};
 use crate::checkpoint::{Head, Trust};
 use crate::error::StoreError;
 use crate::frame::{MAX_PAYLOAD, decode_record};
+use crate::journal::{contradiction, ends_early};
 use crate::kept::Carried;
 use crate::proof::Gathered;
 use crate::record::{Record, RecordKind};
@@ -213,17 +214,12 @@ fn gather(
             Found::Frame(_) => {}
             Found::Bad(place, reason) => return Err(place.damaged(dir, reason)),
             Found::End | Found::Torn(_) => {
-                let reason = format!("the journal ends here, but {} records were signed", head.size);
-                return Err(place.damaged(dir, reason));
+                return Err(place.damaged(dir, ends_early(head.size)));
             }
         }
     }
-    if walk.tree().is_none_or(|tree| tree.root() != head.root) {
-        let reason = format!(
-            "the first {} records are not the ones that were signed",
-            head.size
-        );
-        return Err(walk.place().damaged(dir, reason));
+    if let Some(tree) = walk.tree().filter(|tree| tree.root() != head.root) {
+        return Err(walk.place().damaged(dir, contradiction(tree)));
     }
     record.ok_or_else(|| StoreError::NoSuchRecord(format!("record {index} is not there")))
 }

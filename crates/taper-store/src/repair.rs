@@ -8,7 +8,6 @@
 //! Everything is prepared beside the store and then moved. From the moment that it is prepared until
 //! all of it is moved the store does not open, and another call finishes the work.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use rand_core::CryptoRngCore;
@@ -21,6 +20,7 @@ use crate::frame::encode_record;
 use crate::journal::{Journal, LOCK_FILE, Options};
 use crate::kept::RepairedRecord;
 use crate::record::{Record, RecordKind};
+use crate::rules;
 use crate::salvage::{Salvaged, salvage};
 use crate::segment;
 use crate::state::State;
@@ -110,7 +110,7 @@ fn unfinished(dir: &Path) -> StoreError {
         "a repair was begun and not finished; run `taper audit repair --dir {}` again",
         dir.display()
     );
-    StoreError::untrusted(dir, reason)
+    StoreError::untrusted(dir, rules::UNFINISHED.says(reason))
 }
 
 fn begun(dir: &Path) -> Result<Option<RepairReport>, StoreError> {

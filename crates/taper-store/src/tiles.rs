@@ -13,6 +13,7 @@ use tlog_tiles::tlog::{Hash, record_hash};
 use crate::checkpoint::{CHECKPOINT_FILE, Trust};
 use crate::disk;
 use crate::error::StoreError;
+use crate::journal::{contradiction, ends_early};
 use crate::tree;
 use crate::verify::read_heads;
 use crate::walk::{Found, Walk};
@@ -49,17 +50,12 @@ pub fn export_tiles(dir: &Path, out: &Path) -> Result<u64, StoreError> {
             Found::Frame(frame) => tiles.push(&tree::entry(&frame.salt, &frame.payload))?,
             Found::Bad(place, reason) => return Err(place.damaged(dir, reason)),
             Found::End | Found::Torn(_) => {
-                let reason = format!("the journal ends here, but {} records were signed", head.size);
-                return Err(place.damaged(dir, reason));
+                return Err(place.damaged(dir, ends_early(head.size)));
             }
         }
     }
-    if walk.tree().is_none_or(|tree| tree.root() != head.root) {
-        let reason = format!(
-            "the first {} records are not the ones that were signed",
-            head.size
-        );
-        return Err(walk.place().damaged(dir, reason));
+    if let Some(tree) = walk.tree().filter(|tree| tree.root() != head.root) {
+        return Err(walk.place().damaged(dir, contradiction(tree)));
     }
     tiles.finish()?;
     // Last: who sees the checkpoint finds the tiles.

@@ -11,8 +11,9 @@ use serde::Serialize;
 use crate::checkpoint::{Heads, PUB_FILE, Trust};
 use crate::error::StoreError;
 use crate::frame::decode_record;
-use crate::journal::contradiction;
+use crate::journal::{contradiction, ends_early};
 use crate::record::Record;
+use crate::rules;
 use crate::segment;
 use crate::walk::{Found, Place, Walk};
 
@@ -113,10 +114,10 @@ pub fn verify_against(dir: &Path, checkpoint: &[u8]) -> Result<VerifyReport, Sto
         Ok(head) => {
             let size = heads.size().unwrap_or(0);
             if head.size > size {
-                heads.problems.push(format!(
+                heads.problems.push(rules::KEPT_ELSEWHERE.says(format!(
                     "the checkpoint kept elsewhere signs for {} records, those of the journal for {size}",
                     head.size
-                ));
+                )));
             }
             heads.valid.push(*head);
         }
@@ -129,11 +130,13 @@ pub fn verify_against(dir: &Path, checkpoint: &[u8]) -> Result<VerifyReport, Sto
         && head.size < report.first
     {
         report.checkpoint_ok = false;
-        report.checkpoint_problems.push(format!(
-            "the checkpoint kept elsewhere signs for {} records, but those before {} were dropped: \
+        report
+            .checkpoint_problems
+            .push(rules::KEPT_ELSEWHERE.says(format!(
+                "the checkpoint kept elsewhere signs for {} records, but those before {} were dropped: \
              keep a newer one",
-            head.size, report.first
-        ));
+                head.size, report.first
+            )));
     }
     Ok(report)
 }
@@ -209,8 +212,8 @@ impl Records {
                     return read.map(Some).map_err(|e| place.damaged(&self.dir, e));
                 }
                 Found::Bad(place, reason) => return Err(place.damaged(&self.dir, reason)),
-                Found::End => format!("the journal ends here, but {} records were signed", self.signed),
-                Found::Torn(reason) => reason.to_owned(),
+                Found::End => ends_early(self.signed),
+                Found::Torn(reason) => reason,
             };
             if place.index < self.signed {
                 return Err(place.damaged(&self.dir, reason));
@@ -307,11 +310,8 @@ fn check_records(mut walk: Walk, heads: &Heads, report: &mut VerifyReport) -> Re
                 return Ok(());
             }
             Found::End if place.index >= signed => return Ok(()),
-            Found::End => (
-                place,
-                format!("the journal ends here, but {signed} records were signed"),
-            ),
-            Found::Torn(reason) => (place, reason.to_owned()),
+            Found::End => (place, ends_early(signed)),
+            Found::Torn(reason) => (place, reason),
         };
         if place.index < signed {
             report.first_bad = Some(bad(place, reason));

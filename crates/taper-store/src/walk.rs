@@ -14,6 +14,7 @@ use crate::checkpoint::Trust;
 use crate::error::StoreError;
 use crate::frame::{Frame, FrameReader, Step};
 use crate::retain::retired_end;
+use crate::rules;
 use crate::segment::{self, Header, Unread};
 use crate::tree::{self, Tree};
 
@@ -54,7 +55,7 @@ pub(crate) enum Link {
     End,
     /// What the newest segment has behind its last whole record is no record, for this reason. It may
     /// be one that is being written, or was never finished.
-    Torn(&'static str),
+    Torn(String),
     /// Something that is not as it was written.
     Bad(Place, String),
 }
@@ -122,7 +123,7 @@ impl Chain {
     pub(crate) fn step(&mut self) -> Result<Link, StoreError> {
         let Some(open) = &mut self.open else {
             return match segment::list(&self.dir)?.first() {
-                None => Ok(Link::Bad(self.place(), "there is no segment".into())),
+                None => Ok(Link::Bad(self.place(), rules::GONE.says("there is no segment"))),
                 Some(first) => self.enter(*first),
             };
         };
@@ -144,8 +145,10 @@ impl Chain {
         match (step, next) {
             (Step::Frame(frame), _) => Ok(Link::Frame(frame)),
             (Step::End, None) => Ok(Link::End),
-            (Step::Torn, None) => Ok(Link::Torn("the file ends within the record")),
-            (Step::Bad(reason), None) => Ok(Link::Torn(reason)),
+            (Step::Torn, None) => Ok(Link::Torn(
+                rules::COMPLETE.says("the file ends within the record"),
+            )),
+            (Step::Bad(reason), None) => Ok(Link::Torn(rules::FRAME.says(reason))),
             (Step::End, Some(next)) if next == index => self.enter(next),
             (Step::End, Some(_)) if dropped => {
                 let reason = "old records were dropped while this was read; read again";
@@ -153,13 +156,13 @@ impl Chain {
             }
             (Step::End, Some(next)) => {
                 let reason = format!("the segment ends here, but the next one starts with record {next}");
-                Ok(Link::Bad(self.place(), reason))
+                Ok(Link::Bad(self.place(), rules::CONTINUES.says(reason)))
             }
             (Step::Torn, Some(_)) => {
                 let reason = "the segment ends within the record, but it is not the newest";
-                Ok(Link::Bad(self.place(), reason.into()))
+                Ok(Link::Bad(self.place(), rules::TAIL.says(reason)))
             }
-            (Step::Bad(reason), Some(_)) => Ok(Link::Bad(self.place(), reason.into())),
+            (Step::Bad(reason), Some(_)) => Ok(Link::Bad(self.place(), rules::FRAME.says(reason))),
         }
     }
 
@@ -170,7 +173,7 @@ impl Chain {
                 index: first,
                 offset: 0,
             };
-            Ok(Link::Bad(place, reason.to_owned()))
+            Ok(Link::Bad(place, rules::SEGMENT.says(reason)))
         };
         let path = segment::path(&self.dir, first);
         let mut reader = match File::open(&path) {
@@ -204,7 +207,7 @@ pub(crate) enum Found {
     /// As [`Link::End`].
     End,
     /// As [`Link::Torn`].
-    Torn(&'static str),
+    Torn(String),
     /// As [`Link::Bad`]; also a segment that does not continue the one before, or whose checkpoint is
     /// not the journal's; and at the end, when the beginning is missing and no record says so.
     Bad(Place, String),
@@ -283,7 +286,8 @@ impl Walk {
                     index: self.begin,
                     offset: 0,
                 },
-                "the records before it are missing, and no record says that they were dropped".into(),
+                rules::BEGINNING
+                    .says("the records before it are missing, and no record says that they were dropped"),
             ),
             Link::End => Found::End,
             Link::Torn(reason) => Found::Torn(reason),
@@ -292,10 +296,12 @@ impl Walk {
     }
 
     fn continues(&self, header: Header) -> Result<Tree, String> {
-        header.check(&self.trust)?;
+        header
+            .check(&self.trust)
+            .map_err(|reason| rules::SEGMENT_CHECKPOINT.says(reason))?;
         match &self.tree {
             Some(tree) if *tree != header.tree => {
-                Err("the records before it are not the ones that it continues".into())
+                Err(rules::CONTINUES.says("the records before it are not the ones that it continues"))
             }
             _ => Ok(header.tree),
         }
