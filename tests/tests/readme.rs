@@ -135,7 +135,7 @@ fn every_command_of_the_readme_runs() {
     let revoked = stderr
         .lines()
         .filter(|line| line.starts_with("error: ") && line.contains("revoked"));
-    assert_eq!(revoked.count(), 2, "{transcript}");
+    assert_eq!(revoked.count(), 3, "{transcript}");
     let intact = stdout.lines().filter(|line| line.starts_with("intact ")).count();
     assert_eq!(
         intact,

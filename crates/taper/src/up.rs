@@ -75,7 +75,7 @@ Hand it on, and take it back:
   taper keygen --out researcher.jwk > researcher.pub.jwk
   taper delegate orchestrator.cap --key orchestrator.jwk --to researcher.pub.jwk --tool git:git_log --repo acme/web --for 10m > researcher.cap
   taper call --url {mcp} --token researcher.cap --key researcher.jwk git_log repo_path=acme/web
-  taper revoke --issuer {issuer} --client-id {CLIENT_ID} --token orchestrator.cap --key orchestrator.jwk
+  taper revoke --issuer {issuer} --token orchestrator.cap --key orchestrator.jwk --to researcher.pub.jwk
 
 With curl:
   curl -s {issuer}/.well-known/oauth-authorization-server

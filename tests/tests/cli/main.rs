@@ -11,6 +11,7 @@ mod audit;
 mod calls;
 mod capabilities;
 mod daemons;
+mod revoke;
 
 use std::process::{Command, Output};
 
@@ -129,6 +130,11 @@ fn usage_errors_are_64() {
         ],
         &["revoke"],
         &["revoke", "--grant", "x"],
+        &[
+            "revoke", "--issuer", "u", "--key", "k", "--token", "t", "--to", "x", "--branch", "y",
+        ],
+        &["revoke", "--issuer", "u", "--this-key"],
+        &["revoke", "--issuer", "u", "--client-id", "c", "--everything"],
         &[
             "revoke",
             "--grant",

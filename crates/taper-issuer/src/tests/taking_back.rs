@@ -328,7 +328,7 @@ async fn nobody_else_takes_anything_back() {
         (":a", "token=a", ("invalid_client", 401), "names no client"),
         ("a", "token=a client_id=web", ("invalid_client", 401), "failed"),
         // `to` by a holder of the chain.
-        ("b", "token=a to=b", proof, "no holder"),
+        ("b", "token=a to=c", proof, "no holder"),
         ("stranger", "token=abc to=c", proof, "no holder"),
         ("c", "token=ab to=b", proof, "no holder"),
         ("d", "token=abc to=c", proof, "no holder"),
