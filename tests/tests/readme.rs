@@ -132,9 +132,12 @@ fn every_command_of_the_readme_runs() {
         .filter_map(|line| line.split_once("rule ").map(|(_, rest)| rest.get(..4).unwrap()))
         .collect();
     assert_eq!(rules, ["R-22", "R-22", "R-22", "R-23", "R-23"], "{transcript}");
+    // A call that is under way when its capability is revoked may be cut off without an answer.
+    let says_so = |line: &&str| line.contains("revoked") || line.contains("connection closed");
     let revoked = stderr
         .lines()
-        .filter(|line| line.starts_with("error: ") && line.contains("revoked"));
+        .filter(|line| line.starts_with("error: "))
+        .filter(says_so);
     assert_eq!(revoked.count(), 3, "{transcript}");
     let intact = stdout.lines().filter(|line| line.starts_with("intact ")).count();
     assert_eq!(
