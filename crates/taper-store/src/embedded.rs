@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -76,6 +77,7 @@ pub struct EmbeddedStore {
     retiring: tokio::sync::Mutex<()>,
     commands: mpsc::Sender<Command>,
     later: LaterSender,
+    commits: Arc<AtomicU64>,
     head: watch::Receiver<u64>,
     failed: Arc<OnceLock<Arc<str>>>,
     state: State,
@@ -152,6 +154,7 @@ impl EmbeddedStore {
         let (head, head_receiver) = watch::channel(state.head()?);
         let failed = Arc::new(OnceLock::new());
         let (later, later_receiver) = later::channel();
+        let commits = Arc::new(AtomicU64::new(0));
         let writer = Writer {
             journal,
             state: state.clone(),
@@ -159,6 +162,7 @@ impl EmbeddedStore {
             head,
             failed: Arc::clone(&failed),
             later: later_receiver,
+            commits: Arc::clone(&commits),
             #[cfg(feature = "sabotage")]
             sabotage: crate::sabotage::Sabotage::from_env(),
         };
@@ -172,6 +176,7 @@ impl EmbeddedStore {
             retiring: tokio::sync::Mutex::default(),
             commands,
             later,
+            commits,
             head: head_receiver,
             failed,
             state,
@@ -217,6 +222,11 @@ impl EmbeddedStore {
                 return Ok(swept);
             }
         }
+    }
+
+    /// How many commits there were since the store was opened; each serves everyone who waited.
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::Relaxed)
     }
 
     /// How many records of [`Audit::append_later`] are not on the disk yet.

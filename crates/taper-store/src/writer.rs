@@ -1,5 +1,6 @@
 //! The writer thread: it owns the journal, and one commit serves everyone who waits.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rand_core::CryptoRngCore;
@@ -60,6 +61,8 @@ pub(crate) struct Writer {
     /// Set once, when nothing more can be accepted.
     pub(crate) failed: Arc<OnceLock<Arc<str>>>,
     pub(crate) later: LaterReceiver,
+    /// How many commits there were.
+    pub(crate) commits: Arc<AtomicU64>,
     #[cfg(feature = "sabotage")]
     pub(crate) sabotage: crate::sabotage::Sabotage,
 }
@@ -236,6 +239,7 @@ impl Writer {
             return Ok(());
         }
         self.journal.commit(draft.payloads(), &mut *self.rng)?;
+        self.commits.fetch_add(1, Ordering::Relaxed);
         let (mark, head) = (self.journal.mark(), draft.head());
         let applied = Applied {
             size: mark.size,
