@@ -90,13 +90,9 @@ impl Writer {
                 Some(Then::Sweep(now, reply)) => drop(reply.send(self.sweep(now))),
                 Some(Then::Close(reply)) => {
                     self.flush(&state);
-                    // Queue, journal, lock and state are let go before the caller is told so.
+                    // Everything is let go before the caller is told so, the folder's lock last.
                     drop((commands, state));
-                    let Self {
-                        journal, state, head, ..
-                    } = self;
-                    let result = journal.close();
-                    drop((state, head));
+                    let result = self.end();
                     let _ = reply.send(result);
                     return;
                 }
@@ -104,7 +100,16 @@ impl Writer {
         }
         // Dropped without close: everything acknowledged is on the disk, only `checkpoint` may lag.
         self.flush(&state);
-        let _ = self.journal.close();
+        drop((commands, state));
+        let _ = self.end();
+    }
+
+    /// Lets go of the state, then of the journal with the folder's lock: who gets that finds no part of
+    /// the folder in use.
+    fn end(self) -> Result<(), StoreError> {
+        let Self { journal, state, .. } = self;
+        drop(state);
+        journal.close()
     }
 
     /// Waits for a command, unless there are records that nobody waits for.
