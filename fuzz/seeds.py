@@ -26,6 +26,37 @@ FORMS = [
     "%22git_log%22%5D%2C%22resources%22%3A%7B%22repo%22%3A%5B%22acme%2Fweb%22%5D%7D%7D%5D",
 ]
 
+# What proves the first record of a journal whose key stands in the target.
+RECEIPT = {
+    "origin": "taper.invalid/journal/issuer",
+    "index": 0,
+    "salt": "f9e4087ca215de9b14685cd739afbfc2",
+    "payload": "{\"at_ms\":1795255712130,\"kind\":\"started\",\"role\":\"issuer\"}",
+    "proof": ["Ku8+1nFjQdOl1akViqd8kcaHDMzLIw2LVGFCzQ713w0=", "NwqhM5koFs1FgZckl7Uh2Mu9nNjp6NVStNDON3sIFGY=", "JqVqybqFXt71iLuU+Cb7KG2N8QJQgUqNGgt4Gsmi/D8="],
+    "checkpoint": "taper.invalid/journal/issuer\n5\nY/z8M2Cc5nDdKifB78dKTuRFKbuDaDY6rsr28fRWZdY=\n\n— taper.invalid/journal/issuer xv4A8ywbo7NbPHyL+evyudHpYT9ELAtd+cyM7GEAKhOfLiIWpH9mAmi1LN7NUDUUhQeQcgIV3xEU/u0MYed0aAsi1A0=\n",
+}
+PAGES = [
+    {
+        "issuer": "https://issuer.example",
+        "after": 0,
+        "entries": [
+            {"seq": 1, "at": 1, "issuer": "https://issuer.example", "what": {"grant": "g"}, "until": 9},
+            {"seq": 2, "at": 1, "issuer": "https://issuer.example", "what": {"subject": {"iss": "i", "sub": "s"}}},
+            {
+                "seq": 3,
+                "at": 1,
+                "issuer": "https://issuer.example",
+                "what": {"delegation": {"grant": "g", "from": "A" * 43, "to": "A" * 42 + "E"}},
+            },
+        ],
+        "head": 3,
+        "upto": 3,
+        "history": "A" * 43,
+        "known": {"seq": 0, "history": None},
+        "time": 5,
+    },
+]
+
 
 def from_base64url(text: str) -> bytes | None:
     """The bytes of a text in base64url without padding, if it is that."""
@@ -66,6 +97,11 @@ def of_files() -> Iterator[tuple[str, bytes]]:
             yield "caveat_readback", b"s" + row.split("`")[1].encode()
     for form in FORMS:
         yield "token_request", form.encode()
+    header = {"alg": "EdDSA", "kid": "1", "typ": "taper-revocations+jws"}
+    jws = base64.urlsafe_b64encode(json.dumps(header).encode()).rstrip(b"=") + b".." + b"A" * 86
+    for page in PAGES:
+        yield "feed_page", jws + b"\n" + json.dumps(page).encode()
+    yield "receipt_verify", json.dumps(RECEIPT).encode()
 
 
 def of_chance() -> Iterator[tuple[str, bytes]]:
