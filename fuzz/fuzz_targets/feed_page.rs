@@ -21,7 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
     // What a signed page may say, a view takes or refuses, and takes again.
     let view = RevocationView::new(page.issuer.clone(), FeedPosition::START);
     if view.apply(&page, Some(page.time)).is_ok() {
-        assert_eq!(view.position().seq, page.upto);
+        assert_eq!(view.reached().seq, page.upto);
     }
     let _ = view.sweep(page.time);
 });

@@ -26,6 +26,8 @@ use crate::segment;
 use crate::state::State;
 use crate::verify::verify_dir;
 
+/// What a folder of damaged files is called before its number.
+pub(crate) const EVIDENCE: &str = "damaged-";
 const SCRATCH: &str = "repair.tmp";
 /// In the scratch folder: the new journal; that it is whole, with the report; that the old one is away.
 const NEW: &str = "new";
@@ -338,7 +340,7 @@ fn files(dir: &Path) -> Result<Vec<String>, StoreError> {
 fn evidence(dir: &Path) -> (PathBuf, u64) {
     let mut number = 1;
     loop {
-        let folder = dir.join(format!("damaged-{number}"));
+        let folder = dir.join(format!("{EVIDENCE}{number}"));
         if !folder.exists() {
             return (folder, number);
         }

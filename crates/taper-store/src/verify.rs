@@ -13,6 +13,7 @@ use crate::error::StoreError;
 use crate::frame::decode_record;
 use crate::journal::{contradiction, ends_early};
 use crate::record::Record;
+use crate::repair::EVIDENCE;
 use crate::rules;
 use crate::segment;
 use crate::walk::{Found, Place, Walk};
@@ -245,7 +246,7 @@ impl std::fmt::Debug for Records {
 }
 
 /// Every folder under `root`, itself included, that has a journal or what is left of one, sorted.
-/// Symbolic links are not followed.
+/// Symbolic links are not followed, and what a repair set aside beside a journal is not looked at.
 ///
 /// # Errors
 /// When a folder cannot be listed: a journal that was not looked at must not count as verified.
@@ -253,7 +254,8 @@ pub fn find_journals(root: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let mut found = Vec::new();
     let mut folders = vec![(root.to_path_buf(), 0)];
     while let Some((folder, depth)) = folders.pop() {
-        if folder.join(PUB_FILE).exists() || !segment::list(&folder)?.is_empty() {
+        let is_journal = folder.join(PUB_FILE).exists() || !segment::list(&folder)?.is_empty();
+        if is_journal {
             found.push(folder.clone());
         }
         let list = fs::read_dir(&folder).map_err(StoreError::io("list", &folder))?;
@@ -262,7 +264,8 @@ pub fn find_journals(root: &Path) -> Result<Vec<PathBuf>, StoreError> {
             let kind = entry
                 .file_type()
                 .map_err(StoreError::io("inspect", &entry.path()))?;
-            if kind.is_dir() && depth < MAX_DEPTH {
+            let is_evidence = is_journal && entry.file_name().to_string_lossy().starts_with(EVIDENCE);
+            if kind.is_dir() && !is_evidence && depth < MAX_DEPTH {
                 folders.push((entry.path(), depth + 1));
             }
         }

@@ -147,7 +147,6 @@ fn usage_errors_are_64() {
             "f",
         ],
         &["audit"],
-        &["audit", "verify"],
         &["issuer"],
         &["completions", "perl"],
         &["up", "--port", "99999"],

@@ -3,6 +3,7 @@
 mod line;
 mod ocsf;
 mod proofs;
+mod repair;
 mod select;
 
 use std::path::{Path, PathBuf};
@@ -37,6 +38,8 @@ enum Command {
     VerifyReceipt(proofs::VerifyReceipt),
     /// Write a journal as the static files of a C2SP tlog-tiles log, for standard tools and witnesses.
     Tiles(proofs::Tiles),
+    /// Save what can be saved of a damaged journal, and begin a new one. Look first with `--dry-run`.
+    Repair(repair::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -69,6 +72,7 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         Command::Verify(checked) => verify(&checked, context),
         Command::Receipt(args) => proofs::receipt(&args, context),
         Command::VerifyReceipt(args) => proofs::verify_receipt(&args, context),
+        Command::Repair(args) => repair::run(&args, context),
         Command::Tiles(args) => proofs::tiles(&args, context),
         Command::Show(records) => each(&records, context, true, |context, dir, record| {
             let json = json!({"journal": dir, "index": record.index, "record": record.record});
@@ -140,7 +144,8 @@ fn verify(checked: &Checked, context: &mut Context) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!("{damaged} of {} journals are damaged", journals.len());
-    Err(Failure::failed(message).next("keep a copy of the folder as it is before anything else"))
+    Err(Failure::failed(message)
+        .next("keep a copy of the folder as it is; then see `taper audit repair --dir DIR --dry-run`"))
 }
 
 /// Whether a signed checkpoint claims to be of this journal.

@@ -240,3 +240,38 @@ async fn a_receipt_is_made_and_checked_alone() {
         assert!(make(unknown, false).is_err(), "{unknown}");
     }
 }
+
+#[tokio::test]
+async fn a_damaged_journal_is_looked_at_and_then_repaired() {
+    let dir = folder().await;
+    let state = journal(dir.path());
+    let repaired = |dry_run: bool| {
+        let (mut context, out, _) = context(Format::Text, "");
+        let outcome = repair::run(&repair::args(&state, dry_run), &mut context);
+        outcome.map(|()| out.text()).map_err(|e| e.to_string())
+    };
+    assert!(repaired(true).is_err(), "there is nothing to repair");
+    let log = state.join("journal-00000000000000000000.log");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let at = bytes.len() - 5;
+    bytes[at] ^= 1;
+    std::fs::write(&log, &bytes).unwrap();
+    let opened = EmbeddedStore::open(&state, "issuer", Arc::new(|| NOW * 1000), rng::os());
+    let said = opened.err().unwrap().to_string();
+    assert!(
+        said.contains("record 2") && said.contains("taper audit repair"),
+        "{said}"
+    );
+
+    let told = repaired(true).unwrap();
+    assert!(told.contains("readable  0 to 1\nlost      2\n"), "{told}");
+    assert_eq!(std::fs::read(&log).unwrap(), bytes, "nothing was changed");
+    let told = repaired(false).unwrap();
+    assert!(
+        told.contains("lost      2\n") && told.contains("evidence  "),
+        "{told}"
+    );
+    let (mut text, out, _) = context(Format::Text, "");
+    verify(&checked(&state, &[]), &mut text).unwrap_or_else(|_| panic!("{}", out.text()));
+    EmbeddedStore::open(&state, "issuer", Arc::new(|| NOW * 1000), rng::os()).unwrap();
+}
