@@ -20,6 +20,7 @@ use crate::journal::{Journal, LOCK_FILE, Options, SEGMENT_BYTES};
 use crate::kept::{ClientRecord, Name, RefreshRecord, RootKeysRecord, TokenHash};
 use crate::later::{self, LaterSender};
 use crate::record::{GrantRecord, Outcome, Record, RecordKind};
+use crate::repair;
 use crate::revocation::{NewRevocation, RevocationKey, RevocationRecord};
 use crate::seen::{SeenLimits, SeenStore};
 use crate::state::State;
@@ -120,6 +121,7 @@ impl EmbeddedStore {
         let mut rng: Box<dyn CryptoRngCore + Send> = Box::new(rng);
         disk::create_folder(dir)?;
         let lock = FolderLock::take(dir, LOCK_FILE)?;
+        repair::check_finished(dir)?;
         let (state, state_unreadable) = State::open(dir)?;
         let options = Options {
             mark_at: state.applied()?.size,

@@ -309,7 +309,15 @@ fn finish(dir: &Path, report: RepairReport) -> Result<RepairReport, StoreError> 
     if !marker.exists() {
         disk::create_folder(evidence)?;
         for name in files(dir)? {
-            disk::move_file(&dir.join(&name), &evidence.join(&name))?;
+            let (from, to) = (dir.join(&name), evidence.join(&name));
+            // What was moved before is the evidence; whatever has the name again was made since.
+            if !to.exists() {
+                disk::move_file(&from, &to)?;
+            } else if from.is_dir() {
+                disk::remove_folder(&from)?;
+            } else {
+                disk::remove_if_exists(&from)?;
+            }
         }
         disk::sync_folder(evidence)?;
         disk::sync_folder(dir)?;

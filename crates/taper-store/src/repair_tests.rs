@@ -211,7 +211,7 @@ async fn a_foreign_state_is_of_no_use() {
 /// A crash at any step of the moves: the store does not open, and another call finishes.
 #[tokio::test]
 async fn a_repair_that_broke_off_is_finished() {
-    for step in 0..4 {
+    for step in 0..5 {
         let dir = folder().await;
         damage(dir.path(), segment::list(dir.path()).unwrap()[1]);
         let scratch = dir.path().join(SCRATCH);
@@ -228,10 +228,11 @@ async fn a_repair_that_broke_off_is_finished() {
         for name in old.iter().take(away) {
             disk::move_file(&dir.path().join(name), &evidence.join(name)).unwrap();
         }
-        if step > 1 {
+        // At step 4 all is away, and nothing says so yet.
+        if [2, 3].contains(&step) {
             fs::write(scratch.join(MOVED_AWAY), "").unwrap();
         }
-        if step > 2 {
+        if step == 3 {
             let name = files(&new).unwrap().remove(0);
             disk::move_file(&new.join(&name), &dir.path().join(&name)).unwrap();
         }
@@ -245,6 +246,14 @@ async fn a_repair_that_broke_off_is_finished() {
                 refused.to_string().contains("not finished"),
                 "step {step}: {refused}"
             );
+        }
+        assert_eq!(
+            State::folder(dir.path()).exists(),
+            away < old.len(),
+            "step {step}"
+        );
+        if step == 4 {
+            drop(State::open(dir.path()).unwrap());
         }
         assert_eq!(
             repair(dir.path(), None, false, 7, &mut OsRng).unwrap(),
