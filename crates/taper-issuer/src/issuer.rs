@@ -14,6 +14,7 @@ use taper_service::edge::Bound;
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
 use taper_store::{Audit as _, EmbeddedStore, JournalConfig, Record, RecordKind};
+use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::error::OpenError;
@@ -175,10 +176,29 @@ impl BoundIssuer {
     }
 }
 
-/// Lets the state forget what has ended, and the journal what is old, now and then.
+/// Lets the state forget what has ended, and the journal what is old, now and then: by a time that has
+/// proved right ([`taper_store::SweepClock`]), never as the first act.
 async fn sweep(state: State, journal: JournalConfig, tasks: Shutdown) {
+    let started = Instant::now();
+    let mut believed = state.store.sweep_clock().await;
     loop {
-        match state.store.sweep(state.clock.unix()).await {
+        tokio::select! {
+            () = tasks.cancelled() => return,
+            () = tokio::time::sleep(SWEEP_EVERY) => {}
+        }
+        let now = match state
+            .store
+            .sweep_time(&mut believed, state.clock.unix(), started.elapsed())
+            .await
+        {
+            Ok(Some(now)) => now,
+            Ok(None) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "the time to sweep by cannot be written down");
+                continue;
+            }
+        };
+        match state.store.sweep(now).await {
             Ok(swept) => tracing::debug!(
                 grants = swept.grants,
                 revocations = swept.revocations,
@@ -187,7 +207,7 @@ async fn sweep(state: State, journal: JournalConfig, tasks: Shutdown) {
             ),
             Err(error) => tracing::warn!(%error, "the state cannot be swept"),
         }
-        if let Some(before_ms) = journal.drop_before(state.clock.unix_millis()) {
+        if let Some(before_ms) = journal.drop_before(now.saturating_mul(1000)) {
             match state.store.retire(before_ms).await {
                 Ok(Some(retired)) => tracing::info!(
                     store.first = retired.end,
@@ -198,10 +218,6 @@ async fn sweep(state: State, journal: JournalConfig, tasks: Shutdown) {
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "old records cannot be dropped"),
             }
-        }
-        tokio::select! {
-            () = tasks.cancelled() => return,
-            () = tokio::time::sleep(SWEEP_EVERY) => {}
         }
     }
 }

@@ -16,6 +16,7 @@ use taper_service::pool::CpuPool;
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
 use taper_store::{Audit as _, EmbeddedStore, JournalConfig, Record, RecordKind};
+use tokio::time::Instant;
 use tower::service_fn;
 
 use crate::config::Config;
@@ -203,14 +204,32 @@ impl BoundProxy {
     }
 }
 
-/// Lets the state forget what has ended, and the journal what is old, now and then.
+/// Lets the state forget what has ended, and the journal what is old, now and then: by a time that has
+/// proved right ([`taper_store::SweepClock`]), never as the first act.
 async fn sweep(store: Arc<EmbeddedStore>, journal: JournalConfig, clock: SharedClock, shutdown: Shutdown) {
+    let started = Instant::now();
+    let mut believed = store.sweep_clock().await;
     loop {
-        match store.sweep(clock.unix()).await {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(SWEEP_EVERY) => {}
+        }
+        let now = match store
+            .sweep_time(&mut believed, clock.unix(), started.elapsed())
+            .await
+        {
+            Ok(Some(now)) => now,
+            Ok(None) => continue,
+            Err(error) => {
+                tracing::warn!(%error, "the time to sweep by cannot be written down");
+                continue;
+            }
+        };
+        match store.sweep(now).await {
             Ok(swept) => tracing::debug!(counters = swept.counters, "the state was swept"),
             Err(error) => tracing::warn!(%error, "the state cannot be swept"),
         }
-        if let Some(before_ms) = journal.drop_before(clock.unix_millis()) {
+        if let Some(before_ms) = journal.drop_before(now.saturating_mul(1000)) {
             match store.retire(before_ms).await {
                 Ok(Some(retired)) => tracing::info!(
                     store.first = retired.end,
@@ -221,10 +240,6 @@ async fn sweep(store: Arc<EmbeddedStore>, journal: JournalConfig, clock: SharedC
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "old records cannot be dropped"),
             }
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(SWEEP_EVERY) => {}
         }
     }
 }

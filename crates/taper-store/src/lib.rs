@@ -48,6 +48,7 @@ mod seen_log;
 mod segment;
 mod state;
 mod sweep;
+mod sweep_clock;
 mod tiles;
 mod traits;
 mod tree;
@@ -77,6 +78,7 @@ pub use retain::Retired;
 pub use revocation::{NO_HISTORY, NewRevocation, Revocation, RevocationKey, RevocationRecord};
 pub use seen::{SeenLimits, SeenStore};
 pub use sweep::Swept;
+pub use sweep_clock::SweepClock;
 pub use tiles::export_tiles;
 pub use traits::{
     Audit, CallCounters, Clients, GrantPage, Grants, Receipt, RefreshFamilies, RevocationPage, Revocations,
