@@ -76,7 +76,7 @@ fn counted_calls_survive_kill_9_and_no_limit_is_passed() {
         store
     };
     let mut acknowledged = Vec::new();
-    for _ in 0..rounds(12, 100) {
+    for _ in 0..rounds(12, 60) {
         let said = Running::start(dir.path(), Work::Calls, None).kill_somewhere(8);
         acknowledged.extend(said.acknowledged.into_iter().map(|(id, _)| id));
         runtime().block_on(check(&acknowledged).close()).unwrap();

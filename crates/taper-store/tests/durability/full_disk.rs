@@ -51,7 +51,7 @@ fn on_the_small_disk() {
     let (dir, ballast) = (disk.join("store"), disk.join("ballast"));
     let mut acknowledged = HashMap::new();
     let mut refused_to_open = 0;
-    let rounds = rounds(4, 60);
+    let rounds = rounds(4, 30);
     for round in 0..rounds {
         let mut child = Running::start(&dir, Work::UntilItFails, None);
         let (mut failed, mut notices) = (None, false);
