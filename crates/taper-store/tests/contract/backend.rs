@@ -1,5 +1,7 @@
 //! What the suite needs of a store beside its traits.
 
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -34,7 +36,7 @@ pub(crate) trait Backend {
     fn store(&self) -> &dyn Store;
     /// Ends it orderly and opens it again.
     fn reopen(&mut self, runtime: &Runtime);
-    /// Lets go of it without an orderly end and opens it again.
+    /// Goes on with what its files are at this moment, as after a crash of the process.
     fn kill(&mut self);
     /// Ends it and opens it with nothing but its journal.
     fn rebuild(&mut self, runtime: &Runtime);
@@ -93,15 +95,11 @@ impl Backend for Embedded {
     }
 
     fn kill(&mut self) {
-        self.store = None;
-        // Its writer ends by itself, and holds the folder until then.
-        self.store = Some(loop {
-            match Self::open(self.dir.path(), &self.clock) {
-                Ok(store) => break store,
-                Err(StoreError::InUse { .. }) => std::thread::yield_now(),
-                Err(error) => panic!("{error}"),
-            }
-        });
+        // What the store still does when it is dropped must not count, so another folder goes on.
+        let left = tempfile::tempdir().unwrap();
+        copy_as_left(self.dir.path(), left.path());
+        self.store = Some(Self::open(left.path(), &self.clock).unwrap());
+        self.dir = left;
     }
 
     fn rebuild(&mut self, runtime: &Runtime) {
@@ -124,5 +122,55 @@ impl Backend for Embedded {
     fn records(&self) -> Vec<Record> {
         let records = read_records(self.dir.path()).unwrap();
         records.map(|stored| stored.unwrap().record).collect()
+    }
+}
+
+/// Times that a file which changes all the time is read.
+const READS: usize = 1_000;
+
+/// Copies the folder of a store that is open, as a kill would leave it: what its writer still does to it
+/// is there from the beginning, up to some point, and in the order in which it is done. The state follows
+/// the heads, and those follow the segments; so each is copied before what it follows.
+fn copy_as_left(from: &Path, to: &Path) {
+    for folder in ["state", "state/blobs"]
+        .iter()
+        .filter(|folder| from.join(folder).exists())
+    {
+        copy_files(&from.join(folder), &to.join(folder), &|_| true);
+    }
+    copy_files(from, to, &|name| name == "journal.head");
+    copy_files(from, to, &|name| name != "journal.head");
+}
+
+/// Copies the chosen files of a folder, none of them in the middle of a write.
+fn copy_files(from: &Path, to: &Path, chosen: &dyn Fn(&str) -> bool) {
+    let read = || {
+        let mut files = BTreeMap::new();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            if chosen(&name) && entry.file_type().unwrap().is_file() {
+                // What is gone meanwhile was on its way to another name.
+                if let Ok(bytes) = std::fs::read(entry.path()) {
+                    files.insert(name, bytes);
+                }
+            }
+        }
+        files
+    };
+    let mut files = read();
+    let is_still = (0..READS).any(|_| {
+        let again = read();
+        let same = files == again;
+        files = again;
+        same
+    });
+    assert!(is_still, "{} changes all the time", from.display());
+    std::fs::create_dir_all(to).unwrap();
+    for (name, bytes) in files {
+        let path = to.join(&name);
+        std::fs::write(&path, bytes).unwrap();
+        // Keys are refused when others may read them.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
     }
 }

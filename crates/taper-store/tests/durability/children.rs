@@ -10,7 +10,7 @@ use rand_core::{OsRng, RngCore as _};
 use taper_store::{EmbeddedStore, StoreError};
 
 use crate::writes::Kind;
-use crate::{NOW, counted, open, open_with, runtime};
+use crate::{NOW, counted, later, open, open_with, runtime};
 
 /// The folder of a child's store; without this variable, [`child`] is no child.
 const DIR: &str = "TAPER_STORE_TEST_CHILD";
@@ -26,6 +26,8 @@ pub(crate) enum Work {
     Retiring,
     /// Calls under a counter with a limit, for ever.
     Calls,
+    /// Decisions that nobody waits for, for ever, and one now and then that is waited for.
+    Later,
     /// One write of each kind, one after another.
     OneOfEach,
     /// As [`Work::Everything`], until the store fails; then some more, none of which may succeed.
@@ -33,10 +35,11 @@ pub(crate) enum Work {
 }
 
 impl Work {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Everything,
         Self::Retiring,
         Self::Calls,
+        Self::Later,
         Self::OneOfEach,
         Self::UntilItFails,
     ];
@@ -68,6 +71,7 @@ impl Work {
                 }
             }),
             Self::Calls => counted::make_calls(store, &tag),
+            Self::Later => later::hand_over(store, &tag),
             Self::OneOfEach => runtime().block_on(async {
                 for kind in Kind::ALL {
                     let id = format!("{}-{tag}", kind.name());
@@ -159,6 +163,8 @@ pub(crate) struct Said {
     pub(crate) opened: bool,
     /// How often it had dropped segments.
     pub(crate) retired: u32,
+    /// The ids that it handed over and waited for no more, in order.
+    pub(crate) handed_over: Vec<String>,
 }
 
 /// A running child.
@@ -202,6 +208,8 @@ impl Running {
             if let Some((id, number)) = line.strip_prefix("ack ").and_then(|ack| ack.split_once(' ')) {
                 said.acknowledged.push((id.to_owned(), number.parse().unwrap()));
             }
+            said.handed_over
+                .extend(line.strip_prefix("later ").map(str::to_owned));
             said.opened |= line == "open";
             said.retired += u32::from(line == "retired");
             let now = match take {

@@ -20,6 +20,7 @@ mod children;
 mod counted;
 mod full_disk;
 mod kill;
+mod later;
 #[cfg(feature = "sabotage")]
 mod sabotaged;
 mod trace;
@@ -43,19 +44,26 @@ fn open(dir: &Path) -> EmbeddedStore {
 }
 
 /// Opens the store, with segments of about `segment_bytes`. It waits for the locks of one that was
-/// just closed: a child that another test is starting holds every descriptor of this process for a
-/// moment.
+/// just closed, and for nothing else: a child that another test is starting holds every descriptor of
+/// this process for a moment.
 fn open_with(dir: &Path, segment_bytes: u64) -> EmbeddedStore {
     for _ in 0..500 {
         match attempt(dir, segment_bytes) {
             Ok(store) => return store,
-            Err(StoreError::InUse { .. } | StoreError::State(_)) => {
-                std::thread::sleep(Duration::from_millis(10));
-            }
+            Err(error) if is_locked(&error) => std::thread::sleep(Duration::from_millis(10)),
             Err(error) => panic!("{}: {error}", dir.display()),
         }
     }
     attempt(dir, segment_bytes).unwrap()
+}
+
+/// Whether somebody still holds a lock of the folder: the journal's, or sled's.
+fn is_locked(error: &StoreError) -> bool {
+    match error {
+        StoreError::InUse { .. } => true,
+        StoreError::State(reason) => reason.contains("could not acquire lock"),
+        _ => false,
+    }
 }
 
 /// Opens the store, or says why it does not open.

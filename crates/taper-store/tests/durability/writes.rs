@@ -1,7 +1,7 @@
 //! The kinds of write that a store acknowledges, each under an id of the test's, and how to find it
 //! again in the journal and in the state.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
@@ -73,6 +73,14 @@ impl Kind {
             Self::Renewal => 2,
             Self::Rotated | Self::Ended => 3,
             Self::Proof => 0,
+        }
+    }
+
+    /// Whether it is acknowledged with the number of its record in the journal.
+    fn is_numbered_in_journal(self) -> bool {
+        match self {
+            Self::Record | Self::Grant | Self::Renewal | Self::Counted | Self::Client => true,
+            Self::Revoked | Self::Rotated | Self::Ended | Self::Proof => false,
         }
     }
 
@@ -254,10 +262,12 @@ fn revocation(id: &str) -> NewRevocation {
 #[derive(Debug, Default)]
 pub(crate) struct Written {
     numbers: HashMap<String, Vec<u64>>,
+    /// The number of the first record that is left.
+    first: Option<u64>,
     /// Records in it.
     pub(crate) records: u64,
     /// Decisions that count under [`COUNTER`].
-    counted: u64,
+    counted: HashSet<String>,
 }
 
 impl Written {
@@ -266,10 +276,13 @@ impl Written {
         let (mut written, mut last) = (Self::default(), 0);
         for stored in read_records(dir).unwrap() {
             let stored = stored.unwrap();
+            written.first.get_or_insert(stored.index);
             written.records += 1;
             let (id, number) = match stored.record.kind {
                 RecordKind::Decision(decision) => {
-                    written.counted += u64::from(decision.counted.contains(&COUNTER.into()));
+                    if decision.counted.contains(&COUNTER.into()) {
+                        written.counted.insert(decision.decision_id.clone());
+                    }
                     (decision.decision_id, stored.index)
                 }
                 RecordKind::Grant(grant) => match Kind::of(&grant.grant_id) {
@@ -311,9 +324,15 @@ impl Written {
         self.numbers.keys().map(String::as_str)
     }
 
-    /// Calls that the journal counts.
-    pub(crate) fn counted(&self) -> u64 {
-        self.counted
+    /// Whether the record that was acknowledged under this number may be gone: it is older than all that
+    /// are left, or the number is none of a record.
+    pub(crate) fn may_lack(&self, kind: Kind, number: u64) -> bool {
+        !kind.is_numbered_in_journal() || self.first.is_some_and(|first| number < first)
+    }
+
+    /// The ids of the calls that the journal counts.
+    pub(crate) fn counted(&self) -> &HashSet<String> {
+        &self.counted
     }
 }
 
