@@ -1,8 +1,9 @@
 //! The journal, open for appending: opening with every check, and committing a batch durably.
 //!
 //! A commit is: frames, `fdatasync`, signed checkpoint into a slot, `fdatasync`; only then is it
-//! acknowledged. Hence what lies behind the newest checkpoint was never acknowledged, and is the
-//! only thing that opening may drop (RULES 30). Everything else that is not as it was signed is
+//! acknowledged. Hence what lies behind the newest checkpoint was never acknowledged. Opening drops all
+//! of it (RULES 30), whole records too: whoever may write the file but has no key could have put them
+//! there, and the next checkpoint would sign for them. Everything else that is not as it was signed is
 //! damage: it is reported and the journal does not open.
 //!
 //! A commit that finds the newest segment large enough begins another one first, which is complete
@@ -66,7 +67,7 @@ impl Default for Options {
 pub(crate) struct Opened {
     /// The journal is new.
     pub(crate) created: bool,
-    /// Bytes of a torn, never acknowledged tail that were cut off.
+    /// Bytes behind the newest checkpoint that were cut off: they were never acknowledged.
     pub(crate) dropped_bytes: u64,
     /// The tree at the size that was asked for, if it is among those that are left.
     pub(crate) mark: Option<Mark>,
@@ -136,7 +137,7 @@ impl Journal {
             log.set_len(scan.end.offset)
                 .map_err(StoreError::io("truncate", &path))?;
         }
-        // Whole records behind the checkpoint are kept; they must be on the disk before it says so.
+        // What was cut off must not come back behind records that follow.
         log.sync_all().map_err(StoreError::io("sync", &path))?;
 
         let open =
@@ -369,38 +370,42 @@ struct Scan {
     mark: Option<Mark>,
 }
 
+/// Reads and checks what is signed for. What lies behind was never acknowledged, and whoever may write
+/// the file but has no key could have put it there: nothing of it is read.
 fn scan(dir: &Path, trust: &Trust, heads: &Heads, signed: u64, mark_at: u64) -> Result<Scan, StoreError> {
-    let mut walk = Walk::start(dir, trust.clone());
+    let newest = segment::list(dir)?.last().copied().unwrap_or(0);
+    // A segment is begun behind what is signed for, and its header says so too.
+    let signed = signed.max(newest);
+    let mut walk = Walk::start(dir, trust.clone(), signed);
     let mut mark = None;
     loop {
-        let found = walk.step()?;
-        let place = walk.place();
-        let Some(tree) = walk.tree() else {
-            let reason = match found {
-                Found::Bad(place, reason) => return Err(place.damaged(dir, reason)),
-                _ => "there is no segment",
-            };
-            return Err(StoreError::untrusted(dir, reason));
-        };
-        let reason = match found {
-            Found::Segment | Found::Frame(_) => {
-                if tree.size() == mark_at {
-                    mark = Some(Mark {
-                        size: mark_at,
-                        root: tree.root(),
-                        place,
-                    });
-                }
-                if heads.contradict(tree) {
-                    return Err(place.damaged(dir, contradiction(tree)));
-                }
-                continue;
-            }
+        let reason = match walk.step()? {
+            Found::Segment | Found::Frame(_) => None,
             Found::Bad(place, reason) => return Err(place.damaged(dir, reason)),
-            Found::End => ends_early(signed),
-            Found::Torn(reason) => reason,
+            Found::End => Some(ends_early(signed)),
+            Found::Torn(reason) => Some(reason),
         };
-        if place.index < signed {
+        let place = walk.place();
+        if let Some(reason) = reason {
+            return Err(place.damaged(dir, reason));
+        }
+        let Some(tree) = walk.tree() else {
+            return Err(StoreError::untrusted(dir, "there is no segment"));
+        };
+        if tree.size() == mark_at {
+            mark = Some(Mark {
+                size: mark_at,
+                root: tree.root(),
+                place,
+            });
+        }
+        if heads.contradict(tree) {
+            return Err(place.damaged(dir, contradiction(tree)));
+        }
+        if place.segment < newest || place.index < signed {
+            continue;
+        }
+        if let Some((place, reason)) = walk.beginning_is_bad() {
             return Err(place.damaged(dir, reason));
         }
         return Ok(Scan {

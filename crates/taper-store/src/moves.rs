@@ -38,29 +38,49 @@ pub struct Moved {
     pub replayed: u64,
 }
 
-/// Writes the journal in `dir` with its keys into the new folder `out`, up to the newest checkpoint.
-/// It needs no lock: the store may run. The copy can sign for the journal like the original, so only
+/// Writes the journal in `dir` with its keys into the new folder `out`, up to the newest checkpoint, and
+/// verifies the copy. It needs no lock: the store may run. The copy can sign for the journal like the original, so only
 /// one of them may go on being written.
 ///
 /// # Errors
 /// When `out` is not empty, when the journal is damaged, or a file cannot be read or written.
 pub fn export(dir: &Path, out: &Path) -> Result<Moved, StoreError> {
     disk::create_empty_folder(out)?;
-    for attempt in 1.. {
+    let mut attempt = 1;
+    loop {
         let begin = segment::list(dir)?.first().copied();
-        match copy(dir, out) {
-            Err(_) if attempt < ATTEMPTS && segment::list(dir)?.first().copied() != begin => {
-                for first in segment::list(out)? {
-                    disk::remove_if_exists(&segment::path(out, first))?;
-                }
-            }
-            done => return done,
+        let done = copy(dir, out).and_then(|moved| verified(out).map(|()| moved));
+        if done.is_ok() {
+            return done;
         }
+        // Who finds it must not take it for an export.
+        for name in [HEAD_FILE, CHECKPOINT_FILE] {
+            disk::remove_if_exists(&out.join(name))?;
+        }
+        for first in segment::list(out)? {
+            disk::remove_if_exists(&segment::path(out, first))?;
+        }
+        if segment::list(dir)?.first().copied() == begin {
+            return done;
+        }
+        if attempt == ATTEMPTS {
+            let reason = "old records are dropped faster than it can be copied; try again";
+            return Err(StoreError::untrusted(dir, reason));
+        }
+        attempt += 1;
     }
-    Err(StoreError::untrusted(
-        dir,
-        "it changes faster than it can be copied",
-    ))
+}
+
+/// Refuses a journal that is not as it was signed.
+fn verified(dir: &Path) -> Result<(), StoreError> {
+    let report = verify_dir(dir)?;
+    if report.is_ok() {
+        return Ok(());
+    }
+    let bad = report.first_bad.map(|bad| bad.reason);
+    let problems = bad.into_iter().chain(report.checkpoint_problems);
+    let reason = problems.collect::<Vec<_>>().join("; ");
+    Err(StoreError::untrusted(dir, reason))
 }
 
 /// Makes a store in the new folder `dir` from an export in `from`: everything is verified and copied,
@@ -70,13 +90,7 @@ pub fn export(dir: &Path, out: &Path) -> Result<Moved, StoreError> {
 /// When `dir` is not empty, and when the export is not as it was signed; then nothing is left in `dir`
 /// that would open as a store.
 pub fn import(from: &Path, dir: &Path) -> Result<Moved, StoreError> {
-    let report = verify_dir(from)?;
-    if !report.is_ok() {
-        let bad = report.first_bad.map(|bad| bad.reason);
-        let problems = bad.into_iter().chain(report.checkpoint_problems);
-        let reason = problems.collect::<Vec<_>>().join("; ");
-        return Err(StoreError::untrusted(from, reason));
-    }
+    verified(from)?;
     disk::create_empty_folder(dir)?;
     let lock = FolderLock::take(dir, LOCK_FILE)?;
     let mut moved = copy(from, dir)?;
@@ -130,7 +144,7 @@ fn copy(dir: &Path, out: &Path) -> Result<Moved, StoreError> {
 }
 
 fn copy_records(dir: &Path, out: &Path, trust: Trust, head: Head) -> Result<u64, StoreError> {
-    let mut walk = Walk::start(dir, trust);
+    let mut walk = Walk::start(dir, trust, head.size);
     let mut copy: Option<Copy> = None;
     let mut begin = None;
     loop {

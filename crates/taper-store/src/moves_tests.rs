@@ -1,6 +1,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rand_core::OsRng;
 use tempfile::TempDir;
@@ -127,5 +128,46 @@ async fn a_state_is_rebuilt_from_the_journal_alone() {
         fs::read_dir(State::folder(&from)).unwrap().count(),
         before,
         "the state of a damaged journal is kept"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_beside_constant_retirement_is_good_or_says_that_it_is_not() {
+    const EXPORTS: usize = 20;
+    let (_dir, from, out, _) = folders();
+    let (store, _) = open(&from).unwrap();
+    fill(&store, "a").await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let (stopping, base) = (Arc::clone(&stop), from.clone());
+    let exports = tokio::task::spawn_blocking(move || {
+        let mut good = 0;
+        for n in 0..EXPORTS {
+            let out = out.with_extension(n.to_string());
+            match export(&base, &out) {
+                Ok(_) => {
+                    let report = verify_dir(&out).unwrap();
+                    assert!(report.is_ok(), "export {n}: {report:?}");
+                    good += 1;
+                }
+                Err(error) => {
+                    assert!(error.to_string().contains("dropped faster"), "{error}");
+                    assert!(segment::list(&out).unwrap().is_empty());
+                }
+            }
+        }
+        stopping.store(true, Ordering::SeqCst);
+        good
+    });
+    let mut retired = 0;
+    while !stop.load(Ordering::SeqCst) && !exports.is_finished() {
+        for n in 0..3 {
+            store.append(decision(&n.to_string())).await.unwrap();
+        }
+        retired += usize::from(store.retire(i64::MAX).await.unwrap().is_some());
+    }
+    let good = exports.await.unwrap();
+    assert!(
+        good > 0 && retired > 0,
+        "{good} of {EXPORTS}, {retired} retirements"
     );
 }

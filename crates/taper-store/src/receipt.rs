@@ -191,7 +191,7 @@ fn gather(
     head: Head,
     gathered: &mut Gathered,
 ) -> Result<([u8; 16], Vec<u8>), StoreError> {
-    let mut walk = Walk::start(dir, trust);
+    let mut walk = Walk::start(dir, trust, head.size);
     let mut record = None;
     let mut begun = false;
     loop {

@@ -82,8 +82,8 @@ pub(crate) fn drop_below(dir: &Path, end: u64) -> Result<u64, StoreError> {
     Ok(dropped)
 }
 
-/// Up to where a record says that the journal was dropped.
-pub(crate) fn retired_end(payload: &[u8]) -> Option<u64> {
+/// What a record says about records that were dropped, if that is what it is about.
+pub(crate) fn retired(payload: &[u8]) -> Option<RetiredRecord> {
     // A record begins with its time and its kind: most need not be parsed.
     const KIND: &[u8] = br#""kind":"retired""#;
     let beginning = payload.get(..64).unwrap_or(payload);
@@ -94,7 +94,7 @@ pub(crate) fn retired_end(payload: &[u8]) -> Option<u64> {
         Ok(Record {
             kind: RecordKind::Retired(retired),
             ..
-        }) => Some(retired.end),
+        }) => Some(retired),
         _ => None,
     }
 }

@@ -49,7 +49,7 @@ rules! {
     CHECKPOINT = "A-08";
     /// The signing key is private and that of the verifier key, and both are of the store's name.
     KEYS = "A-09";
-    /// A journal that does not begin with record 0 has a record that says how far it was dropped.
+    /// A journal that does not begin with record 0 has a signed record that says how far it was dropped, with the root up to there.
     BEGINNING = "A-10";
     /// A folder with a state, a checkpoint or records is not a new store.
     GONE = "A-11";

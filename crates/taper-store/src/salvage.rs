@@ -13,7 +13,7 @@ use crate::checkpoint::Trust;
 use crate::error::StoreError;
 use crate::frame::{self, Frame, HEADER, decode_record};
 use crate::record::Record;
-use crate::retain::retired_end;
+use crate::retain::retired;
 use crate::segment;
 use crate::tree::{self, Tree};
 
@@ -103,7 +103,8 @@ pub(crate) fn salvage(
                 tree.push(&tree::entry(&frame.salt, &frame.payload));
             }
             if let Ok(record) = decode_record(&frame.payload) {
-                found.retired = found.retired.max(retired_end(&frame.payload).unwrap_or(0));
+                let retired = retired(&frame.payload).map_or(0, |retired| retired.end);
+                found.retired = found.retired.max(retired);
                 found.keep(index);
                 show(index, record)?;
             }

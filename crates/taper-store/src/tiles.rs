@@ -35,7 +35,7 @@ pub fn export_tiles(dir: &Path, out: &Path) -> Result<u64, StoreError> {
         return Err(StoreError::untrusted(dir, "there is no good checkpoint"));
     };
     let mut tiles = Tiles::new(out);
-    let mut walk = Walk::start(dir, trust);
+    let mut walk = Walk::start(dir, trust, head.size);
     loop {
         let place = walk.place();
         if walk.tree().is_some_and(|tree| tree.size() == head.size) {

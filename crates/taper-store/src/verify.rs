@@ -2,13 +2,17 @@
 //!
 //! It trusts neither sled nor the writer, needs no lock, and may run while the writer does: the
 //! checkpoints are read first, so the records behind them can only be more.
+//!
+//! [`verify_dir`] reads to the end before it says anything. [`read_records`] gives each record as it is
+//! met, while that it is the one that was signed shows only when the next checkpoint is reached: who
+//! acts on records must have come to the end without an error.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::checkpoint::{Heads, PUB_FILE, Trust};
+use crate::checkpoint::{Head, Heads, PUB_FILE, Trust};
 use crate::error::StoreError;
 use crate::frame::decode_record;
 use crate::journal::{contradiction, ends_early};
@@ -95,9 +99,7 @@ pub struct StoredRecord {
 /// # Errors
 /// When there is no journal to read, or the system refuses to read it.
 pub fn verify_dir(dir: &Path) -> Result<VerifyReport, StoreError> {
-    let trust = Trust::load(dir)?;
-    let heads = read_heads(dir, &trust)?;
-    verify(dir, trust, heads)
+    verify(dir, None)
 }
 
 /// As [`verify_dir`], and compares with a checkpoint of the journal that was kept elsewhere: the
@@ -108,25 +110,8 @@ pub fn verify_dir(dir: &Path) -> Result<VerifyReport, StoreError> {
 /// # Errors
 /// As [`verify_dir`].
 pub fn verify_against(dir: &Path, checkpoint: &[u8]) -> Result<VerifyReport, StoreError> {
-    let trust = Trust::load(dir)?;
-    let mut heads = read_heads(dir, &trust)?;
-    let kept = trust.verify(checkpoint);
-    match &kept {
-        Ok(head) => {
-            let size = heads.size().unwrap_or(0);
-            if head.size > size {
-                heads.problems.push(rules::KEPT_ELSEWHERE.says(format!(
-                    "the checkpoint kept elsewhere signs for {} records, those of the journal for {size}",
-                    head.size
-                )));
-            }
-            heads.valid.push(*head);
-        }
-        Err(reason) => heads
-            .problems
-            .push(format!("the checkpoint kept elsewhere: {reason}")),
-    }
-    let mut report = verify(dir, trust, heads)?;
+    let kept = Trust::load(dir)?.verify(checkpoint);
+    let mut report = verify(dir, Some(&kept))?;
     if let Ok(head) = kept
         && head.size < report.first
     {
@@ -142,7 +127,46 @@ pub fn verify_against(dir: &Path, checkpoint: &[u8]) -> Result<VerifyReport, Sto
     Ok(report)
 }
 
-fn verify(dir: &Path, trust: Trust, heads: Heads) -> Result<VerifyReport, StoreError> {
+/// Adds a checkpoint that was kept elsewhere to those of the journal.
+fn add_kept(heads: &mut Heads, kept: &Result<Head, String>) {
+    match kept {
+        Ok(head) => {
+            let size = heads.size().unwrap_or(0);
+            if head.size > size {
+                heads.problems.push(rules::KEPT_ELSEWHERE.says(format!(
+                    "the checkpoint kept elsewhere signs for {} records, those of the journal for {size}",
+                    head.size
+                )));
+            }
+            heads.valid.push(*head);
+        }
+        Err(reason) => heads
+            .problems
+            .push(format!("the checkpoint kept elsewhere: {reason}")),
+    }
+}
+
+fn verify(dir: &Path, kept: Option<&Result<Head, String>>) -> Result<VerifyReport, StoreError> {
+    let trust = Trust::load(dir)?;
+    let mut attempt = 1;
+    loop {
+        let begin = segment::list(dir)?.first().copied();
+        // Not before: the record that says what was dropped is signed before anything is.
+        let mut heads = read_heads(dir, &trust)?;
+        if let Some(kept) = kept {
+            add_kept(&mut heads, kept);
+        }
+        let report = verify_once(dir, &trust, &heads)?;
+        // The store may drop old records while they are read.
+        let moved = segment::list(dir)?.first().copied() != begin;
+        if report.is_ok() || !moved || attempt == READS {
+            return Ok(report);
+        }
+        attempt += 1;
+    }
+}
+
+fn verify_once(dir: &Path, trust: &Trust, heads: &Heads) -> Result<VerifyReport, StoreError> {
     let mut report = VerifyReport {
         dir: dir.to_path_buf(),
         origin: trust.origin().to_owned(),
@@ -162,40 +186,52 @@ fn verify(dir: &Path, trust: Trust, heads: Heads) -> Result<VerifyReport, StoreE
             .checkpoint_problems
             .push("there is no good checkpoint".into());
     }
-    let fresh = report.clone();
-    for attempt in 1.. {
-        let begin = segment::list(dir)?.first().copied();
-        report = fresh.clone();
-        check_records(Walk::start(dir, trust.clone()), &heads, &mut report)?;
-        // The store may drop old records while they are read.
-        let moved = segment::list(dir)?.first().copied() != begin;
-        if report.first_bad.is_none() || !moved || attempt == READS {
-            break;
-        }
-    }
+    let walk = Walk::start(dir, trust.clone(), report.tree_size);
+    check_records(walk, heads, &mut report)?;
     report.checkpoint_ok = report.checkpoint_problems.is_empty() && report.root.is_some();
     Ok(report)
 }
 
-/// The records of the journal in `dir`, in order. The iterator ends after the last good record; if
-/// that is before the newest checkpoint it yields [`StoreError::Damaged`] last.
+/// The records of the journal in `dir` that a checkpoint signs for, in order. If one of them is not
+/// there or not as it was signed, the last item is [`StoreError::Damaged`]; then those before it may not
+/// be as they were signed either.
 ///
 /// # Errors
-/// When there is no journal to read.
+/// When there is no journal to read, or no good checkpoint of it.
 pub fn read_records(dir: &Path) -> Result<Records, StoreError> {
     let trust = Trust::load(dir)?;
-    let signed = read_heads(dir, &trust)?.size().unwrap_or(0);
-    Ok(Records {
-        dir: dir.to_path_buf(),
-        walk: Some(Walk::start(dir, trust)),
-        signed,
-    })
+    let mut attempt = 1;
+    loop {
+        let begin = segment::list(dir)?.first().copied();
+        let heads = read_heads(dir, &trust)?;
+        let Some(signed) = heads.size() else {
+            return Err(StoreError::untrusted(dir, "there is no good checkpoint"));
+        };
+        let mut walk = Walk::start(dir, trust.clone(), signed);
+        let first = walk.step()?;
+        let moved = segment::list(dir)?.first().copied() != begin;
+        if moved && attempt < READS {
+            // The store just dropped old records, and what says so is signed by a newer checkpoint.
+            attempt += 1;
+            continue;
+        }
+        return Ok(Records {
+            dir: dir.to_path_buf(),
+            walk: Some(walk),
+            next: Some(first),
+            heads,
+            signed,
+        });
+    }
 }
 
 /// The iterator of [`read_records`].
 pub struct Records {
     dir: PathBuf,
     walk: Option<Walk>,
+    /// What the walk met already.
+    next: Option<Found>,
+    heads: Heads,
     signed: u64,
 }
 
@@ -206,20 +242,32 @@ impl Records {
         };
         loop {
             let place = walk.place();
-            let reason = match walk.step()? {
-                Found::Segment => continue,
+            if self.next.is_none() && place.index >= self.signed {
+                return match walk.beginning_is_bad() {
+                    Some((place, reason)) => Err(place.damaged(&self.dir, reason)),
+                    None => Ok(None),
+                };
+            }
+            let found = match self.next.take() {
+                Some(found) => found,
+                None => walk.step()?,
+            };
+            let read = match found {
+                Found::Segment => None,
                 Found::Frame(frame) => {
                     let read = stored(place, frame.salt, frame.payload);
-                    return read.map(Some).map_err(|e| place.damaged(&self.dir, e));
+                    Some(read.map_err(|e| place.damaged(&self.dir, e))?)
                 }
                 Found::Bad(place, reason) => return Err(place.damaged(&self.dir, reason)),
-                Found::End => ends_early(self.signed),
-                Found::Torn(reason) => reason,
+                Found::End => return Err(place.damaged(&self.dir, ends_early(self.signed))),
+                Found::Torn(reason) => return Err(place.damaged(&self.dir, reason)),
             };
-            if place.index < self.signed {
-                return Err(place.damaged(&self.dir, reason));
+            if let Some(tree) = walk.tree().filter(|tree| self.heads.contradict(tree)) {
+                return Err(place.damaged(&self.dir, contradiction(tree)));
             }
-            return Ok(None);
+            if read.is_some() {
+                return Ok(read);
+            }
         }
     }
 }
@@ -366,6 +414,9 @@ fn stored(place: Place, salt: [u8; 16], payload: Vec<u8>) -> Result<StoredRecord
     })
 }
 
+#[cfg(test)]
+#[path = "forged_tests.rs"]
+mod forged;
 #[cfg(test)]
 #[path = "verify_tests.rs"]
 mod tests;

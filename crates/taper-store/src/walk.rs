@@ -13,7 +13,7 @@ use tlog_tiles::tlog::Hash;
 use crate::checkpoint::Trust;
 use crate::error::StoreError;
 use crate::frame::{Frame, FrameReader, Step};
-use crate::retain::retired_end;
+use crate::retain::retired;
 use crate::rules;
 use crate::segment::{self, Header, Unread};
 use crate::tree::{self, Tree};
@@ -217,19 +217,24 @@ pub(crate) enum Found {
 pub(crate) struct Walk {
     chain: Chain,
     trust: Trust,
+    /// Records below are signed for; what others say about the journal counts for nothing.
+    signed: u64,
     tree: Option<Tree>,
-    begin: u64,
+    /// The tree that the first segment starts with.
+    begin: Tree,
     retired: u64,
 }
 
 impl Walk {
-    /// Starts at the oldest segment, the beginning of which is found first.
-    pub(crate) fn start(dir: &Path, trust: Trust) -> Self {
+    /// Starts at the oldest segment, the beginning of which is found first. A checkpoint of the
+    /// journal signs for `signed` records.
+    pub(crate) fn start(dir: &Path, trust: Trust, signed: u64) -> Self {
         Self {
             chain: Chain::start(dir),
             trust,
+            signed,
             tree: None,
-            begin: 0,
+            begin: Tree::default(),
             retired: 0,
         }
     }
@@ -239,7 +244,7 @@ impl Walk {
         self.chain.place()
     }
 
-    /// Up to where a record that was met says that the journal was dropped.
+    /// Up to where a signed record that was met says that the journal was dropped.
     pub(crate) fn retired(&self) -> u64 {
         self.retired
     }
@@ -260,7 +265,7 @@ impl Walk {
             Link::Segment(header) => match self.continues(header) {
                 Ok(tree) => {
                     if self.tree.is_none() {
-                        self.begin = tree.size();
+                        self.begin = tree.clone();
                     }
                     self.tree = Some(tree);
                     Found::Segment
@@ -277,22 +282,41 @@ impl Walk {
                 if let Some(tree) = &mut self.tree {
                     tree.push_each(&tree::entry(&frame.salt, &frame.payload), show);
                 }
-                self.retired = self.retired.max(retired_end(&frame.payload).unwrap_or(0));
+                if self.chain.place().index <= self.signed
+                    && let Some(retired) = retired(&frame.payload)
+                    && (retired.end != self.begin.size() || retired.root == self.begin.root().0)
+                {
+                    self.retired = self.retired.max(retired.end);
+                }
                 Found::Frame(frame)
             }
-            Link::End | Link::Torn(_) if self.retired < self.begin => Found::Bad(
-                Place {
-                    segment: self.begin,
-                    index: self.begin,
-                    offset: 0,
-                },
-                rules::BEGINNING
-                    .says("the records before it are missing, and no record says that they were dropped"),
-            ),
-            Link::End => Found::End,
-            Link::Torn(reason) => Found::Torn(reason),
+            Link::End => self.at_end(Found::End),
+            Link::Torn(reason) => self.at_end(Found::Torn(reason)),
             Link::Bad(place, reason) => Found::Bad(place, reason),
         })
+    }
+
+    /// Why the beginning is not as it should be, once all that is signed for was met: records are
+    /// missing before it, and no signed record says that they were dropped.
+    pub(crate) fn beginning_is_bad(&self) -> Option<(Place, String)> {
+        let begin = self.begin.size();
+        (self.retired < begin).then(|| {
+            let place = Place {
+                segment: begin,
+                index: begin,
+                offset: 0,
+            };
+            let reason =
+                "the records before it are missing, and no signed record says that they were dropped";
+            (place, rules::BEGINNING.says(reason))
+        })
+    }
+
+    fn at_end(&self, end: Found) -> Found {
+        match self.beginning_is_bad() {
+            Some((place, reason)) => Found::Bad(place, reason),
+            None => end,
+        }
     }
 
     fn continues(&self, header: Header) -> Result<Tree, String> {
