@@ -10,6 +10,8 @@
 //! may write the folder can also forge its history: keep `journal.pub` and checkpoints elsewhere to
 //! notice that.
 
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use rand_core::CryptoRngCore;
@@ -23,6 +25,7 @@ use zeroize::Zeroizing;
 use crate::disk;
 use crate::error::StoreError;
 use crate::rules;
+use crate::segment;
 use crate::tree::Tree;
 
 /// The file with the two newest checkpoints.
@@ -190,24 +193,64 @@ impl Verifiers for Trust {
 /// Every checkpoint of a folder.
 #[derive(Debug, Default)]
 pub(crate) struct Heads {
-    /// Those that verify; the slots in order, then the published one.
+    /// Those that verify: of the newest segment's header, the published one, the slots in order.
     pub(crate) valid: Vec<Head>,
     /// The slot that holds the newest, if one does.
     pub(crate) newest_slot: Option<u64>,
     /// The newest, with its signed note.
     pub(crate) newest: Option<(Head, String)>,
-    /// What is wrong with the others.
+    /// What is wrong with the others, and not what a crash leaves.
     pub(crate) problems: Vec<String>,
-    /// Whether `checkpoint` is there and does not verify; unlike a slot it cannot be torn.
-    pub(crate) published_is_bad: bool,
+    /// What is wrong with the only bad slot. A crash within a commit leaves that; opening writes it anew.
+    pub(crate) torn_slot: Option<String>,
 }
 
 impl Heads {
-    /// Reads and verifies all of them.
+    /// Reads and verifies all of them. The slots come last: a writer is never behind in them.
     pub(crate) fn read(dir: &Path, trust: &Trust) -> Result<Self, StoreError> {
         let mut heads = Self::default();
+        heads.read_newest_segment(dir, trust)?;
+        if let Some(note) = disk::read_small(&dir.join(CHECKPOINT_FILE), NOTE_LIMIT)? {
+            match trust.verify(&note) {
+                Ok(head) => heads.add(head, &note),
+                Err(reason) => heads.problems.push(format!("{CHECKPOINT_FILE}: {reason}")),
+            }
+        }
+        heads.read_slots(dir, trust)?;
+        Ok(heads)
+    }
+
+    /// The header of a segment is signed as well, so head files of before it are seen to be old. One
+    /// that cannot be read is for whoever reads the records to report.
+    fn read_newest_segment(&mut self, dir: &Path, trust: &Trust) -> Result<(), StoreError> {
+        let Some(newest) = segment::list(dir)?.pop() else {
+            return Ok(());
+        };
+        let path = segment::path(dir, newest);
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(e) => return Err(StoreError::io("open", &path)(e)),
+        };
+        match segment::read(&mut file) {
+            Ok(header) if header.check(trust).is_ok() => {
+                let head = Head {
+                    size: header.tree.size(),
+                    root: header.tree.root(),
+                };
+                self.add(head, &header.note);
+                Ok(())
+            }
+            Ok(_) | Err(segment::Unread::Bad(_)) => Ok(()),
+            Err(segment::Unread::Io(e)) => Err(StoreError::io("read", &path)(e)),
+        }
+    }
+
+    fn read_slots(&mut self, dir: &Path, trust: &Trust) -> Result<(), StoreError> {
         let slots = disk::read_small(&dir.join(HEAD_FILE), NOTE_LIMIT)?.unwrap_or_default();
+        let signed = self.size().unwrap_or(0);
         let mut newest = 0;
+        let mut bad = Vec::new();
         for slot in 0..2 {
             let start = usize::try_from(slot * SLOT_STRIDE).unwrap_or(usize::MAX);
             let bytes = slots.get(start..).unwrap_or_default();
@@ -216,27 +259,37 @@ impl Heads {
             let note = bytes.get(..end).unwrap_or_default();
             match trust.verify(note) {
                 Ok(head) => {
-                    if heads.newest_slot.is_none() || head.size >= newest {
+                    if self.newest_slot.is_none() || head.size >= newest {
                         newest = head.size;
-                        heads.newest_slot = Some(slot);
+                        self.newest_slot = Some(slot);
                     }
-                    heads.add(head, note);
+                    self.add(head, note);
                 }
-                Err(reason) => heads
-                    .problems
-                    .push(format!("slot {slot} of {HEAD_FILE}: {reason}")),
+                Err(reason) => bad.push(format!("slot {slot} of {HEAD_FILE}: {reason}")),
             }
         }
-        if let Some(note) = disk::read_small(&dir.join(CHECKPOINT_FILE), NOTE_LIMIT)? {
-            match trust.verify(&note) {
-                Ok(head) => heads.add(head, &note),
-                Err(reason) => {
-                    heads.published_is_bad = true;
-                    heads.problems.push(format!("{CHECKPOINT_FILE}: {reason}"));
-                }
+        if bad.is_empty() && newest < signed {
+            // No crash leaves this: a slot is on the disk before anything else is signed.
+            self.problems.push(rules::SLOTS.says(format!(
+                "{HEAD_FILE} signs for {newest} records, but {signed} were signed: it is older than the rest"
+            )));
+        }
+        match (self.newest_slot, bad.pop()) {
+            (Some(_), torn) => self.torn_slot = torn,
+            (None, last) => {
+                self.problems.extend(bad);
+                self.problems.extend(last);
             }
         }
-        Ok(heads)
+        Ok(())
+    }
+
+    /// How many records are signed for and the slot that says so newest, if that is to be built on.
+    pub(crate) fn usable(&self, dir: &Path) -> Result<(u64, u64), StoreError> {
+        match (self.size(), self.newest_slot) {
+            (Some(size), Some(slot)) if self.problems.is_empty() => Ok((size, slot)),
+            _ => Err(StoreError::untrusted(dir, self.problems.join("; "))),
+        }
     }
 
     /// One more checkpoint to compare the tree with.
@@ -330,16 +383,22 @@ mod tests {
         std::fs::write(&path, &file).unwrap();
         let heads = Heads::read(dir.path(), &trust).unwrap();
         assert_eq!((heads.size(), heads.newest_slot), (Some(4), Some(1)));
-        assert!(heads.problems.is_empty());
+        assert!(heads.problems.is_empty() && heads.torn_slot.is_none());
         assert!(!heads.contradict(&tree(3)) && !heads.contradict(&tree(4)) && !heads.contradict(&tree(5)));
 
         file[at as usize + 5] ^= 1;
         std::fs::write(&path, &file).unwrap();
         let heads = Heads::read(dir.path(), &trust).unwrap();
         assert_eq!(
-            (heads.size(), heads.newest_slot, heads.problems.len()),
-            (Some(3), Some(0), 1)
+            (heads.size(), heads.newest_slot, heads.torn_slot.is_some()),
+            (Some(3), Some(0), true)
         );
+        assert!(heads.usable(dir.path()).is_ok(), "one slot may be torn");
+        file[5] ^= 1;
+        std::fs::write(&path, &file).unwrap();
+        let heads = Heads::read(dir.path(), &trust).unwrap();
+        assert_eq!((heads.problems.len(), heads.torn_slot.is_some()), (2, false));
+        assert!(heads.usable(dir.path()).is_err());
     }
 
     #[test]

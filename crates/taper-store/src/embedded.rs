@@ -124,7 +124,7 @@ impl EmbeddedStore {
         repair::check_finished(dir)?;
         let (state, state_unreadable) = State::open(dir)?;
         let options = Options {
-            mark_at: state.applied()?.size,
+            known: state.applied()?,
             segment_bytes: settings.segment_bytes,
             ..Options::default()
         };
@@ -584,6 +584,9 @@ impl std::fmt::Debug for EmbeddedStore {
     }
 }
 
+#[cfg(test)]
+#[path = "known_tests.rs"]
+mod known;
 #[cfg(test)]
 #[path = "embedded_tests.rs"]
 pub(crate) mod tests;

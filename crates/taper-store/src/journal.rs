@@ -23,6 +23,7 @@ use crate::repair;
 use crate::retain;
 use crate::rules;
 use crate::segment;
+use crate::state::Applied;
 use crate::tree::{self, Tree};
 use crate::walk::{Found, Place, Walk};
 
@@ -41,8 +42,8 @@ pub(crate) struct Mark {
 
 /// How a journal is opened.
 pub(crate) struct Options {
-    /// The size of the tree for [`Opened::mark`].
-    pub(crate) mark_at: u64,
+    /// What the state knows: the size for [`Opened::mark`], and what the journal must have.
+    pub(crate) known: Applied,
     /// Bytes of a segment after which another one is begun.
     pub(crate) segment_bytes: u64,
     /// Which generation a new journal is of.
@@ -54,7 +55,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            mark_at: 0,
+            known: Applied::NOTHING,
             segment_bytes: SEGMENT_BYTES,
             generation: 1,
             folder: Box::new(SystemFolder),
@@ -100,7 +101,7 @@ impl Journal {
         rng: &mut dyn CryptoRngCore,
     ) -> Result<(Self, Opened), StoreError> {
         let Options {
-            mark_at,
+            known,
             segment_bytes,
             generation,
             mut folder,
@@ -108,8 +109,11 @@ impl Journal {
         let origin = checkpoint::origin(name, generation)?;
         repair::check_finished(dir)?;
         let created = is_new(dir)?;
-        if created && mark_at > 0 {
-            let reason = format!("its files are gone, but the state was made from {mark_at} records of it");
+        if created && known.size > 0 {
+            let reason = format!(
+                "its files are gone, but the state was made from {} records of it",
+                known.size
+            );
             return Err(StoreError::untrusted(dir, rules::GONE.says(reason)));
         }
         if created {
@@ -122,13 +126,11 @@ impl Journal {
         }
         let signer = Signer::load(dir, &trust)?;
         let heads = Heads::read(dir, &trust)?;
-        let (Some(signed), Some(newest_slot), false) =
-            (heads.size(), heads.newest_slot, heads.published_is_bad)
-        else {
-            return Err(StoreError::untrusted(dir, heads.problems.join("; ")));
-        };
+        let (signed, newest_slot) = heads.usable(dir)?;
 
-        let scan = scan(dir, &trust, &heads, signed, mark_at)?;
+        let scan = scan(dir, &trust, &heads, signed, known.size)?;
+        // Before anything is cut off or signed.
+        check_known(dir, (scan.tree.size(), scan.tree.root()), known)?;
         let path = segment::path(dir, scan.end.segment);
         let log = disk::open_rw(&path)?;
         let length = log.metadata().map_err(StoreError::io("inspect", &path))?.len();
@@ -351,15 +353,38 @@ pub(crate) fn end_of(dir: &Path) -> Result<Mark, StoreError> {
     repair::check_finished(dir)?;
     let trust = Trust::load(dir)?;
     let heads = Heads::read(dir, &trust)?;
-    let Some(signed) = heads.size() else {
-        return Err(StoreError::untrusted(dir, heads.problems.join("; ")));
-    };
+    let (signed, _) = heads.usable(dir)?;
     let scan = scan(dir, &trust, &heads, signed, 0)?;
     Ok(Mark {
         size: scan.tree.size(),
         root: scan.tree.root(),
         place: scan.end,
     })
+}
+
+/// Refuses a journal that lacks records from which the state was made. The state gets a record only
+/// once its checkpoint is on the disk, so something that was acknowledged is gone.
+pub(crate) fn check_known(dir: &Path, (size, root): (u64, Hash), known: Applied) -> Result<(), StoreError> {
+    let what = if known.size > size {
+        format!(
+            "the state knows {} records, the journal has {size}: the others are gone from it",
+            known.size
+        )
+    } else if known.size == size && size > 0 && known.root != root {
+        format!(
+            "the state knows {} records, and the journal has {size} that are others",
+            known.size
+        )
+    } else {
+        return Ok(());
+    };
+    let folder = dir.display();
+    let reason = format!(
+        "{what}; put the newer journal files back, or go on with what the state knows \
+         (`taper audit repair --dir {folder} --dry-run` says what that comes to), or accept the journal \
+         as it is and lose the rest (`taper store rebuild --dir {folder}`)"
+    );
+    Err(StoreError::untrusted(dir, rules::AHEAD.says(reason)))
 }
 
 struct Scan {

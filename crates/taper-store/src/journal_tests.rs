@@ -295,7 +295,10 @@ fn a_large_segment_is_followed_by_another() {
     let (mut journal, opened) = open_with(
         dir.path(),
         Options {
-            mark_at: 3,
+            known: Applied {
+                size: 3,
+                ..Applied::NOTHING
+            },
             ..small()
         },
     )

@@ -17,7 +17,7 @@ use crate::checkpoint::{self, CHECKPOINT_FILE, HEAD_FILE, Heads, KEY_FILE, PUB_F
 use crate::disk::{self, FolderLock};
 use crate::error::StoreError;
 use crate::frame::encode_record;
-use crate::journal::{Journal, LOCK_FILE, Options};
+use crate::journal::{self, Journal, LOCK_FILE, Options};
 use crate::kept::RepairedRecord;
 use crate::record::{Record, RecordKind};
 use crate::rules;
@@ -82,13 +82,14 @@ pub fn repair(
             finish(dir, report)
         };
     }
-    if is_intact(dir) {
+    disk::remove_folder(&scratch)?;
+    disk::create_empty_folder(&scratch)?;
+    if is_intact(dir, &scratch)? {
+        disk::remove_folder(&scratch)?;
         return Err(StoreError::Intact {
             path: dir.to_path_buf(),
         });
     }
-    disk::remove_folder(&scratch)?;
-    disk::create_empty_folder(&scratch)?;
     let prepared = prepare(dir, &scratch, name, dry_run, now_ms, rng);
     match prepared {
         Ok(report) if !dry_run => finish(dir, report),
@@ -123,9 +124,18 @@ fn begun(dir: &Path) -> Result<Option<RepairReport>, StoreError> {
         .map_err(|e| StoreError::untrusted(dir, format!("{SCRATCH}/{READY}: {e}")))
 }
 
-fn is_intact(dir: &Path) -> bool {
+/// Whether the store opens, with its state and without.
+fn is_intact(dir: &Path, scratch: &Path) -> Result<bool, StoreError> {
     let signs = Trust::load(dir).and_then(|trust| Signer::load(dir, &trust));
-    signs.is_ok() && verify_dir(dir).is_ok_and(|report| report.is_ok())
+    if signs.is_err() || !verify_dir(dir).is_ok_and(|report| report.is_ok()) {
+        return Ok(false);
+    }
+    let Ok(end) = journal::end_of(dir) else {
+        return Ok(false);
+    };
+    let known = copy_state(dir, scratch)?.applied()?;
+    disk::remove_folder(&State::folder(scratch))?;
+    Ok(journal::check_known(dir, (end.size, end.root), known).is_ok())
 }
 
 fn prepare(
@@ -198,20 +208,29 @@ fn prepare(
     Ok(report)
 }
 
+/// The store's state, copied into the scratch folder; an empty one if there is none.
+fn copy_state(dir: &Path, scratch: &Path) -> Result<State, StoreError> {
+    let from = State::folder(dir);
+    if from.exists() {
+        disk::copy_folder(&from, &State::folder(scratch))?;
+    }
+    Ok(State::open(scratch)?.0)
+}
+
 /// What is known, as a state in the scratch folder; up to where the store's own state knew it; and what
 /// of the journal could be read.
 fn collect(dir: &Path, scratch: &Path, trust: Option<&Trust>) -> Result<(State, u64, Salvaged), StoreError> {
-    let (from, to) = (State::folder(dir), State::folder(scratch));
-    if from.exists() {
-        disk::copy_folder(&from, &to)?;
-    }
-    let (mut state, _) = State::open(scratch)?;
+    let mut state = copy_state(dir, scratch)?;
     let mut known = state.applied()?;
-    let found = salvage(dir, trust, known.size, |_, _| Ok(()))?;
-    if known.size > 0 && found.root.is_some_and(|root| root != known.root) {
+    let mut is_foreign = false;
+    let found = salvage(dir, trust, known.size, |_, record| {
+        is_foreign |= state.contradicts(&record)?;
+        Ok(())
+    })?;
+    if known.size > 0 && (is_foreign || found.root.is_some_and(|root| root != known.root)) {
         // It was made from another journal.
         drop(state);
-        disk::remove_folder(&to)?;
+        disk::remove_folder(&State::folder(scratch))?;
         state = State::open(scratch)?.0;
         known = state.applied()?;
     }

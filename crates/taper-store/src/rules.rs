@@ -65,6 +65,10 @@ rules! {
     KEPT_ELSEWHERE = "A-16";
     /// A store whose repair was begun does not open before the repair is finished.
     UNFINISHED = "A-17";
+    /// A journal has all the records that the state beside it was made from.
+    AHEAD = "A-18";
+    /// When both slots of `journal.head` are good, the newer one signs for at least as many records as `checkpoint` and the header of the newest segment.
+    SLOTS = "A-19";
 }
 
 #[cfg(test)]

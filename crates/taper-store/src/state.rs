@@ -23,7 +23,7 @@ use crate::frame::decode_record;
 use crate::journal::Mark;
 use crate::kept::ClientRecord;
 use crate::layout::{self, APPLIED, number, parse};
-use crate::record::Record;
+use crate::record::{Record, RecordKind};
 use crate::revocation::RevocationRecord;
 use crate::walk::{Chain, Link};
 
@@ -36,6 +36,14 @@ const REPLAY_CHUNK: usize = 1024;
 pub(crate) struct Applied {
     pub(crate) size: u64,
     pub(crate) root: Hash,
+}
+
+impl Applied {
+    /// No record.
+    pub(crate) const NOTHING: Self = Self {
+        size: 0,
+        root: EMPTY_HASH,
+    };
 }
 
 /// The sled database; clones share it.
@@ -75,18 +83,14 @@ impl State {
 
     /// How much of the journal is included. A malformed entry counts as nothing.
     pub(crate) fn applied(&self) -> Result<Applied, StoreError> {
-        let nothing = Applied {
-            size: 0,
-            root: EMPTY_HASH,
-        };
         let Some(value) = self.db.get(APPLIED)? else {
-            return Ok(nothing);
+            return Ok(Applied::NOTHING);
         };
         let Some((size, root)) = value.split_first_chunk::<8>() else {
-            return Ok(nothing);
+            return Ok(Applied::NOTHING);
         };
         let Ok(root) = <[u8; 32]>::try_from(root) else {
-            return Ok(nothing);
+            return Ok(Applied::NOTHING);
         };
         Ok(Applied {
             size: u64::from_be_bytes(*size),
@@ -103,7 +107,10 @@ impl State {
                 Chain::at(dir, mark.place)?
             }
             _ => {
-                // Also when it claims nothing: a replay that broke off leaves records without a claim.
+                // Also when it claims nothing: a replay that broke off leaves records without a claim. The
+                // claim goes first: what is left of the rest after a crash must not pass as complete.
+                self.db.remove(APPLIED)?;
+                self.db.flush()?;
                 self.db.clear()?;
                 Chain::start(dir)
             }
@@ -178,6 +185,18 @@ impl State {
             None => Ok(0),
             Some(entry) => number(entry?.0.get(1..).unwrap_or_default()),
         }
+    }
+
+    /// Whether a record has the number of a revocation that is another one here.
+    pub(crate) fn contradicts(&self, record: &Record) -> Result<bool, StoreError> {
+        let RecordKind::Revoked(other) = &record.kind else {
+            return Ok(false);
+        };
+        let seq = other.revocation.seq;
+        let ours = self.revocations_after(seq.saturating_sub(1), 1)?;
+        Ok(ours
+            .first()
+            .is_some_and(|ours| ours.revocation.seq == seq && ours != other))
     }
 
     /// The newest record of each client of an issuer.

@@ -44,8 +44,11 @@ pub struct VerifyReport {
     pub tree_size: u64,
     /// The root computed at that size, base64 as in a checkpoint; `None` when it was not reached.
     pub root: Option<String>,
-    /// Every checkpoint has a good signature and the root that was computed.
+    /// Every checkpoint but for a torn slot has a good signature and the root that was computed.
     pub checkpoint_ok: bool,
+    /// What is wrong with the one bad slot of `journal.head`, while all else is good: a crash within a
+    /// commit leaves that, and opening the store heals it. A changed bit looks the same.
+    pub torn_slot: Option<String>,
     /// What is wrong with checkpoints.
     pub checkpoint_problems: Vec<String>,
     /// Good records behind the newest checkpoint: being written just now, or never acknowledged.
@@ -57,7 +60,8 @@ pub struct VerifyReport {
 }
 
 impl VerifyReport {
-    /// Whether everything that was acknowledged is there and as it was.
+    /// Whether everything that was signed is there and as it was, so that the store opens. A torn slot
+    /// does not hinder that.
     pub fn is_ok(&self) -> bool {
         self.checkpoint_ok && self.first_bad.is_none()
     }
@@ -176,6 +180,7 @@ fn verify_once(dir: &Path, trust: &Trust, heads: &Heads) -> Result<VerifyReport,
         tree_size: heads.size().unwrap_or(0),
         root: None,
         checkpoint_ok: false,
+        torn_slot: heads.torn_slot.clone(),
         checkpoint_problems: heads.problems.clone(),
         uncheckpointed: 0,
         tail_bytes: 0,
@@ -325,7 +330,7 @@ pub fn find_journals(root: &Path) -> Result<Vec<PathBuf>, StoreError> {
 pub(crate) fn read_heads(dir: &Path, trust: &Trust) -> Result<Heads, StoreError> {
     let mut heads = Heads::read(dir, trust)?;
     for _ in 1..READS {
-        if heads.problems.is_empty() {
+        if heads.problems.is_empty() && heads.torn_slot.is_none() {
             break;
         }
         heads = Heads::read(dir, trust)?;

@@ -179,14 +179,21 @@ fn bad_checkpoints_are_found() {
         bytes[at] ^= 1;
         fs::write(&path, bytes).unwrap();
         let report = verify_dir(dir.path()).unwrap();
-        assert!(
-            !report.is_ok() && report.checkpoint_problems[0].contains(file),
-            "{report:?}"
-        );
+        match &report.torn_slot {
+            Some(problem) => assert!(
+                problem.contains(file) && file == HEAD_FILE && report.is_ok(),
+                "{report:?}"
+            ),
+            None => assert!(
+                !report.is_ok() && report.checkpoint_problems[0].contains(file),
+                "{report:?}"
+            ),
+        }
+        report
     };
-    check(HEAD_FILE, 30);
-    check(HEAD_FILE, 4096 + 30);
-    check(CHECKPOINT_FILE, 30);
+    assert!(check(HEAD_FILE, 30).torn_slot.is_some());
+    assert!(check(HEAD_FILE, 4096 + 30).torn_slot.is_some());
+    assert!(!check(CHECKPOINT_FILE, 30).is_ok());
 
     let (dir, _) = folder(1);
     fs::remove_file(dir.path().join(HEAD_FILE)).unwrap();

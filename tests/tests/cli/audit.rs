@@ -120,8 +120,14 @@ fn audit() {
         assert_eq!(output.status.code(), Some(1), "{}: {output:?}", file.display());
         assert!(!stderr(&output).contains("panicked"), "{output:?}");
         let found = format!("{}{}", stdout(&output), stderr(&output));
+        let expected: &[&str] = if file.ends_with("journal.head") {
+            // The other slot and the records are good, and a torn write looks the same.
+            &["TORN", "one checkpoint slot is torn; opening heals it"]
+        } else {
+            &["DAMAGED", "unreadable"]
+        };
         assert!(
-            found.contains("DAMAGED") || found.contains("unreadable"),
+            expected.iter().any(|word| found.contains(word)),
             "{}: {found}",
             file.display()
         );

@@ -102,7 +102,7 @@ fn verify(checked: &Checked, context: &mut Context) -> Result<(), Failure> {
     for path in &checked.against {
         kept.push((path, context.read(path)?, false));
     }
-    let mut damaged = 0;
+    let (mut damaged, mut torn) = (0, 0);
     let mut lines = Vec::new();
     let mut reports = Vec::new();
     for journal in &journals {
@@ -114,11 +114,13 @@ fn verify(checked: &Checked, context: &mut Context) -> Result<(), Failure> {
                         report = worse(report, verify_against(journal, note).map_err(Failure::failed)?);
                     }
                 }
+                let is_good = report.is_ok() && report.torn_slot.is_none();
                 damaged += usize::from(!report.is_ok());
+                torn += usize::from(report.is_ok() && !is_good);
                 lines.push(verdict(&report));
                 let mut json = serde_json::to_value(&report).map_err(Failure::failed)?;
                 if let Value::Object(members) = &mut json {
-                    members.insert("ok".to_owned(), report.is_ok().into());
+                    members.insert("ok".to_owned(), is_good.into());
                 }
                 reports.push(json);
             }
@@ -131,7 +133,7 @@ fn verify(checked: &Checked, context: &mut Context) -> Result<(), Failure> {
     }
     context.result(
         lines.join("\n"),
-        &json!({"ok": damaged == 0, "journals": reports}),
+        &json!({"ok": damaged + torn == 0, "journals": reports}),
     )?;
     if let Some((path, ..)) = kept.iter().find(|(.., used)| !used) {
         let message = format!(
@@ -140,8 +142,18 @@ fn verify(checked: &Checked, context: &mut Context) -> Result<(), Failure> {
         );
         return Err(Failure::failed(message).next("the first line of a checkpoint names its journal"));
     }
-    if damaged == 0 {
+    if damaged == 0 && torn == 0 {
         return Ok(());
+    }
+    if damaged == 0 {
+        let message = format!(
+            "{torn} of {} journals have a torn checkpoint slot",
+            journals.len()
+        );
+        return Err(Failure::failed(message).next(
+            "a power cut within a write leaves that, and so does a changed bit: start the store, which heals \
+             it, and verify again",
+        ));
     }
     let message = format!("{damaged} of {} journals are damaged", journals.len());
     Err(Failure::failed(message)
@@ -160,6 +172,10 @@ fn worse(one: VerifyReport, other: VerifyReport) -> VerifyReport {
 
 fn verdict(report: &VerifyReport) -> String {
     let dir = report.dir.display();
+    if let (true, Some(problem)) = (report.is_ok(), &report.torn_slot) {
+        let problem = escaped(problem);
+        return format!("TORN {dir}: one checkpoint slot is torn; opening heals it ({problem})");
+    }
     if report.is_ok() {
         let (records, root) = (report.records, report.root.as_deref().unwrap_or_default());
         return format!(
@@ -171,7 +187,10 @@ fn verdict(report: &VerifyReport) -> String {
         .first_bad
         .as_ref()
         .map(|bad| format!("record {} at byte {}: {}", bad.index, bad.offset, bad.reason));
-    let problems = bad.into_iter().chain(report.checkpoint_problems.iter().cloned());
+    let problems = bad
+        .into_iter()
+        .chain(report.checkpoint_problems.iter().cloned())
+        .chain(report.torn_slot.clone());
     let problems = problems
         .map(|problem| escaped(&problem))
         .collect::<Vec<_>>()
