@@ -6,16 +6,30 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use rand_core::{OsRng, RngCore as _};
+use taper_store::RevocationKey;
 use taper_tests::{Running, rounds, tell};
 
-use crate::world::{Capability, Daemon, World, is_revoked};
+use crate::world::{Capability, Daemon, World, branch, delegation, grant, holder, is_revoked, name};
 
-/// Grants that each round revokes.
+/// Revocations that each round asks for.
 const REVOKED: usize = 16;
+/// Kinds of revocation.
+const KINDS: usize = 6;
+
+/// Something to be revoked.
+struct Target {
+    /// Ends with it.
+    capability: Capability,
+    what: RevocationKey,
+    /// Does not end with it, although it is of the same grant.
+    sibling: Option<Capability>,
+    /// Whether an admin revokes it, or the client.
+    by_admin: bool,
+}
 
 /// A revocation that was asked for.
 struct Asked {
-    capability: Capability,
+    target: Target,
     /// Whether it was acknowledged; its number, if that was told.
     acknowledged: Option<Option<u64>>,
 }
@@ -23,8 +37,8 @@ struct Asked {
 /// All that was told, over all rounds.
 #[derive(Default)]
 struct Told {
-    revoked: Vec<Capability>,
-    in_doubt: Vec<Capability>,
+    revoked: Vec<Target>,
+    in_doubt: Vec<Target>,
     numbers: BTreeMap<u64, String>,
     /// Answered calls, by grant.
     calls: BTreeMap<String, u64>,
@@ -33,32 +47,32 @@ struct Told {
 impl Told {
     fn add(&mut self, asked: Asked) {
         match asked.acknowledged {
-            None => self.in_doubt.push(asked.capability),
+            None => self.in_doubt.push(asked.target),
             Some(number) => {
                 if let Some(number) = number {
-                    self.number(number, &asked.capability.grant);
+                    self.number(number, &name(&asked.target.what));
                 }
-                self.revoked.push(asked.capability);
+                self.revoked.push(asked.target);
             }
         }
     }
 
     /// A number belongs to one revocation for ever.
-    fn number(&mut self, number: u64, grant: &str) {
-        let known = self.numbers.entry(number).or_insert_with(|| grant.to_owned());
-        assert_eq!(known, grant, "number {number} was given twice");
+    fn number(&mut self, number: u64, what: &str) {
+        let known = self.numbers.entry(number).or_insert_with(|| what.to_owned());
+        assert_eq!(known, what, "number {number} was given twice");
     }
 
     /// Checks that the feed has all that was acknowledged.
     fn is_in(&mut self, feed: &BTreeMap<u64, String>) {
-        for (number, grant) in feed {
-            self.number(*number, grant);
+        for (number, what) in feed {
+            self.number(*number, what);
         }
-        let grants: BTreeSet<_> = feed.values().collect();
-        for Capability { grant, .. } in &self.revoked {
+        let known: BTreeSet<_> = feed.values().collect();
+        for Target { what, .. } in &self.revoked {
             assert!(
-                grants.contains(grant),
-                "{grant} was acknowledged and is forgotten"
+                known.contains(&name(what)),
+                "{what:?} was acknowledged and is forgotten"
             );
         }
     }
@@ -68,19 +82,57 @@ impl Told {
     }
 }
 
-/// Revokes one after another, as admin and as client in turn, and says so on `done` each time.
-fn revoke(world: &World, capabilities: Vec<Capability>, done: &mpsc::Sender<()>) -> Vec<Asked> {
-    let mut asked = Vec::new();
-    for (n, capability) in capabilities.into_iter().enumerate() {
-        let acknowledged = if n % 2 == 0 {
-            world.revoke_as_admin(&capability).map(Some)
-        } else {
-            world.revoke_as_client(&capability).then_some(None)
+/// What a round revokes: grants by their client, and in between something of each kind by an admin.
+fn targets(world: &World, round: u32) -> Vec<Target> {
+    let first = round as usize * REVOKED;
+    let target = |n: usize| {
+        let by_admin = n.is_multiple_of(2);
+        let kind = if by_admin { n / 2 % KINDS } else { 0 };
+        let (capability, what, sibling) = match kind {
+            0 => {
+                let capability = world.capability();
+                let what = grant(&capability);
+                (capability, what, None)
+            }
+            1 => {
+                let (capability, what) = world.of_subject();
+                (capability, what, None)
+            }
+            2 => {
+                let (capability, what) = world.of_client((n / 2 / KINDS).try_into().unwrap());
+                (capability, what, None)
+            }
+            _ => {
+                let parent = world.capability();
+                let child = world.delegate(&parent);
+                let what = match kind {
+                    3 => branch(&child),
+                    4 => holder(&child),
+                    _ => delegation(&parent, &child),
+                };
+                (child, what, Some(world.delegate(&parent)))
+            }
         };
-        asked.push(Asked {
+        Target {
             capability,
-            acknowledged,
-        });
+            what,
+            sibling,
+            by_admin,
+        }
+    };
+    (first..first + REVOKED).map(target).collect()
+}
+
+/// Revokes one after another, and says so on `done` each time.
+fn revoke(world: &World, targets: Vec<Target>, done: &mpsc::Sender<()>) -> Vec<Asked> {
+    let mut asked = Vec::new();
+    for target in targets {
+        let acknowledged = if target.by_admin {
+            world.revoke(&target.what).map(Some)
+        } else {
+            world.revoke_as_client(&target.capability).then_some(None)
+        };
+        asked.push(Asked { target, acknowledged });
         // The round may have heard enough.
         let _ = done.send(());
     }
@@ -106,11 +158,17 @@ fn call(world: &World, capability: &Capability, stop: &AtomicBool) -> u64 {
 /// before is known then, too.
 fn catch_up(world: &World, probe: Capability, told: &mut Told) {
     let number = world.revoke_as_admin(&probe).expect("the issuer is there");
-    told.number(number, &probe.grant);
+    let what = grant(&probe);
+    told.number(number, &name(&what));
     for _ in 0..600 {
         let answer = world.call(&probe).unwrap();
         if is_revoked(&answer) {
-            told.revoked.push(probe);
+            told.revoked.push(Target {
+                capability: probe,
+                what,
+                sibling: None,
+                by_admin: true,
+            });
             return;
         }
         match answer.status {
@@ -127,7 +185,7 @@ fn catch_up(world: &World, probe: Capability, told: &mut Told) {
 
 /// Checks that calls under each are refused for that reason.
 #[track_caller]
-pub(crate) fn refused(world: &World, revoked: &[Capability]) {
+pub(crate) fn refused<'a>(world: &World, revoked: impl IntoIterator<Item = &'a Capability>) {
     for capability in revoked {
         let answer = world.call(capability).unwrap();
         assert!(
@@ -135,6 +193,23 @@ pub(crate) fn refused(world: &World, revoked: &[Capability]) {
             "{} is not refused: {answer:?}",
             capability.grant
         );
+    }
+}
+
+/// Checks that what was revoked is refused, whichever way it was, and nothing beside it.
+#[track_caller]
+fn exactly_refused(world: &World, told: &mut Told, from: usize) {
+    refused(
+        world,
+        told.revoked[from..].iter().map(|target| &target.capability),
+    );
+    for n in from..told.revoked.len() {
+        if let Some(sibling) = told.revoked[n].sibling.clone() {
+            let answer = world.call(&sibling).unwrap();
+            let what = &told.revoked[n].what;
+            assert_eq!(answer.status, 200, "the sibling of {what:?}: {answer:?}");
+            told.called(&sibling);
+        }
     }
 }
 
@@ -169,7 +244,7 @@ fn kill_in_turn(world: &World, rounds: u32) {
             Daemon::Proxy
         };
         let probe = world.capability();
-        let to_revoke: Vec<_> = (0..REVOKED).map(|_| world.capability()).collect();
+        let to_revoke = targets(world, round);
         let (done, heard) = mpsc::channel();
         let stop = AtomicBool::new(false);
         let after = OsRng.next_u32() as usize % (REVOKED / 2);
@@ -201,7 +276,7 @@ fn kill_in_turn(world: &World, rounds: u32) {
             Daemon::Issuer => std::mem::replace(&mut issuer, restarted),
             Daemon::Proxy => {
                 // Ready means that it knows what was acknowledged before it started.
-                refused(world, &told.revoked[before..]);
+                exactly_refused(world, &mut told, before);
                 at_once += told.revoked.len() - before;
                 std::mem::replace(&mut proxy, restarted)
             }
@@ -210,12 +285,14 @@ fn kill_in_turn(world: &World, rounds: u32) {
         assert!(!log.contains("panicked"), "{log}");
         told.is_in(&world.feed());
         catch_up(world, probe, &mut told);
-        refused(world, &told.revoked[before..]);
+        exactly_refused(world, &mut told, before);
         let honest = world.call(&live).unwrap();
         assert_eq!(honest.status, 200, "round {round}: the honest twin: {honest:?}");
         told.called(&live);
     }
-    refused(world, &told.revoked);
+    exactly_refused(world, &mut told, 0);
+    let kinds: BTreeSet<_> = told.revoked.iter().map(|target| target.what.kind()).collect();
+    assert_eq!(kinds.len(), KINDS, "each kind was acknowledged: {kinds:?}");
     finish(world, told, issuer, proxy);
     tell(&format!(
         "killed daemons: {rounds} rounds; {at_once} revocations were enforced as soon as the proxy was ready"
@@ -226,13 +303,13 @@ fn kill_in_turn(world: &World, rounds: u32) {
 fn finish(world: &World, mut told: Told, issuer: Running, proxy: Running) {
     let feed = world.feed();
     told.is_in(&feed);
-    let grants: BTreeSet<_> = feed.values().collect();
-    assert_eq!(grants.len(), feed.len(), "a grant is revoked once");
+    let known: BTreeSet<_> = feed.values().collect();
+    assert_eq!(known.len(), feed.len(), "nothing is revoked twice");
     assert_eq!(feed, told.numbers, "no number was given away or taken back");
     let written = told
         .in_doubt
         .iter()
-        .filter(|asked| grants.contains(&asked.grant))
+        .filter(|target| known.contains(&name(&target.what)))
         .count();
 
     for (daemon, which) in [(proxy, Daemon::Proxy), (issuer, Daemon::Issuer)] {
@@ -256,7 +333,7 @@ fn finish(world: &World, mut told: Told, issuer: Running, proxy: Running) {
         "nothing was forwarded that is not in the journal"
     );
     tell(&format!(
-        "killed daemons: {} revocations acknowledged, 0 forgotten; {} asked and not acknowledged, \
+        "killed daemons: {} revocations of {KINDS} kinds acknowledged, 0 forgotten; {} asked and not acknowledged, \
          {written} of them written; {calls} calls answered, {} forwarded, {journaled} in the journal",
         told.revoked.len(),
         told.in_doubt.len(),

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rand_core::{OsRng, RngCore as _};
-use serde_json::{Value, json};
-use taper_capability::UnverifiedToken;
-use taper_dpop::base64url_encode;
-use taper_tests::call::Call;
+use serde_json::Value;
+use taper_capability::{Delegation, Token, UnverifiedToken};
+use taper_dpop::{Algorithm, PrivateKey, base64url_encode};
+use taper_store::RevocationKey;
+use taper_tests::call::{Call, now};
 use taper_tests::daemon::free_port;
 use taper_tests::upstream::Upstream;
 use taper_tests::{Answer, Running, Up, authority, get, named_by_run, taper_bin, taper_ok, try_raw};
@@ -22,11 +23,28 @@ pub(crate) enum Daemon {
     Proxy,
 }
 
-/// A capability and its grant.
-#[derive(Debug, Clone)]
+/// Clients of which each has at most one capability.
+const CLIENTS: u32 = 200;
+/// How long a delegate may use what it has.
+const DELEGATED_SECONDS: i64 = 3600;
+
+/// A capability, its grant and its holder.
+#[derive(Clone)]
 pub(crate) struct Capability {
     pub(crate) grant: String,
     token: String,
+    key: String,
+}
+
+impl std::fmt::Debug for Capability {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "capability of grant {}", self.grant)
+    }
+}
+
+/// What revoking names: a word of its own for each revocation.
+pub(crate) fn name(what: &RevocationKey) -> String {
+    format!("{what:?}")
 }
 
 /// Where everything is. The daemons themselves are the test's.
@@ -50,8 +68,7 @@ impl World {
     pub(crate) fn new(states: &Path) -> Self {
         let up = Up::start();
         up.keygen("alice");
-        let words = ["dev-token", "--dir", "up", "--subject", "alice", "--group", "eng"];
-        let access_token = taper_ok(up.dir(), &words).trim().to_owned();
+        let access_token = access_token_of(&up, "alice");
         let url = || format!("http://127.0.0.1:{}", free_port());
         let read = |name: &str| {
             std::fs::read_to_string(up.dir().join(name))
@@ -93,6 +110,9 @@ impl World {
         let (listen, admin) = (authority(&self.issuer_url), authority(&self.admin_url));
         let state = self.state(Daemon::Issuer).display().to_string();
         let (issuer, first, resource) = (&self.issuer_url, self.up.issuer(), self.mcp());
+        let clients: String = (0..CLIENTS)
+            .map(|n| format!("{{ id = \"client-{n}\" }}, "))
+            .collect();
         let config = format!(
             r#"
 issuer = "{issuer}"
@@ -104,7 +124,7 @@ admin_token = {{ file = "up/admin-token" }}
 development = true
 root_keys = [{{ id = 1, file = "up/issuer/root-1.jwk" }}]
 trusted_issuers = [{{ issuer = "{provider}", audiences = ["{first}"], insecure_loopback = true }}]
-clients = [{{ id = "dev" }}, {{ id = "proxy", secret = {{ file = "up/feed-secret" }}, feed = true }}]
+clients = [{clients}{{ id = "dev" }}, {{ id = "proxy", secret = {{ file = "up/feed-secret" }}, feed = true }}]
 servers = [{{ id = "git", resource = "{resource}" }}]
 "#
         );
@@ -197,10 +217,13 @@ tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
 
     /// The same, or what the issuer answered instead.
     pub(crate) fn try_capability(&self) -> Result<Capability, Answer> {
+        self.exchange("dev", &self.access_token)
+    }
+
+    fn exchange(&self, client: &str, access_token: &str) -> Result<Capability, Answer> {
         let form = format!(
-            "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&client_id=dev&scope=git:*\
-             &subject_token_type=urn:ietf:params:oauth:token-type:access_token&subject_token={}",
-            self.access_token
+            "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&client_id={client}&scope=git:*\
+             &subject_token_type=urn:ietf:params:oauth:token-type:access_token&subject_token={access_token}"
         );
         let url = format!("{}/token", self.issuer_url);
         let answer = sent(&Call::form(&url, &form, &self.key)).unwrap();
@@ -212,7 +235,41 @@ tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
         Ok(Capability {
             grant: UnverifiedToken::decode(&token).unwrap().grant_id().to_owned(),
             token,
+            key: self.key.clone(),
         })
+    }
+
+    /// A new capability of a subject that nobody else is, and what names the subject.
+    pub(crate) fn of_subject(&self) -> (Capability, RevocationKey) {
+        let subject = format!("subject-{:016x}", OsRng.next_u64());
+        let capability = self
+            .exchange("dev", &access_token_of(&self.up, &subject))
+            .unwrap();
+        let iss = decoded(&capability).subject().iss.clone();
+        (capability, RevocationKey::Subject { iss, sub: subject })
+    }
+
+    /// A new capability of the `n`th client, which has no other, and what names the client.
+    pub(crate) fn of_client(&self, n: u32) -> (Capability, RevocationKey) {
+        assert!(n < CLIENTS);
+        let client = format!("client-{n}");
+        let capability = self.exchange(&client, &self.access_token).unwrap();
+        (capability, RevocationKey::Client(client))
+    }
+
+    /// Hands a capability on to a new key.
+    pub(crate) fn delegate(&self, parent: &Capability) -> Capability {
+        let key = PrivateKey::generate(Algorithm::EdDsa, &mut OsRng);
+        let holder = PrivateKey::from_jwk_str(&parent.key).unwrap();
+        let child = Delegation::to(key.public())
+            .until(now() + DELEGATED_SECONDS)
+            .sign(&Token::parse(&parent.token).unwrap(), &holder, &mut OsRng)
+            .unwrap();
+        Capability {
+            grant: parent.grant.clone(),
+            token: child.sealed().unwrap().as_str().to_owned(),
+            key: key.to_jwk_string().to_string(),
+        }
     }
 
     /// A call of a tool; `None` if nobody listens.
@@ -222,27 +279,28 @@ tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
 
     /// The same, not sent yet.
     pub(crate) fn call_of(&self, capability: &Capability) -> Call {
-        Call::mcp(&self.mcp(), &capability.token, &self.key, CALL)
+        Call::mcp(&self.mcp(), &capability.token, &capability.key, CALL)
     }
 
     /// Revokes as an admin; the number, if it was acknowledged.
     pub(crate) fn revoke_as_admin(&self, capability: &Capability) -> Option<u64> {
-        self.revoke(&json!({ "grant": capability.grant }))
+        self.revoke(&grant(capability))
     }
 
     /// Revokes a key that nobody has; the number, if it was acknowledged.
     pub(crate) fn revoke_somebody(&self) -> Option<u64> {
         let mut thumbprint = [0; 32];
         OsRng.fill_bytes(&mut thumbprint);
-        self.revoke(&json!({ "holder": base64url_encode(&thumbprint) }))
+        self.revoke(&RevocationKey::Holder(base64url_encode(&thumbprint)))
     }
 
-    fn revoke(&self, what: &Value) -> Option<u64> {
+    /// Revokes it as an admin; the number, if it was acknowledged.
+    pub(crate) fn revoke(&self, what: &RevocationKey) -> Option<u64> {
         let url = format!("{}/admin/v1/revocations", self.admin_url);
         let call = Call::new("POST", &url)
             .header("authorization", format!("Bearer {}", self.admin_token))
             .header("content-type", "application/json")
-            .body(what.to_string());
+            .body(serde_json::to_string(what).unwrap());
         let answer = sent(&call).filter(|answer| answer.status == 200)?;
         let body: Value = serde_json::from_str(&answer.body).ok()?;
         Some(body["seq"].as_u64().unwrap())
@@ -254,7 +312,7 @@ tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
         let url = format!("{}/revoke", self.issuer_url);
         let call = Call {
             token: Some(token.clone()),
-            ..Call::form(&url, &format!("client_id=dev&token={token}"), &self.key)
+            ..Call::form(&url, &format!("client_id=dev&token={token}"), &capability.key)
         };
         sent(&call).is_some_and(|answer| answer.status == 200)
     }
@@ -276,7 +334,7 @@ tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
         allowed
     }
 
-    /// The whole feed: grants, and other things as JSON, by their numbers.
+    /// The whole feed: what is revoked, see [`name`], by its number.
     #[track_caller]
     pub(crate) fn feed(&self) -> BTreeMap<u64, String> {
         let mut basic = base64url_encode(format!("proxy:{}", self.feed_secret).as_bytes())
@@ -295,15 +353,54 @@ tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
                 let seq = entry["seq"].as_u64().unwrap();
                 assert!(seq > after, "numbers go up: {page:#}");
                 after = seq;
-                let what = &entry["what"];
-                let grant = what["grant"].as_str().map(str::to_owned);
-                entries.insert(seq, grant.unwrap_or_else(|| what.to_string()));
+                let what: RevocationKey = serde_json::from_value(entry["what"].clone()).unwrap();
+                entries.insert(seq, name(&what));
             }
             if after >= page["head"].as_u64().unwrap() {
                 return entries;
             }
         }
     }
+}
+
+/// An access token of a subject of the development identity provider.
+fn access_token_of(up: &Up, subject: &str) -> String {
+    let words = ["dev-token", "--dir", "up", "--subject", subject, "--group", "eng"];
+    taper_ok(up.dir(), &words).trim().to_owned()
+}
+
+fn decoded(capability: &Capability) -> UnverifiedToken {
+    UnverifiedToken::decode(&capability.token).unwrap()
+}
+
+/// What names the grant of a capability.
+pub(crate) fn grant(capability: &Capability) -> RevocationKey {
+    RevocationKey::Grant(capability.grant.clone())
+}
+
+/// What names the last hand-over of a chain.
+pub(crate) fn branch(capability: &Capability) -> RevocationKey {
+    let branch = decoded(capability).branch_ids().pop().unwrap();
+    RevocationKey::Branch(branch.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// What names the holder of a capability.
+pub(crate) fn holder(capability: &Capability) -> RevocationKey {
+    RevocationKey::Holder(thumbprint(capability))
+}
+
+/// What names every hand-over of one grant from the holder of one capability to that of the other.
+pub(crate) fn delegation(from: &Capability, to: &Capability) -> RevocationKey {
+    RevocationKey::Delegation {
+        grant: from.grant.clone(),
+        from: thumbprint(from),
+        to: thumbprint(to),
+    }
+}
+
+fn thumbprint(capability: &Capability) -> String {
+    let key = PrivateKey::from_jwk_str(&capability.key).unwrap();
+    key.public().thumbprint().to_string()
 }
 
 /// Sends it, a second time with a nonce if one is asked for.
