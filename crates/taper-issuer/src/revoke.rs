@@ -111,10 +111,10 @@ async fn record_one(
     })
 }
 
-/// Until when a revocation below this grant is kept. The end is the recorded one: that of a narrowed
-/// capability is earlier than that of others of its grant.
+/// Until when a revocation below this grant is kept. The end is the recorded one, after which nothing is
+/// renewed: that of a narrowed capability is earlier than that of others of its grant.
 pub(crate) fn kept_until(record: &GrantRecord) -> i64 {
-    record.expires_at.saturating_add(KEPT_BEYOND_END)
+    record.end().saturating_add(KEPT_BEYOND_END)
 }
 
 /// The newest record of a grant.

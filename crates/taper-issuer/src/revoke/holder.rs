@@ -236,7 +236,7 @@ async fn life(state: &State, chain: &VerifiedChain, now: i64) -> Result<Option<O
     let signed_end = chain.links().first().map_or(0, |link| link.expires_at);
     let end = record
         .as_ref()
-        .map_or(signed_end, |record| record.expires_at.max(signed_end));
+        .map_or(signed_end, |record| record.end().max(signed_end));
     Ok((end > now).then(|| record.as_ref().map(kept_until)))
 }
 
