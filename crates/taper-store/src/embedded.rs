@@ -23,7 +23,7 @@ use crate::record::{GrantRecord, Outcome, Record, RecordKind};
 use crate::repair;
 use crate::revocation::{NewRevocation, RevocationKey, RevocationRecord};
 use crate::seen::{SeenLimits, SeenStore};
-use crate::state::State;
+use crate::state::{Restored, State};
 use crate::sweep::Swept;
 use crate::traits::{
     Audit, CallCounters, Clients, GrantPage, Grants, Receipt, RefreshFamilies, RevocationPage, Revocations,
@@ -122,15 +122,19 @@ impl EmbeddedStore {
         disk::create_folder(dir)?;
         let lock = FolderLock::take(dir, LOCK_FILE)?;
         repair::check_finished(dir)?;
-        let (state, state_unreadable) = State::open(dir)?;
+        let found = State::find(dir)?;
         let options = Options {
-            known: state.applied()?,
+            known: found.applied(),
             segment_bytes: settings.segment_bytes,
             ..Options::default()
         };
         let (journal, opened) = Journal::open(dir, name, lock, options, &mut *rng)?;
         let end = journal.mark();
-        let replayed = state.catch_up(dir, opened.mark, end)?;
+        let Restored {
+            state,
+            replayed,
+            lost,
+        } = found.restore(dir, opened.mark, end)?;
         let seen = SeenStore::open_in(dir, settings.seen, opened.created, now_ms().div_euclid(1000))?;
 
         let report = OpenReport {
@@ -138,7 +142,7 @@ impl EmbeddedStore {
             records: end.size,
             dropped_bytes: opened.dropped_bytes,
             replayed,
-            state_unreadable,
+            state_unreadable: lost,
             seen_complete_since: seen.complete_since(),
         };
         let store = Self::start(journal, state, seen, now_ms, rng)?;
@@ -188,11 +192,18 @@ impl EmbeddedStore {
         })
     }
 
-    /// Whether the store still accepts records; for readiness checks.
+    /// Whether the store still accepts records and seen proofs; for readiness checks. If the last proof
+    /// could not be recorded, it tries to write to their file.
     ///
     /// # Errors
-    /// [`StoreError::Poisoned`] after a write failed, [`StoreError::Closed`] after the writer ended.
+    /// [`StoreError::Poisoned`] after a write failed, [`StoreError::Closed`] after the writer ended,
+    /// [`StoreError::Io`] while proofs cannot be recorded.
     pub fn check(&self) -> Result<(), StoreError> {
+        self.check_journal()?;
+        self.seen.check()
+    }
+
+    fn check_journal(&self) -> Result<(), StoreError> {
         match self.failed.get() {
             Some(reason) => Err(StoreError::Poisoned(Arc::clone(reason))),
             None if self.commands.is_closed() => Err(StoreError::Closed),
@@ -511,7 +522,7 @@ impl Audit for EmbeddedStore {
 
     fn append_later(&self, record: Record) -> Result<(), StoreError> {
         check_plain(&record)?;
-        self.check()?;
+        self.check_journal()?;
         let payload = encode_record(&record)?;
         // A full queue of commands keeps the writer busy, and it looks whenever it has written.
         self.later
@@ -535,7 +546,7 @@ impl Audit for EmbeddedStore {
 
 impl CallCounters for EmbeddedStore {
     fn reserve(&self, issuer: &str, counters: &[Counter]) -> Result<Reservation, StoreError> {
-        self.check()?;
+        self.check_journal()?;
         self.ledger
             .reserve(issuer, counters, |name| self.state.calls(name))
     }

@@ -112,9 +112,10 @@ pub fn rebuild(dir: &Path) -> Result<u64, StoreError> {
 /// Builds the state of a journal; the lock is held until it is there.
 fn build_state(dir: &Path, _lock: FolderLock) -> Result<u64, StoreError> {
     let end = journal::end_of(dir)?;
-    disk::remove_folder(&State::folder(dir))?;
-    let (state, _) = State::open(dir)?;
-    state.catch_up(dir, None, end)
+    let state = State::create(dir)?;
+    let replayed = state.catch_up(dir, None, end)?;
+    state.close()?;
+    Ok(replayed)
 }
 
 /// Copies and verifies at once. The head comes last: without it, there is no journal.

@@ -99,6 +99,11 @@ impl SeenStore {
         Ok(store)
     }
 
+    /// Whether proofs can be recorded, if the last one could not be.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        locked(&self.log).check()
+    }
+
     fn attempt(&self, entry: Entry, now: i64) -> Result<Attempt, StoreError> {
         // The shard's lock is held to the end, so that of two equal proofs one is fresh.
         let Some(mut shard) = self.shard(&entry.key).map(locked) else {

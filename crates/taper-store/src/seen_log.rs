@@ -10,7 +10,7 @@
 //! endian, a check is a truncated SHA-256 of what precedes it.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -59,7 +59,11 @@ pub(crate) struct SeenLog {
     length: u64,
     /// A write failed half-way; the rest must go before the next one.
     torn: bool,
+    /// The last write failed.
+    failed: bool,
     started: i64,
+    /// When the last write was.
+    written: i64,
     newest: i64,
     older_newest: i64,
 }
@@ -102,7 +106,8 @@ impl SeenLog {
             .entries
             .iter()
             .for_each(|entry| bytes.extend(encode(entry)));
-        let file = start(dir, &bytes)?;
+        let file = prepare(dir, &bytes)?;
+        install(dir)?;
         disk::remove_if_exists(&dir.join(OLDER))?;
         let newest = loaded
             .entries
@@ -116,7 +121,9 @@ impl SeenLog {
             file,
             length: bytes.len() as u64,
             torn: false,
+            failed: false,
             started: now,
+            written: now,
             newest,
             older_newest: i64::MIN,
         };
@@ -125,6 +132,27 @@ impl SeenLog {
 
     /// Writes one entry; when it returns, the entry survives the process.
     pub(crate) fn append(&mut self, entry: &Entry, now: i64) -> Result<(), StoreError> {
+        self.written = now;
+        let result = self.write(entry, now);
+        self.failed = result.is_err();
+        result
+    }
+
+    /// Whether entries can be written. Nothing is tried unless the last one could not be: who asks may
+    /// keep away the proofs with which that would be found to have ended.
+    pub(crate) fn check(&mut self) -> Result<(), StoreError> {
+        if !self.failed {
+            return Ok(());
+        }
+        let expired = Entry {
+            key: [0; 32],
+            tag: [0; 8],
+            keep_until: i64::MIN,
+        };
+        self.append(&expired, self.written)
+    }
+
+    fn write(&mut self, entry: &Entry, now: i64) -> Result<(), StoreError> {
         if now.saturating_sub(self.started) >= GENERATION && self.older_newest < now {
             self.rotate(now)?;
         }
@@ -144,10 +172,17 @@ impl SeenLog {
         Ok(())
     }
 
+    /// A failure at any step leaves what the next attempt, or append, can go on with.
     fn rotate(&mut self, now: i64) -> Result<(), StoreError> {
         let (current, older) = (self.dir.join(CURRENT), self.dir.join(OLDER));
-        fs::rename(&current, &older).map_err(StoreError::io("rotate", &current))?;
-        self.file = start(&self.dir, &self.header)?;
+        let file = prepare(&self.dir, &self.header)?;
+        match fs::rename(&current, &older) {
+            // The attempt before came as far as this.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && older.exists() => {}
+            renamed => renamed.map_err(StoreError::io("rotate", &current))?,
+        }
+        install(&self.dir)?;
+        self.file = file;
         self.length = self.header.len() as u64;
         self.torn = false;
         self.older_newest = self.newest;
@@ -164,9 +199,9 @@ pub(crate) fn boot_id() -> Option<String> {
     (!id.is_empty() && id.len() <= 40).then(|| id.to_owned())
 }
 
-/// Puts a file with `bytes` in place of the current one, at once.
-fn start(dir: &Path, bytes: &[u8]) -> Result<File, StoreError> {
-    let (next, current) = (dir.join(NEXT), dir.join(CURRENT));
+/// Makes the next generation, with `bytes` in it.
+fn prepare(dir: &Path, bytes: &[u8]) -> Result<File, StoreError> {
+    let next = dir.join(NEXT);
     disk::remove_if_exists(&next)?;
     let mut file = OpenOptions::new()
         .append(true)
@@ -175,8 +210,13 @@ fn start(dir: &Path, bytes: &[u8]) -> Result<File, StoreError> {
         .open(&next)
         .map_err(StoreError::io("create", &next))?;
     file.write_all(bytes).map_err(StoreError::io("write", &next))?;
-    fs::rename(&next, &current).map_err(StoreError::io("replace", &current))?;
     Ok(file)
+}
+
+/// Puts the next generation in the place of the current one, at once.
+fn install(dir: &Path) -> Result<(), StoreError> {
+    let current = dir.join(CURRENT);
+    fs::rename(dir.join(NEXT), &current).map_err(StoreError::io("replace", &current))
 }
 
 fn header(boot_id: &str, complete_since: Option<i64>) -> Vec<u8> {
@@ -302,6 +342,36 @@ mod tests {
         check(|path| fs::write(path, b"").unwrap(), BOOT, &[]);
         check(|path| flip(path, HEADER + ENTRY + 3), BOOT, &[1]);
         check(|path| flip(path, 20), BOOT, &[1, 2]);
+    }
+
+    #[test]
+    fn a_rotation_that_failed_is_done_later() {
+        let now = 100 + GENERATION;
+        // A folder in the way of the next or the older generation stands for a full disk.
+        for in_the_way in [NEXT, OLDER] {
+            let dir = folder();
+            let (mut log, _) = SeenLog::open(dir.path(), BOOT, false, 100).unwrap();
+            let obstacle = dir.path().join(in_the_way);
+            fs::create_dir(&obstacle).unwrap();
+            log.check().unwrap();
+            for _ in 0..2 {
+                assert!(log.append(&entry(3, now + 300), now).is_err(), "{in_the_way}");
+                assert!(log.check().is_err(), "{in_the_way}");
+            }
+            fs::remove_dir(&obstacle).unwrap();
+            log.check().unwrap();
+            log.append(&entry(4, now + 300), now).unwrap();
+            let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, now).unwrap();
+            assert_eq!((keys(&loaded), loaded.complete_since), (vec![4], None));
+        }
+        // And when only one of the two names could be changed.
+        let dir = folder();
+        let (mut log, _) = SeenLog::open(dir.path(), BOOT, false, 100).unwrap();
+        log.append(&entry(3, 2_000), 101).unwrap();
+        fs::rename(dir.path().join(CURRENT), dir.path().join(OLDER)).unwrap();
+        log.append(&entry(4, 2_000), now).unwrap();
+        let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, now).unwrap();
+        assert_eq!((keys(&loaded), loaded.complete_since), (vec![3, 4], None));
     }
 
     fn flip(path: &Path, at: usize) {

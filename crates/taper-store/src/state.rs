@@ -1,18 +1,22 @@
 //! Queryable state in sled, derived from the journal.
 //!
-//! Nothing here needs to survive: sled may lose its last half second, and the whole folder may be
-//! deleted. Every batch carries, atomically with its data, how many records it includes and the root
-//! of the tree at that size; at start the journal is replayed from there, or from the beginning when
-//! the root is not the journal's. All calls block; they run on the writer thread or under
-//! `spawn_blocking`.
+//! Nothing here needs to survive: the whole folder may be deleted. Every batch carries, atomically
+//! with its data, how many records it includes and the root of the tree at that size; at start the
+//! journal is replayed from there, or from the beginning when the root is not the journal's.
+//!
+//! That claim is believed only of a folder that lost nothing: sled's pages reach the disk in no order
+//! that holds across a power cut, and then the claim can be there and older entries not. [`left`] keeps
+//! how the folder was left; one that may have lost something is thrown away. All calls block; they run
+//! on the writer thread or under `spawn_blocking`.
 //!
 //! What lies where is in [`crate::layout`].
 
 mod all;
 pub(crate) mod index;
+mod left;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use sled::IVec;
 use tlog_tiles::tlog::{EMPTY_HASH, Hash};
@@ -27,8 +31,9 @@ use crate::record::{Record, RecordKind};
 use crate::revocation::RevocationRecord;
 use crate::walk::{Chain, Link};
 
+pub(crate) use left::{Found, Restored};
+
 const FOLDER: &str = "state";
-const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 const REPLAY_CHUNK: usize = 1024;
 
 /// How much of the journal the state includes.
@@ -49,7 +54,9 @@ impl Applied {
 /// The sled database; clones share it.
 #[derive(Clone)]
 pub(crate) struct State {
-    db: sled::Db,
+    folder: PathBuf,
+    /// `None` once closed, for all clones at once: else sled would go on writing.
+    tree: Arc<RwLock<Option<sled::Tree>>>,
     behind: Arc<OnceLock<()>>,
 }
 
@@ -59,31 +66,45 @@ impl State {
         dir.join(FOLDER)
     }
 
-    /// Opens the state in `dir`, or starts an empty one when it cannot be read. The second value
-    /// says why it had to.
+    /// The state in `dir` if it is to be believed, else an empty one. The second value says why what was
+    /// there was thrown away.
     pub(crate) fn open(dir: &Path) -> Result<(Self, Option<String>), StoreError> {
-        let path = Self::folder(dir);
-        let open = || sled::Config::new().path(&path).cache_capacity(CACHE_BYTES).open();
-        let (db, rebuilt) = match open() {
-            Ok(db) => (db, None),
-            Err(error) if is_unreadable(&error) => {
-                std::fs::remove_dir_all(&path).map_err(StoreError::io("remove", &path))?;
-                (open()?, Some(error.to_string()))
-            }
-            Err(error) => return Err(error.into()),
-        };
-        Ok((
-            Self {
-                db,
-                behind: Arc::new(OnceLock::new()),
-            },
-            rebuilt,
-        ))
+        Ok(match Self::find(dir)? {
+            Found::Kept(state, _) => (state, None),
+            Found::Lost(reason) => (Self::create(dir)?, reason),
+        })
+    }
+
+    fn of(folder: PathBuf, tree: sled::Tree) -> Self {
+        Self {
+            folder,
+            tree: Arc::new(RwLock::new(Some(tree))),
+            behind: Arc::default(),
+        }
+    }
+
+    fn tree(&self) -> Result<sled::Tree, StoreError> {
+        let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
+        tree.clone().ok_or(StoreError::Closed)
+    }
+
+    /// Ends all use of the state and leaves it so that it is believed even after a power cut, unless it
+    /// could not follow the journal. Waits for readers.
+    pub(crate) fn close(&self) -> Result<(), StoreError> {
+        let (applied, is_whole) = (self.applied()?, self.check().is_ok());
+        let taken = self.tree.write().unwrap_or_else(PoisonError::into_inner).take();
+        let tree = taken.ok_or(StoreError::Closed)?;
+        tree.flush()?;
+        drop(tree);
+        if is_whole {
+            left::seal(&self.folder, applied)?;
+        }
+        Ok(())
     }
 
     /// How much of the journal is included. A malformed entry counts as nothing.
     pub(crate) fn applied(&self) -> Result<Applied, StoreError> {
-        let Some(value) = self.db.get(APPLIED)? else {
+        let Some(value) = self.tree()?.get(APPLIED)? else {
             return Ok(Applied::NOTHING);
         };
         let Some((size, root)) = value.split_first_chunk::<8>() else {
@@ -109,9 +130,9 @@ impl State {
             _ => {
                 // Also when it claims nothing: a replay that broke off leaves records without a claim. The
                 // claim goes first: what is left of the rest after a crash must not pass as complete.
-                self.db.remove(APPLIED)?;
-                self.db.flush()?;
-                self.db.clear()?;
+                self.tree()?.remove(APPLIED)?;
+                self.tree()?.flush()?;
+                self.tree()?.clear()?;
                 Chain::start(dir)
             }
         };
@@ -202,14 +223,14 @@ impl State {
     /// The newest record of each client of an issuer.
     pub(crate) fn clients(&self, issuer: &str) -> Result<Vec<ClientRecord>, StoreError> {
         self.check()?;
-        let clients = self.db.scan_prefix(layout::clients(issuer));
+        let clients = self.tree()?.scan_prefix(layout::clients(issuer));
         clients.map(|entry| parse(&entry?.1)).collect()
     }
 
     /// The keys and values between two keys, in order.
     pub(crate) fn range(&self, keys: impl std::ops::RangeBounds<Vec<u8>>) -> Result<sled::Iter, StoreError> {
         self.check()?;
-        Ok(self.db.range::<Vec<u8>, _>(keys))
+        Ok(self.tree()?.range::<Vec<u8>, _>(keys))
     }
 
     fn check(&self) -> Result<(), StoreError> {
@@ -239,27 +260,17 @@ impl State {
             value.extend_from_slice(&applied.root.0);
             change.put(APPLIED.to_vec(), value);
         }
-        Ok(self.db.apply_batch(change.into_batch())?)
+        Ok(self.tree()?.apply_batch(change.into_batch())?)
     }
 }
 
 impl Lookup for State {
     fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
         self.check()?;
-        Ok(self.db.get(key)?)
-    }
-}
-
-/// Whether the files are at fault, not the access to them: only then may they be thrown away.
-fn is_unreadable(error: &sled::Error) -> bool {
-    use std::io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
-    match error {
-        sled::Error::Corruption { .. } | sled::Error::ReportableBug(_) | sled::Error::Unsupported(_) => true,
-        sled::Error::Io(e) => matches!(e.kind(), InvalidData | InvalidInput | UnexpectedEof),
-        sled::Error::CollectionNotFound(_) => false,
+        Ok(self.tree()?.get(key)?)
     }
 }
 
 #[cfg(test)]
 #[path = "state_tests.rs"]
-mod tests;
+pub(crate) mod tests;

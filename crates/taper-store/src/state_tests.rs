@@ -4,7 +4,7 @@ use crate::record::RecordKind;
 use crate::record::tests::{decision, grant};
 use crate::revocation::{Revocation, RevocationKey};
 
-fn revoked(seq: u64, id: &str) -> Record {
+pub(super) fn revoked(seq: u64, id: &str) -> Record {
     let what = RevocationKey::Grant(id.into());
     Record {
         at_ms: 0,
@@ -67,7 +67,7 @@ fn a_record_counts_once_however_often_it_is_replayed() {
     apply(&[using(&[2, 3])], applied);
     assert_eq!(counts(), [3, 3, 1]);
     let name = layout::counter(&key(1).fingerprint("https://issuer.example"));
-    state.db.insert(name.as_slice(), b"short").unwrap();
+    state.tree().unwrap().insert(name.as_slice(), b"short").unwrap();
     assert!(
         state
             .calls(&key(1).fingerprint("https://issuer.example"))

@@ -90,10 +90,10 @@ impl Writer {
                 Some(Then::Sweep(now, reply)) => drop(reply.send(self.sweep(now))),
                 Some(Then::Close(reply)) => {
                     self.flush(&state);
+                    let closed = state.close();
                     // Everything is let go before the caller is told so, the folder's lock last.
                     drop((commands, state));
-                    let result = self.end();
-                    let _ = reply.send(result);
+                    let _ = reply.send(self.end().and(closed));
                     return;
                 }
             }

@@ -16,7 +16,7 @@ impl State {
     ) -> Result<(), StoreError> {
         self.check()?;
         for prefix in [GRANT, REVOCATION, HISTORY, COUNTER, CLIENT, ROOT_KEYS, FAMILY] {
-            for entry in self.db.scan_prefix([prefix]) {
+            for entry in self.tree()?.scan_prefix([prefix]) {
                 let (key, value) = entry?;
                 match prefix {
                     GRANT => show(Carried::Grant(layout::parse(&value)?))?,
