@@ -11,16 +11,20 @@ use tlog_tiles::tlog::Hash;
 
 use crate::checkpoint::Trust;
 use crate::error::StoreError;
-use crate::frame::{self, Frame, HEADER, decode_record};
+use crate::frame::{self, Frame, HEADER, MAX_PAYLOAD, decode_record};
 use crate::record::Record;
 use crate::retain::retired;
 use crate::segment;
 use crate::tree::{self, Tree};
 
-/// Records that may be lost in a row and the next one still be found within the same segment.
+/// Records that may be missing without any bytes in their place, and the next one still be found.
 const GAP: u64 = 1024;
+/// Bytes that are hashed in a segment to find numbers: damage must not make a repair last for hours.
+const BUDGET: u64 = 8 * 1024 * 1024 * 1024;
 /// What every payload starts with.
 const BEGINNING: &[u8] = br#"{"at_ms":"#;
+/// Bytes that a record takes at least.
+const SMALLEST: usize = HEADER + BEGINNING.len();
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -89,6 +93,7 @@ pub(crate) fn salvage(
             offset: usize::try_from(offset).unwrap_or(usize::MAX),
             index: *first,
             end,
+            budget: BUDGET,
         };
         loop {
             note_root(tree.as_ref(), root_at, &mut found);
@@ -127,6 +132,8 @@ struct Position<'a> {
     index: u64,
     /// Numbers of the segment are below.
     end: u64,
+    /// Bytes that may still be hashed to find numbers.
+    budget: u64,
 }
 
 impl Position<'_> {
@@ -141,14 +148,34 @@ impl Position<'_> {
         {
             return Some(self.take(offset, self.index + 1, frame));
         }
-        let from = self.offset;
-        let candidates = (from..self.bytes.len()).filter(|offset| self.looks_like_one(*offset));
-        for offset in candidates.collect::<Vec<_>>() {
-            for index in self.index..self.index.saturating_add(GAP).min(self.end) {
-                if let Some(frame) = self.frame_at(offset, index) {
-                    return Some(self.take(offset, index, frame));
+        self.search()
+    }
+
+    /// Looks for the next record behind a gap. Its check covers its number, so numbers are tried, but
+    /// only those that fit: records that were passed, since they are whole but for their number or
+    /// checksum, count as one each, and the bytes between as any number of records.
+    fn search(&mut self) -> Option<(u64, Frame)> {
+        let (mut at, mut passed, mut unknown) = (self.offset, 0_u64, 0_u64);
+        while at < self.bytes.len() {
+            let Some(next) = self.record_at(at) else {
+                (at, unknown) = (at + 1, unknown + 1);
+                continue;
+            };
+            let nearest = self.index.saturating_add(passed);
+            let furthest = nearest.saturating_add(unknown / SMALLEST as u64);
+            let size = (next - at) as u64;
+            let widely = self.index..furthest.saturating_add(GAP);
+            for index in (nearest..=furthest).chain(widely) {
+                // The likeliest number is always tried.
+                if index != nearest && self.budget < size {
+                    break;
+                }
+                self.budget = self.budget.saturating_sub(size);
+                if let Some(frame) = self.frame_at(at, index) {
+                    return Some(self.take(at, index, frame));
                 }
             }
+            (at, passed) = (next, passed + 1);
         }
         None
     }
@@ -173,9 +200,19 @@ impl Position<'_> {
         self.offset.checked_add(HEADER)?.checked_add(length)
     }
 
-    fn looks_like_one(&self, offset: usize) -> bool {
-        let payload = self.bytes.get(offset + HEADER..).unwrap_or_default();
-        payload.starts_with(BEGINNING)
+    /// Where the record at `offset` ends, if its payload is one, whatever its number and checksum.
+    fn record_at(&self, offset: usize) -> Option<usize> {
+        let bytes = self.bytes.get(offset..)?;
+        let payload = bytes.get(HEADER..)?;
+        if !payload.starts_with(BEGINNING) {
+            return None;
+        }
+        let length = usize::try_from(u32::from_be_bytes(*bytes.first_chunk::<4>()?)).ok()?;
+        let payload = payload
+            .get(..length)
+            .filter(|payload| payload.len() <= MAX_PAYLOAD)?;
+        decode_record(payload).ok()?;
+        Some(offset + HEADER + length)
     }
 }
 
@@ -247,6 +284,55 @@ mod tests {
             ..Salvaged::default()
         };
         assert_eq!(found.lost(6), [(4, 5)]);
+    }
+
+    /// One segment of many records, its bytes, and how long each is.
+    fn many(count: u64) -> (tempfile::TempDir, Vec<u8>, usize) {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut journal, _) = open_with(dir.path(), Options::default()).unwrap();
+        // All of one length.
+        let payloads: Vec<_> = (10_000..10_000 + count)
+            .map(|n| encode_record(&decision(&n.to_string())).unwrap())
+            .collect();
+        journal.commit(&payloads, &mut OsRng).unwrap();
+        journal.close().unwrap();
+        let bytes = fs::read(segment::path(dir.path(), 0)).unwrap();
+        (dir, bytes, HEADER + payloads[0].len())
+    }
+
+    #[test]
+    fn a_long_gap_costs_what_it_hit() {
+        const RECORDS: u64 = 3200;
+        let (dir, good, size) = many(RECORDS);
+        let begin = good.len() - size * usize::try_from(RECORDS).unwrap();
+        for (first, lost) in [(0, 1100), (800, 1000), (800, 1100), (50, 3000), (2000, 1200)] {
+            let mut bytes = good.clone();
+            bytes[begin + first * size..begin + (first + lost) * size].fill(0);
+            fs::write(segment::path(dir.path(), 0), bytes).unwrap();
+            let mut kept = 0;
+            let found = salvage(dir.path(), None, 0, |_, _| {
+                kept += 1;
+                Ok(())
+            })
+            .unwrap();
+            let range = (first as u64, (first + lost) as u64);
+            assert_eq!(found.lost(RECORDS), [range]);
+            assert_eq!(kept, RECORDS - lost as u64);
+        }
+    }
+
+    #[test]
+    fn many_bad_checksums_cost_one_record_each_and_no_search() {
+        const RECORDS: u64 = 3200;
+        let (dir, mut bytes, size) = many(RECORDS);
+        let begin = bytes.len() - size * usize::try_from(RECORDS).unwrap();
+        for n in (400..500).chain([600, 602, 604, 606]) {
+            bytes[begin + n * size + 5] ^= 1;
+        }
+        fs::write(segment::path(dir.path(), 0), bytes).unwrap();
+        let found = salvage(dir.path(), None, 0, |_, _| Ok(())).unwrap();
+        let expected = [(400, 500), (600, 601), (602, 603), (604, 605), (606, 607)];
+        assert_eq!(found.lost(RECORDS), expected);
     }
 
     proptest! {

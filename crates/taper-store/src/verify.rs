@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::checkpoint::{Head, Heads, PUB_FILE, Trust};
+use crate::checkpoint::{Head, Heads, PUB_FILE, Trust, parse_origin};
 use crate::error::StoreError;
 use crate::frame::decode_record;
 use crate::journal::{contradiction, ends_early};
-use crate::record::Record;
+use crate::record::{Record, RecordKind};
 use crate::repair::EVIDENCE;
 use crate::rules;
 use crate::segment;
@@ -299,7 +299,8 @@ impl std::fmt::Debug for Records {
 }
 
 /// Every folder under `root`, itself included, that has a journal or what is left of one, sorted.
-/// Symbolic links are not followed, and what a repair set aside beside a journal is not looked at.
+/// Symbolic links are not followed. What a repair set aside is left out, but only beside a journal that
+/// says that it took the place of another: a damaged journal is not hidden by its folder's name.
 ///
 /// # Errors
 /// When a folder cannot be listed: a journal that was not looked at must not count as verified.
@@ -317,14 +318,36 @@ pub fn find_journals(root: &Path) -> Result<Vec<PathBuf>, StoreError> {
             let kind = entry
                 .file_type()
                 .map_err(StoreError::io("inspect", &entry.path()))?;
-            let is_evidence = is_journal && entry.file_name().to_string_lossy().starts_with(EVIDENCE);
-            if kind.is_dir() && !is_evidence && depth < MAX_DEPTH {
+            let name = entry.file_name();
+            let is_set_aside = is_journal && is_evidence(&name.to_string_lossy()) && was_repaired(&folder);
+            if kind.is_dir() && !is_set_aside && depth < MAX_DEPTH {
                 folders.push((entry.path(), depth + 1));
             }
         }
     }
     found.sort();
     Ok(found)
+}
+
+/// Whether a repair gives that name to what it sets aside.
+fn is_evidence(name: &str) -> bool {
+    let number = name.strip_prefix(EVIDENCE).unwrap_or_default();
+    !number.is_empty() && number.bytes().all(|c| c.is_ascii_digit())
+}
+
+/// Whether the journal in `dir` took the place of another one: its first record says so, or, once that
+/// was dropped, its origin.
+fn was_repaired(dir: &Path) -> bool {
+    let Some(Ok(first)) = read_records(dir).ok().and_then(|mut records| records.next()) else {
+        return false;
+    };
+    match first.index {
+        0 => matches!(first.record.kind, RecordKind::Repaired(_)),
+        _ => Trust::load(dir)
+            .ok()
+            .and_then(|trust| parse_origin(trust.origin()))
+            .is_some_and(|(_, generation)| generation > 1),
+    }
 }
 
 pub(crate) fn read_heads(dir: &Path, trust: &Trust) -> Result<Heads, StoreError> {

@@ -217,6 +217,44 @@ fn journals_are_found_at_any_depth_and_never_missed_for_lack_of_a_log() {
 }
 
 #[test]
+fn a_damaged_journal_is_not_hidden_by_the_name_of_its_folder() {
+    let (dir, mut bytes) = folder(3);
+    let root = dir.path();
+    // By hand: the journal beside it says nothing of a repair.
+    let aside = root.join("damaged-1");
+    fs::create_dir(&aside).unwrap();
+    for name in [
+        &segment::name(0),
+        HEAD_FILE,
+        CHECKPOINT_FILE,
+        "journal.key",
+        PUB_FILE,
+    ] {
+        fs::copy(root.join(name), aside.join(name)).unwrap();
+    }
+    let found = [root.to_path_buf(), aside.clone()];
+    assert_eq!(find_journals(root).unwrap(), found);
+
+    fs::remove_dir_all(&aside).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    write_log(root, &bytes);
+    crate::repair::repair(root, None, false, 7, &mut OsRng).unwrap();
+    assert!(aside.join(PUB_FILE).exists());
+    assert_eq!(find_journals(root).unwrap(), [root]);
+    let others = [root.join("damaged-x"), root.join("damaged-")];
+    for other in &others {
+        fs::create_dir(other).unwrap();
+        fs::copy(aside.join(PUB_FILE), other.join(PUB_FILE)).unwrap();
+    }
+    assert_eq!(find_journals(root).unwrap().len(), 3);
+
+    // A journal that cannot be read says nothing either.
+    fs::write(log(root), b"nothing").unwrap();
+    assert!(find_journals(root).unwrap().contains(&aside));
+}
+
+#[test]
 fn a_checkpoint_kept_elsewhere_shows_what_the_folder_alone_cannot() {
     let (dir, _) = folder(3);
     let kept = fs::read(dir.path().join(CHECKPOINT_FILE)).unwrap();
