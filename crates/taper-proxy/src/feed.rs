@@ -210,7 +210,7 @@ impl Follower {
         if page.upto < page.head {
             return Ok(Taken::Part);
         }
-        feed.sweep(page.time.min(now));
+        feed.sweep();
         Ok(if page.upto > before {
             Taken::All
         } else {

@@ -144,9 +144,12 @@ impl Followed {
         }
     }
 
-    /// Forgets a part of what has ended by `now`.
-    pub(crate) fn sweep(&self, now: i64) {
-        self.view.sweep(now);
+    /// Forgets a part of what has ended by the time of which the feed is fresh. No other time will do: by
+    /// one that is not believed, entries would go that are in force once the clocks are right.
+    pub(crate) fn sweep(&self) {
+        if let Some(as_of) = self.view.fresh_as_of() {
+            self.view.sweep(as_of);
+        }
     }
 
     /// Refuses what is revoked (M-12).
@@ -314,6 +317,49 @@ mod tests {
             Err(Refusal::Revoked("grant"))
         ));
         assert!(matches!(feed.refuse_doubt(0), Err(Refusal::Stale)));
+    }
+
+    #[test]
+    fn pages_that_are_not_believed_forget_nothing() {
+        let feed = followed(FeedPosition::START);
+        let (seq, at, issuer, until) = (1, 0, ISSUER.to_owned(), Some(3600));
+        let what = RevocationKey::Grant("g".into());
+        let entry = Revocation {
+            seq,
+            at,
+            issuer,
+            what,
+            until,
+        };
+        let after = FeedPosition {
+            seq,
+            history: entry.history(History::default()),
+        };
+        let mut first = page(FeedPosition::START, after, 0);
+        first.entries.push(entry);
+        feed.take(&first, 0, kept).unwrap();
+        let keys = RevocationKeys {
+            issuer: ISSUER,
+            grant: "g",
+            branches: &[],
+            holders: &[],
+            client: "",
+            subjects: &[],
+        };
+        // Both clocks are ahead, the issuer's by more; then both are right.
+        for _ in 0..RevocationView::SWEEP {
+            feed.take(&page(after, after, 7201 + MAX_AHEAD), 7200, kept)
+                .unwrap();
+            feed.sweep();
+        }
+        feed.take(&page(after, after, 60), 60, kept).unwrap();
+        check(&feed, 60, "");
+        assert!(feed.refuse_revoked(&keys).is_err());
+        for _ in 0..RevocationView::SWEEP {
+            feed.take(&page(after, after, 7200), 7200, kept).unwrap();
+            feed.sweep();
+        }
+        assert!(feed.refuse_revoked(&keys).is_ok());
     }
 
     #[test]

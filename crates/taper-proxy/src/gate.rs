@@ -1,9 +1,10 @@
 //! The gate: from credentials and bytes to a permitted request, in the order of RULES 9.
 //!
 //! ```text
-//! sizes → proof claims → unverified decode → holder, expiry, revocation → proof signature
-//!       → chain signatures, walk, admission → (body arrives) digest → strict JSON → headers
-//!       → session → replay insert → resources → calls reserved → decide
+//! sizes → proof claims → unverified decode → holder, expiry, issuer → proof signature
+//!       → chain signatures, walk, admission → revocation → (body arrives) digest → strict JSON
+//!       → headers → session → revocation, replay insert → resources → calls reserved → decide
+//!       → (the journal has it) revocation, expiry
 //! ```
 //!
 //! No IO but the one `write(2)` of the replay insert and the look-up of counters; `now` is an argument.
@@ -14,7 +15,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, header};
-use taper_capability::{Access, AccessKind, UnverifiedToken, VerifiedPresentation};
+use taper_capability::rules::NOT_EXPIRED;
+use taper_capability::{Access, AccessKind, UnverifiedToken, VerifiedChain, VerifiedPresentation};
 use taper_dpop::rule::r;
 use taper_dpop::{
     CheckedProof, Expectation, MAX_FUTURE, NonceKey, NonceRule, Proof, TokenHash, base64url_encode,
@@ -239,6 +241,20 @@ impl Gate {
         } else {
             Err(Refusal::Session)
         }
+    }
+
+    /// Checks once more, when the journal has the decision, what may have changed while it waited for the
+    /// disk: a revocation that came meanwhile, an end that passed.
+    ///
+    /// # Errors
+    /// M-12, M-13, M-37, or P-15 for a chain that has expired.
+    pub(crate) fn recheck(&self, chain: &VerifiedChain, now: i64) -> Result<(), Refusal> {
+        let earliest = chain.links().iter().min_by_key(|link| link.expires_at);
+        if let Some(link) = earliest.filter(|link| !NOT_EXPIRED.holds(now < link.expires_at)) {
+            let (block, at) = (link.index, link.expires_at);
+            return Err(taper_capability::Error::Expired { block, at }.into());
+        }
+        self.issuers.check_revocation(chain, now)
     }
 
     /// Takes the proof once (R-13), and checks again what may have changed while the body arrived.

@@ -196,29 +196,16 @@ impl Issuers {
         Ok(roots)
     }
 
-    /// Refuses early what cannot pass; nothing of `token` is verified yet.
+    /// Refuses early what cannot pass; nothing of `token` is verified yet. What is revoked is not looked
+    /// at here: anybody can name a grant, a key or a subject in a token of its own making, and would
+    /// learn of each whether it is revoked.
     pub(crate) fn precheck(&self, token: &UnverifiedToken) -> Result<(), Refusal> {
-        let state = self.all.get(token.issuer());
-        let Some(state) = state else {
-            return Err(Refusal::Issuer);
-        };
-        if !state.has_keys() {
-            return Err(Refusal::IssuerNotReady);
+        let state = self.all.get(token.issuer()).ok_or(Refusal::Issuer)?;
+        if state.has_keys() {
+            Ok(())
+        } else {
+            Err(Refusal::IssuerNotReady)
         }
-        let holders: Vec<[u8; 32]> = token
-            .links()
-            .iter()
-            .map(|link| *link.holder.thumbprint().as_bytes())
-            .collect();
-        let subjects = parties(token.subject(), token.actor());
-        state.refuse_revoked(&RevocationKeys {
-            issuer: token.issuer(),
-            grant: token.grant_id(),
-            branches: &[],
-            holders: &holders,
-            client: token.client(),
-            subjects: &subjects,
-        })
     }
 
     /// Verifies a token against the root keys of all issuers. An unknown key id asks for a refresh.

@@ -222,7 +222,7 @@ impl Shared {
     }
 
     /// Journals the decision, then gives out what it permits (M-27).
-    async fn settle(
+    pub(crate) async fn settle(
         &self,
         judgement: Judgement,
         profile: &Profile,
@@ -261,13 +261,19 @@ impl Shared {
         }
     }
 
-    async fn forward(
+    /// Forwards what is permitted, unless it was revoked or has expired while the journal took it.
+    pub(crate) async fn forward(
         &self,
         server: &Server,
         presentation: Arc<taper_capability::VerifiedPresentation>,
         permitted: Permitted<Outbound>,
         shutdown: &Shutdown,
     ) -> Result<Response<Body>, Refusal> {
+        let chain = presentation.chain();
+        self.gate.recheck(chain, self.clock.unix()).inspect_err(|refusal| {
+            let (rule, server) = (refusal.rule(), server.profile.id.as_str());
+            tracing::info!(%rule, mcp.server = server, grant.id = chain.grant_id(), reason = %refusal, "recorded as allowed, but not forwarded");
+        })?;
         let permit = permitted.permit();
         let lease = Lease {
             gate: Arc::clone(&self.gate),

@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::Method;
-use taper_dpop::{MAX_AGE, MAX_FUTURE, NonceKey};
+use taper_capability::{Grant, RootKey, issue};
+use taper_dpop::{Algorithm, MAX_AGE, MAX_FUTURE, NonceKey, PrivateKey};
 use taper_service::rng;
-use taper_store::{Seen, SeenProofs, StoreError};
+use taper_store::{RevocationKey, Seen, SeenProofs, StoreError};
 
-use super::support::{Ask, NOW, URL, World, usual};
+use super::support::{Answer, Ask, NOW, Setup, URL, World, usual};
 use crate::config::NonceMode;
+use crate::error::AnswerContext;
 use crate::gate::{Asked, Gate};
 use crate::headers::Credentials;
 use crate::session::Owners;
@@ -89,5 +91,126 @@ async fn after_a_restart_a_proof_that_may_be_older_needs_a_nonce() {
     let nonce = gate.nonces.mint(NOW);
     let with_nonce = dated(NOW).claims(move |c| c.nonce = Some(nonce.clone()));
     assert_eq!(refused(with_nonce, NOW), None);
+    world.end().await;
+}
+
+/// All that an answer says but when it was given.
+fn said(answer: Answer) -> (u16, Vec<(String, Vec<u8>)>, Vec<u8>) {
+    let headers = answer.headers.iter().filter(|(name, _)| *name != "date");
+    let headers = headers.map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
+    (answer.status.as_u16(), headers.collect(), answer.body.to_vec())
+}
+
+#[tokio::test]
+async fn who_has_no_capability_learns_nothing_of_what_is_revoked() {
+    let world = World::start(Setup {
+        feed: true,
+        ..usual()
+    })
+    .await;
+    let honest = world.grant();
+    let key = PrivateKey::generate(Algorithm::EdDsa, &mut rng::os());
+    let keys = [
+        RevocationKey::Subject {
+            iss: honest.subject.iss.clone(),
+            sub: "mallory".into(),
+        },
+        RevocationKey::Client("taken-over".into()),
+        RevocationKey::Holder(key.public().thumbprint().to_string()),
+        RevocationKey::Grant(honest.id.clone()),
+    ];
+    for (n, what) in (1..).zip(keys) {
+        world.revoke(n, what);
+    }
+    let ask = async |root: &RootKey, key: &PrivateKey, grant: &Grant| {
+        let grant = Grant {
+            holder: key.public(),
+            ..grant.clone()
+        };
+        let token = issue(&grant, root, &mut rng::os()).unwrap();
+        let answer = world.call("git_log", LOG).token(token.as_str()).key(key);
+        said(answer.send().await)
+    };
+    // A root key of one's own, with the number of the real one.
+    let forged = RootKey::generate(world.root.id(), &mut rng::os());
+    let other = PrivateKey::generate(Algorithm::EdDsa, &mut rng::os());
+    let unrevoked = ask(&forged, &other, &world.grant()).await;
+    assert_eq!(unrevoked.0, 401);
+    let mut subject = world.grant();
+    subject.subject.sub = "mallory".into();
+    let client = Grant {
+        client: "taken-over".into(),
+        ..world.grant()
+    };
+    let holder = world.grant();
+    for (key, grant) in [
+        (&other, subject),
+        (&other, client),
+        (&key, holder),
+        (&other, honest),
+    ] {
+        assert_eq!(ask(&forged, key, &grant).await, unrevoked);
+        // Whose token is good is told.
+        let told = ask(&world.root, key, &grant).await;
+        let told = told
+            .1
+            .iter()
+            .find(|(name, _)| name == "www-authenticate")
+            .unwrap();
+        let told = String::from_utf8_lossy(&told.1).into_owned();
+        assert!(told.contains("revoked (M-12)"), "{told}");
+    }
+    assert!(world.upstream.seen().is_empty());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_ended_while_its_record_waited_for_the_disk_is_not_forwarded() {
+    let world = World::start(Setup {
+        feed: true,
+        ..usual()
+    })
+    .await;
+    world.page(Vec::new(), 0);
+    let shared = &world.shared;
+    let server = shared.servers.get("git").unwrap();
+    let passed = async |ask: Ask<'_>, meanwhile: &dyn Fn()| {
+        let headers = ask.request().headers().clone();
+        let credentials = Credentials::of(&headers).unwrap();
+        let presentation = shared.gate.authenticate(&credentials, "POST", URL, NOW);
+        let presentation = Arc::new(presentation.unwrap());
+        let asked = Asked {
+            presentation: Arc::clone(&presentation),
+            profile: Arc::clone(&server.profile),
+            sessions: Arc::clone(&server.sessions),
+            method: Method::POST,
+            headers,
+            body: Bytes::from(ask.body),
+            client_ip: None,
+            decision_id: "d".into(),
+        };
+        let judgement = shared.gate.judge(asked, NOW);
+        let mut context = AnswerContext::default();
+        let settled = shared.settle(judgement, &server.profile, &mut context).await;
+        let permitted = settled.unwrap();
+        meanwhile();
+        let answer = shared.forward(server, presentation, permitted, &world.shutdown);
+        answer.await.err().map(|refusal| refusal.rule().to_string())
+    };
+    let pushes = |grant: &Grant| {
+        let token = world.issue(grant);
+        world.call("git_push", "{}").token(token.as_str())
+    };
+    let (one, two) = (world.grant(), world.grant());
+    assert_eq!(passed(pushes(&one), &|| {}).await, None);
+    assert_eq!(world.upstream.seen().len(), 1);
+    let revoke = || world.revoke(1, RevocationKey::Grant(one.id.clone()));
+    assert_eq!(passed(pushes(&one), &revoke).await.as_deref(), Some("M-12"));
+    let expire = || {
+        world.clock.set(NOW + 3600);
+        world.page(Vec::new(), 1);
+    };
+    assert_eq!(passed(pushes(&two), &expire).await.as_deref(), Some("P-15"));
+    assert_eq!(world.upstream.seen().len(), 1);
     world.end().await;
 }
