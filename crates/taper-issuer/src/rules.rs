@@ -71,3 +71,5 @@ pub const REVOKE_KNOWN: RuleId = RuleId::new("X-32");
 pub const REVOKE_SECRET: RuleId = RuleId::new("X-33");
 /// A client shows of which of its grants a branch is.
 pub const REVOKE_SHOWN: RuleId = RuleId::new("X-34");
+/// What the holders of a grant and its client revoke below it is kept up to a number.
+pub const REVOKE_COUNT: RuleId = RuleId::new("X-35");

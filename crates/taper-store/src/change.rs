@@ -34,6 +34,12 @@ pub(crate) trait Lookup {
         self.parsed(&layout::revocation(seq))
     }
 
+    /// How many revocations a grant caused, of those that count.
+    fn revocations_under(&self, issuer: &str, grant_id: &str) -> Result<u64, StoreError> {
+        let value = self.get(&layout::under(&layout::grant(issuer, grant_id)))?;
+        value.map_or(Ok(0), |value| number(&value))
+    }
+
     /// The history up to a number, if it is known.
     fn history(&self, seq: u64) -> Result<Option<[u8; 32]>, StoreError> {
         if seq == 0 {
@@ -190,6 +196,14 @@ impl<'a> Change<'a> {
         let revocation = &record.revocation;
         let fingerprint = revocation.what.fingerprint(&revocation.issuer);
         let key = layout::revocation(revocation.seq);
+        // Included twice, from a replay or a record that carries it over, it counts once.
+        if let Some(under) = &record.under
+            && self.get(&key)?.is_none()
+        {
+            let count = self.revocations_under(&revocation.issuer, under)?;
+            let name = layout::under(&layout::grant(&revocation.issuer, under));
+            self.put(name, count.saturating_add(1).to_be_bytes().as_slice());
+        }
         if let Some(until) = revocation.until {
             self.put_expiry(until, &key);
         }

@@ -9,7 +9,7 @@ use crate::frame::encode_record;
 use crate::kept::{Carried, ClientRecord, Name, RefreshEnd, RefreshRecord, RootKeysRecord, TokenHash};
 use crate::layout;
 use crate::record::{GrantRecord, Record, RecordKind};
-use crate::revocation::{NewRevocation, Revocation, RevocationKey, RevocationRecord, next_history};
+use crate::revocation::{Bound, NewRevocation, Revocation, RevocationKey, RevocationRecord, next_history};
 use crate::state::State;
 use crate::traits::{Receipt, Rotation};
 
@@ -114,8 +114,14 @@ impl<'a> Draft<'a> {
         self.add(at_ms, RecordKind::Grant(grant))
     }
 
-    /// The number of a revocation: the one that it has, or the next, with a record for it.
-    pub(crate) fn revoke(&mut self, at_ms: i64, revocation: NewRevocation) -> Result<u64, StoreError> {
+    /// The number of a revocation: the one that it has, or the next, with a record for it, if `bound`
+    /// leaves room.
+    pub(crate) fn revoke(
+        &mut self,
+        at_ms: i64,
+        revocation: NewRevocation,
+        bound: Option<Bound>,
+    ) -> Result<u64, StoreError> {
         let NewRevocation {
             at,
             issuer,
@@ -126,6 +132,15 @@ impl<'a> Draft<'a> {
         if let Some(seq) = self.change.revoked(&issuer, &what)? {
             return Ok(seq);
         }
+        let under = match bound {
+            None => None,
+            Some(Bound { grant_id, limit }) => {
+                if self.change.revocations_under(&issuer, &grant_id)? >= limit {
+                    return Err(StoreError::TooManyRevocations { grant_id, limit });
+                }
+                Some(grant_id)
+            }
+        };
         let seq = self.head + 1;
         let history = next_history(&self.history()?, seq, &what.fingerprint(&issuer));
         let revocation = Revocation {
@@ -140,6 +155,7 @@ impl<'a> Draft<'a> {
             RecordKind::Revoked(RevocationRecord {
                 revocation,
                 by,
+                under,
                 history,
             }),
         )?;
@@ -322,13 +338,14 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Whether the grant, its client, its subject or its holder is revoked, or the grant unknown.
+    /// Whether the grant, its client, its subject, its actor or its holder is revoked, or the grant
+    /// unknown.
     fn rests_on_revoked(&self, family: &RefreshRecord) -> Result<bool, StoreError> {
         let issuer = &family.issuer;
         let Some(grant) = self.change.grant(issuer, &family.grant_id)? else {
             return Ok(true);
         };
-        let keys = [
+        let mut keys = vec![
             RevocationKey::Grant(grant.grant_id),
             RevocationKey::Client(grant.client),
             RevocationKey::Holder(grant.holder_jkt),
@@ -337,6 +354,13 @@ impl<'a> Draft<'a> {
                 sub: grant.subject,
             },
         ];
+        if let Some(actor) = &grant.actor {
+            // Who it is cannot be told: then nobody knows that it is not revoked.
+            let Some(actor) = actor_key(actor) else {
+                return Ok(true);
+            };
+            keys.push(actor);
+        }
         for key in keys {
             if self.change.revoked(issuer, &key)?.is_some() {
                 return Ok(true);
@@ -344,6 +368,15 @@ impl<'a> Draft<'a> {
         }
         Ok(false)
     }
+}
+
+/// An actor as a grant's record spells it: `sub (iss)`. An issuer is a URL and has no space.
+fn actor_key(actor: &str) -> Option<RevocationKey> {
+    let (sub, iss) = actor.strip_suffix(')')?.rsplit_once(" (")?;
+    Some(RevocationKey::Subject {
+        iss: iss.to_owned(),
+        sub: sub.to_owned(),
+    })
 }
 
 impl State {

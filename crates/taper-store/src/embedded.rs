@@ -21,7 +21,7 @@ use crate::kept::{ClientRecord, Name, RefreshRecord, RootKeysRecord, TokenHash};
 use crate::later::{self, LaterSender};
 use crate::record::{GrantRecord, Outcome, Record, RecordKind};
 use crate::repair;
-use crate::revocation::{NewRevocation, RevocationKey, RevocationRecord};
+use crate::revocation::{Bound, NewRevocation, RevocationKey, RevocationRecord};
 use crate::seen::{SeenLimits, SeenStore};
 use crate::state::{Restored, State};
 use crate::sweep::Swept;
@@ -385,7 +385,15 @@ impl Revocations for EmbeddedStore {
     async fn revoke(&self, revocation: NewRevocation) -> Result<u64, StoreError> {
         revocation.what.check()?;
         let at_ms = (self.now_ms)();
-        self.work(move |draft| draft.revoke(at_ms, revocation)).await
+        self.work(move |draft| draft.revoke(at_ms, revocation, None))
+            .await
+    }
+
+    async fn revoke_within(&self, revocation: NewRevocation, bound: Bound) -> Result<u64, StoreError> {
+        revocation.what.check()?;
+        let at_ms = (self.now_ms)();
+        self.work(move |draft| draft.revoke(at_ms, revocation, Some(bound)))
+            .await
     }
 
     async fn revocations_after(&self, seq: u64, limit: usize) -> Result<RevocationPage, StoreError> {

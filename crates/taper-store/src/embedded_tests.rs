@@ -495,3 +495,78 @@ async fn the_records_of_revocations_say_who_asked() {
     assert_eq!(records.len(), 1);
     assert_eq!((records[0].revocation.seq, records[0].by.as_str()), (2, "admin"));
 }
+
+#[tokio::test]
+async fn a_revoked_actor_stops_rotation() {
+    for (actor, sub) in [
+        ("agent (https://idp.example)", "agent"),
+        ("a (b) (https://idp.example)", "a (b)"),
+    ] {
+        let (_dir, store) = store();
+        let granted = GrantRecord {
+            actor: Some(actor.into()),
+            ..grant("a")
+        };
+        let (issuer, end) = (granted.issuer.clone(), granted.end());
+        store.insert_grant(granted).await.unwrap();
+        let token = |n: u8| TokenHash([n; 32]);
+        store.begin_family(&issuer, "a", token(0), end).await.unwrap();
+        let rotated = store.rotate(token(0), token(1)).await.unwrap();
+        assert!(
+            matches!(rotated, crate::traits::Rotation::Rotated(_)),
+            "{rotated:?}"
+        );
+        let what = RevocationKey::Subject {
+            iss: "https://idp.example".into(),
+            sub: sub.into(),
+        };
+        let revocation = NewRevocation {
+            issuer,
+            ..revocation(what)
+        };
+        store.revoke(revocation).await.unwrap();
+        let rotated = store.rotate(token(1), token(2)).await.unwrap();
+        assert_eq!(rotated, crate::traits::Rotation::Ended, "{actor}");
+    }
+}
+
+#[tokio::test]
+async fn a_grant_causes_a_bounded_number_of_revocations() {
+    let (dir, store) = store();
+    let within = async |store: &EmbeddedStore, id: &str, grant_id: &str, limit: u64| {
+        let bound = Bound {
+            grant_id: grant_id.to_owned(),
+            limit,
+        };
+        let what = RevocationKey::Holder(format!("{id}{}", "A".repeat(42)));
+        store.revoke_within(revocation(what), bound).await
+    };
+    let full = |done: Result<u64, StoreError>| matches!(done, Err(StoreError::TooManyRevocations { .. }));
+    // Several at once: each sees those before it.
+    let one = |id: &'static str| within(&store, id, "g", 3);
+    let (a, b, c, d) = tokio::join!(one("a"), one("b"), one("c"), one("d"));
+    assert_eq!([a, b, c].map(Result::unwrap), [1, 2, 3]);
+    assert!(full(d));
+    // One that is there keeps its number and does not count again; others have room of their own.
+    assert_eq!(within(&store, "a", "g", 3).await.unwrap(), 1);
+    assert_eq!(within(&store, "f", "g", 4).await.unwrap(), 4);
+    assert_eq!(within(&store, "g", "other", 1).await.unwrap(), 5);
+    assert!(full(within(&store, "h", "other", 1).await));
+    // What is not asked for under a bound does not count.
+    store.revoke(revocation(key("g"))).await.unwrap();
+    assert_eq!(within(&store, "h", "g", 5).await.unwrap(), 7);
+
+    // The same after a start, and after the state was lost; carried over as well.
+    let (store, _) = reopen(&dir, store).await;
+    assert!(full(within(&store, "i", "g", 5).await));
+    let records = read_records(dir.path()).unwrap();
+    let records: Vec<_> = records.map(|stored| stored.unwrap().record).collect();
+    store.carry(&records).await.unwrap();
+    assert!(full(within(&store, "i", "g", 5).await));
+    store.close().await.unwrap();
+    drop(store);
+    std::fs::remove_dir_all(State::folder(dir.path())).unwrap();
+    let (store, _) = open(dir.path()).unwrap();
+    assert!(full(within(&store, "i", "g", 5).await));
+    assert_eq!(within(&store, "i", "g", 6).await.unwrap(), 8);
+}

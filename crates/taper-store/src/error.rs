@@ -98,6 +98,14 @@ pub enum StoreError {
     /// A revocation key that is not in its one spelling.
     #[error("malformed revocation key: {0}")]
     MalformedKey(&'static str),
+    /// The grant caused as many revocations as it may.
+    #[error("the grant `{grant_id}` has caused {limit} revocations, as many as this request may add to")]
+    TooManyRevocations {
+        /// The id.
+        grant_id: String,
+        /// The limit of the request.
+        limit: u64,
+    },
     /// The grant id is taken by a grant for another holder, client or subject.
     #[error("another grant already has the id `{grant_id}`")]
     GrantConflict {

@@ -6,6 +6,7 @@
 //! | `g` ‖ SHA-256(issuer, grant id) | grant |
 //! | `i` ‖ name of an owner ‖ SHA-256(issuer, grant id) | grant id, see `state/index.rs` |
 //! | `s` ‖ number | revocation |
+//! | `b` ‖ SHA-256(issuer, grant id) | how many revocations the grant caused |
 //! | `h` ‖ number | history, which is kept for ever |
 //! | `k` ‖ fingerprint | number of the revocation |
 //! | `c` ‖ fingerprint | calls that count, first record that is not among them, until when it matters |
@@ -28,6 +29,7 @@ pub(crate) const APPLIED: &[u8] = b"m/applied-2";
 pub(crate) const GRANT: u8 = b'g';
 pub(crate) const INDEX: u8 = b'i';
 pub(crate) const REVOCATION: u8 = b's';
+pub(crate) const UNDER: u8 = b'b';
 pub(crate) const HISTORY: u8 = b'h';
 pub(crate) const FINGERPRINT: u8 = b'k';
 pub(crate) const COUNTER: u8 = b'c';
@@ -51,6 +53,11 @@ pub(crate) fn grant(issuer: &str, grant_id: &str) -> Vec<u8> {
 
 pub(crate) fn revocation(seq: u64) -> Vec<u8> {
     key(REVOCATION, &[&seq.to_be_bytes()])
+}
+
+/// The count of the revocations that a grant caused; `grant` is the key of its record.
+pub(crate) fn under(grant: &[u8]) -> Vec<u8> {
+    key(UNDER, &[grant.get(1..).unwrap_or_default()])
 }
 
 pub(crate) fn history(seq: u64) -> Vec<u8> {

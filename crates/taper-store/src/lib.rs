@@ -75,7 +75,7 @@ pub use receipt::{ProvenRecord, RecordReceipt, Which, receipt, verify_receipt};
 pub use record::{DecisionRecord, GrantRecord, LinkRecord, Outcome, Record, RecordKind};
 pub use repair::{RepairReport, repair};
 pub use retain::Retired;
-pub use revocation::{NO_HISTORY, NewRevocation, Revocation, RevocationKey, RevocationRecord};
+pub use revocation::{Bound, NO_HISTORY, NewRevocation, Revocation, RevocationKey, RevocationRecord};
 pub use seen::{SeenLimits, SeenStore};
 pub use sweep::Swept;
 pub use sweep_clock::SweepClock;

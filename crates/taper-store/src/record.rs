@@ -73,7 +73,7 @@ pub struct GrantRecord {
     pub subject: String,
     /// The client that asked.
     pub client: String,
-    /// The actor of the subject token, if it named one.
+    /// The actor of the subject token, if it named one, as `sub (iss)`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub actor: Option<String>,
     /// RFC 7638 thumbprint of the first holder, base64url.

@@ -76,6 +76,7 @@ fn every_kind_round_trips_as_tagged_json() {
                 until: Some(3),
             },
             by: "admin".into(),
+            under: None,
             history: [4; 32],
         })
     };

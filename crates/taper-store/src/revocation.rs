@@ -110,6 +110,15 @@ pub struct NewRevocation {
     pub by: String,
 }
 
+/// How many revocations a grant may cause, for requests of those who can make any number of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// The grant under which it counts.
+    pub grant_id: String,
+    /// It is refused when as many count already.
+    pub limit: u64,
+}
+
 /// A revocation in the feed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
@@ -143,6 +152,9 @@ pub struct RevocationRecord {
     pub revocation: Revocation,
     /// Who asked for it.
     pub by: String,
+    /// The grant among whose [`Bound`] it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under: Option<String>,
     /// [`next_history`] up to this revocation.
     #[serde(with = "hex32")]
     pub history: [u8; 32],

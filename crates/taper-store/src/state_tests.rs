@@ -17,6 +17,7 @@ pub(super) fn revoked(seq: u64, id: &str) -> Record {
                 until: None,
             },
             by: "admin".into(),
+            under: None,
             history: [0; 32],
         }),
     }

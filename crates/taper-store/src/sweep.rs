@@ -92,6 +92,7 @@ impl Sweep<'_> {
                 for key in index::keys(&grant) {
                     self.change.remove(key);
                 }
+                self.change.remove(layout::under(key));
                 self.swept.grants += 1;
             }
             Some(&REVOCATION) => {

@@ -44,6 +44,7 @@ fn revoked(seq: u64, what: RevocationKey, until: Option<i64>) -> RecordKind {
             until,
         },
         by: "admin".into(),
+        under: None,
         history: [seq as u8; 32],
     })
 }
@@ -165,6 +166,22 @@ fn what_has_no_end_stays() {
     assert_eq!(state.history(2).unwrap(), Some([2; 32]));
     let left = state.revocations_after(0, 9).unwrap();
     assert_eq!(left.iter().map(|r| r.revocation.seq).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn the_count_of_its_revocations_ends_with_a_grant() {
+    let mut kind = revoked(1, RevocationKey::Holder("h".into()), None);
+    let issuer = grant("g").issuer;
+    if let RecordKind::Revoked(record) = &mut kind {
+        record.under = Some("g".into());
+        record.revocation.issuer.clone_from(&issuer);
+    }
+    let (_dir, state) = state(&[granted(END, None), kind]);
+    sweep(&state, END + MARGIN - 1);
+    assert_eq!(state.revocations_under(&issuer, "g").unwrap(), 1);
+    sweep(&state, END + MARGIN);
+    assert_eq!(state.revocations_under(&issuer, "g").unwrap(), 0);
+    assert_eq!(state.revocations_after(0, 9).unwrap().len(), 1);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::counters::{Counter, Reservation};
 use crate::error::StoreError;
 use crate::kept::{ClientRecord, RefreshRecord, RootKeysRecord, TokenHash};
 use crate::record::{GrantRecord, Record};
-use crate::revocation::{NewRevocation, Revocation, RevocationKey, RevocationRecord};
+use crate::revocation::{Bound, NewRevocation, Revocation, RevocationKey, RevocationRecord};
 
 /// Proof that a record is on the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +99,14 @@ pub trait Revocations: Send + Sync {
     /// # Errors
     /// [`StoreError::MalformedKey`], or whatever kept it from the disk; then it is not revoked.
     async fn revoke(&self, revocation: NewRevocation) -> Result<u64, StoreError>;
+
+    /// As [`Revocations::revoke`], if the grant of `bound` has caused fewer than its limit. Only what
+    /// gets a number here counts, whatever becomes of it later; the count ends with the grant's record.
+    ///
+    /// # Errors
+    /// [`StoreError::TooManyRevocations`] at the limit, unless the key is revoked already; otherwise as
+    /// [`Revocations::revoke`].
+    async fn revoke_within(&self, revocation: NewRevocation, bound: Bound) -> Result<u64, StoreError>;
 
     /// At most `limit` revocations with a number above `seq`.
     ///

@@ -8,7 +8,7 @@ use taper_oauth::{ErrorCode, Form};
 use taper_store::{GrantRecord, Grants as _, RevocationKey, SubjectAt};
 
 use super::form::ByClient;
-use super::{Done, grant_record, hex, kept_until, record, record_one};
+use super::{Done, beyond, grant_record, hex, kept_until, record, record_below, record_one, signed_end};
 use crate::clients::Client;
 use crate::error::Refusal;
 use crate::rules;
@@ -36,18 +36,20 @@ pub(super) async fn revoke(
     match asked {
         ByClient::Grant { id } => {
             let grant = own_grant(state, &client, id).await?;
-            if grant.expires_at <= state.clock.unix() {
+            let until = kept_until(&grant);
+            if until <= state.clock.unix() {
                 return Ok(Done::nothing());
             }
-            let until = Some(kept_until(&grant));
+            let until = Some(until);
             record_one(state, RevocationKey::Grant(id.to_owned()), until, by).await
         }
         ByClient::Branch { id, branch, token } => {
             let grant = own_grant(state, &client, id).await?;
             let chain = state.signed_chain(token).await?;
-            let shown = chain.is_some_and(|chain| {
+            let shown = chain.as_ref().is_some_and(|chain| {
                 chain.grant_id() == id && chain.branch_ids().iter().any(|known| hex(known) == branch)
             });
+            let signed_end = chain.as_ref().map_or(i64::MIN, signed_end);
             if !rules::REVOKE_SHOWN.holds(shown) {
                 return Err(Refusal::new(
                     rules::REVOKE_SHOWN,
@@ -55,11 +57,12 @@ pub(super) async fn revoke(
                     "`token` is no capability of this grant that has this branch",
                 ));
             }
-            if grant.expires_at <= state.clock.unix() {
+            let until = kept_until(&grant).max(beyond(signed_end));
+            if until <= state.clock.unix() {
                 return Ok(Done::nothing());
             }
-            let until = Some(kept_until(&grant));
-            record_one(state, RevocationKey::Branch(branch.to_owned()), until, by).await
+            let what = RevocationKey::Branch(branch.to_owned());
+            record_below(state, id, 0, what, Some(until), by).await
         }
         ByClient::Subject { iss, sub, after } => revoke_subject(state, &client, iss, sub, after, &by).await,
         ByClient::Everything => {
@@ -103,9 +106,13 @@ async fn revoke_subject(
         .map_err(|error| Refusal::store(&error))?;
     let now = state.clock.unix();
     let mut entries = Vec::new();
-    for grant in page.grants.iter().filter(|grant| grant.expires_at > now) {
+    for grant in &page.grants {
+        let until = kept_until(grant);
+        if until <= now {
+            continue;
+        }
         let what = RevocationKey::Grant(grant.grant_id.clone());
-        let seq = record(state, what.clone(), Some(kept_until(grant)), by.to_owned()).await?;
+        let seq = record(state, what.clone(), Some(until), by.to_owned()).await?;
         entries.push((seq, what));
     }
     Ok(Done {

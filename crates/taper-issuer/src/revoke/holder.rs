@@ -10,13 +10,14 @@
 use axum::body::Bytes;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use sha2::{Digest as _, Sha256};
 use taper_capability::{LinkKind, VerifiedChain};
 use taper_dpop::{PublicKey, TokenHash, VerifiedProof};
 use taper_oauth::{ErrorCode, Form};
-use taper_store::{Grants as _, RevocationKey};
+use taper_store::{GrantRecord, Grants as _, RevocationKey};
 
 use super::form::{Branch, ByHolder, refused};
-use super::{Done, grant_record, hex, kept_until, record_one};
+use super::{Done, beyond, grant_record, hex, record_below, record_one, signed_end};
 use crate::error::Refusal;
 use crate::rules;
 use crate::state::State;
@@ -180,7 +181,8 @@ async fn below(
     if is_revoked_as_a_whole(state, chain).await? {
         return Ok(Done::nothing());
     }
-    record_one(state, what, until, by(proof)).await
+    let depth = depth(chain, proof.key());
+    record_below(state, chain.grant_id(), depth, what, until, by(proof)).await
 }
 
 async fn revoke_key(
@@ -221,23 +223,25 @@ async fn revoke_key(
              the key is a holder, or ask an administrator",
         ));
     }
-    match chain {
-        Some(chain) => spend(state, proof, chain, now)?,
-        None => state.gate.spend(proof, &format!("key {jkt}"), now)?,
+    let (what, by) = (RevocationKey::Holder(holder.to_owned()), by(proof));
+    if let Some(chain) = chain {
+        spend(state, proof, chain, now)?;
+        let depth = depth(chain, proof.key());
+        return record_below(state, chain.grant_id(), depth, what, None, by).await;
     }
-    record_one(state, RevocationKey::Holder(holder.to_owned()), None, by(proof)).await
+    // There are no more first holders than grants.
+    state.gate.spend(proof, &format!("key {jkt}"), now)?;
+    record_one(state, what, None, by).await
 }
 
-/// Until when a revocation below the chain's grant is kept. `None`: the grant has ended. The grant counts,
-/// not the chain: a narrowed one ends earlier than others of its grant. A grant without a record is one
-/// that was lost; what is revoked of it is never forgotten.
+/// Until when a revocation below the chain's grant is kept. `None`: the grant has ended, for proxies whose
+/// clocks are behind as well. The grant counts, not the chain: a narrowed one ends earlier than others of
+/// its grant. A grant without a record is one that was lost; what is revoked of it is never forgotten.
 async fn life(state: &State, chain: &VerifiedChain, now: i64) -> Result<Option<Option<i64>>, Refusal> {
     let record = grant_record(state, chain.grant_id()).await?;
-    let signed_end = chain.links().first().map_or(0, |link| link.expires_at);
-    let end = record
-        .as_ref()
-        .map_or(signed_end, |record| record.end().max(signed_end));
-    Ok((end > now).then(|| record.as_ref().map(kept_until)))
+    let recorded = record.as_ref().map_or(i64::MIN, GrantRecord::end);
+    let until = beyond(recorded.max(signed_end(chain)));
+    Ok((until > now).then(|| record.map(|_| until)))
 }
 
 async fn is_revoked_as_a_whole(state: &State, chain: &VerifiedChain) -> Result<bool, Refusal> {
@@ -259,11 +263,23 @@ fn spend(state: &State, proof: &VerifiedProof, chain: &VerifiedChain, now: i64) 
     state.gate.spend(proof, &account(chain, proof.key()), now)
 }
 
-/// Who bears the quota of live proofs: the grant, by how deep the key first stands in the chain. What was
-/// handed on cannot use up what those above it need to take it back.
+/// Who bears the quota of live proofs: the grant, by the holders down to the first place of the key in the
+/// chain. So a holder uses up only what it handed on itself, not what those above it or beside it need to
+/// take something back.
 fn account(chain: &VerifiedChain, key: &PublicKey) -> String {
-    let depth = position(chain, key).unwrap_or_else(|| chain.depth());
-    format!("grant {} depth {depth}", chain.grant_id())
+    let mut path = Sha256::new();
+    for link in chain.links() {
+        path.update(link.holder.thumbprint().as_bytes());
+        if link.holder == *key {
+            break;
+        }
+    }
+    format!("grant {} holders {}", chain.grant_id(), hex(&path.finalize()))
+}
+
+/// How many hand-overs there are before the first place of a key in a chain.
+fn depth(chain: &VerifiedChain, key: &PublicKey) -> u32 {
+    position(chain, key).unwrap_or_else(|| chain.depth())
 }
 
 /// How deep a key first stands in a chain as a holder.
@@ -291,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_stands_above_has_an_account_of_its_own() {
+    fn whoever_stands_above_or_beside_has_an_account_of_its_own() {
         let rng = &mut rng::os();
         let root = RootKey::generate(1, rng);
         let keys: Vec<_> = (0..3)
@@ -315,19 +331,39 @@ mod tests {
             max_depth: 4,
             caveats: Vec::new(),
         };
-        // From the first to the second, the third, and back to the first.
-        let mut token = issue(&grant, &root, rng).unwrap();
-        for (from, to) in [(0, 1), (1, 2), (2, 0)] {
-            let next = Delegation::to(keys[to].public()).until(1_900);
-            token = next.sign(&token, &keys[from], rng).unwrap();
-        }
         let roots = Roots::new().trust("https://i", 1, root.public(), None).unwrap();
-        let token = UnverifiedToken::decode(token.as_str()).unwrap();
-        let chain = Verifier::new(roots).verify(token, 1_500).unwrap();
-        let id = &grant.id;
-        for (depth, key) in keys.iter().enumerate() {
-            let account = account(&chain, &key.public());
-            assert_eq!(account, format!("grant {id} depth {depth}"));
+        let verifier = Verifier::new(roots);
+        let first = issue(&grant, &root, rng).unwrap();
+        let chain = |holders: &[usize]| {
+            let mut token = first.clone();
+            for (from, to) in holders.iter().zip(holders.iter().skip(1)) {
+                let next = Delegation::to(keys[*to].public()).until(1_900);
+                token = next.sign(&token, &keys[*from], &mut rng::os()).unwrap();
+            }
+            let token = UnverifiedToken::decode(token.as_str()).unwrap();
+            verifier.verify(token, 1_500).unwrap()
+        };
+        let account = |holders: &[usize], key: usize| account(&chain(holders), &keys[key].public());
+        // Siblings, a child, and the same key by another way.
+        let accounts = [
+            account(&[0, 1], 0),
+            account(&[0, 1], 1),
+            account(&[0, 2], 2),
+            account(&[0, 1, 2], 2),
+            account(&[0, 2, 1], 1),
+        ];
+        for (at, one) in accounts.iter().enumerate() {
+            assert!(one.starts_with(&format!("grant {} ", grant.id)), "{one}");
+            assert!(!accounts[..at].contains(one), "{at}");
+        }
+        // What comes after the first place of the key makes no other account.
+        for (holders, key, same) in [
+            (&[0, 2, 1][..], 0, 0),
+            (&[0, 1, 2, 0], 0, 0),
+            (&[0, 1, 2], 1, 1),
+            (&[0, 1, 1], 1, 1),
+        ] {
+            assert_eq!(account(holders, key), accounts[same], "{holders:?}");
         }
     }
 }

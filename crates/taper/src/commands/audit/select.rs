@@ -149,6 +149,7 @@ mod tests {
             kind: RecordKind::Revoked(RevocationRecord {
                 revocation,
                 by,
+                under: None,
                 history,
             }),
         }
