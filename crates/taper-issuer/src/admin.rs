@@ -20,6 +20,16 @@ use crate::{http, revoke, rules};
 const MAX_LIMIT: usize = 1000;
 const PAGE: &str = "the query is `after` (a number) and `limit` (1 to 1000)";
 
+const WHICH: &str = "the query is `unknown=true`, or nothing";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    /// Grants without a record too.
+    #[serde(default)]
+    unknown: bool,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Page {
@@ -43,15 +53,27 @@ pub(crate) fn router(state: State) -> Router {
         .with_state(state)
 }
 
-async fn revoke(Extract(state): Extract<State>, headers: HeaderMap, body: Body) -> Response {
+/// `?unknown=true`: also below a grant without a record, which a state that was lost leaves behind. It is
+/// never forgotten, since nobody knows when its grant ends.
+async fn revoke(
+    Extract(state): Extract<State>,
+    headers: HeaderMap,
+    RawQuery(query): RawQuery,
+    body: Body,
+) -> Response {
     let outcome = async {
         demand_admin(&state, &headers)?;
+        let query = query.as_deref().unwrap_or_default();
+        let Which { unknown } = serde_urlencoded::from_str(query).map_err(|_| malformed(&WHICH))?;
         let bytes = http::body(&headers, body, "application/json").await?;
         let what: RevocationKey = strict::read(&bytes, http::MAX_BODY).map_err(|error| malformed(&error))?;
         what.check().map_err(|error| malformed(&error))?;
         let until = match &what {
             RevocationKey::Grant(id) | RevocationKey::Delegation { grant: id, .. } => {
-                Some(revoke::kept_until(&known(&state, id).await?))
+                match revoke::grant_record(&state, id).await? {
+                    None if unknown => None,
+                    record => Some(revoke::kept_until(&found(record)?)),
+                }
             }
             // Of a branch alone it is not known when its grant ends; the others are for ever (RULES 29).
             RevocationKey::Branch(_)
@@ -102,7 +124,7 @@ fn listed(record: &RevocationRecord) -> Value {
 async fn grant(Extract(state): Extract<State>, headers: HeaderMap, Path(id): Path<String>) -> Response {
     let outcome = async {
         demand_admin(&state, &headers)?;
-        let record = known(&state, &id).await?;
+        let record = found(revoke::grant_record(&state, &id).await?)?;
         Ok(http::json(StatusCode::OK, &record))
     };
     answer(&state, outcome.await)
@@ -114,9 +136,10 @@ async fn metrics(Extract(state): Extract<State>) -> Response {
 }
 
 /// A mistyped id is an error, not a revocation of nothing.
-async fn known(state: &State, id: &str) -> Result<GrantRecord, Refusal> {
-    revoke::grant_record(state, id).await?.ok_or_else(|| {
-        Refusal::new(rules::FORM, ErrorCode::InvalidRequest, "there is no such grant").with_status(404)
+fn found(record: Option<GrantRecord>) -> Result<GrantRecord, Refusal> {
+    record.ok_or_else(|| {
+        let description = "there is no such grant; one whose record was lost is revoked with `?unknown=true`";
+        Refusal::new(rules::FORM, ErrorCode::InvalidRequest, description).with_status(404)
     })
 }
 

@@ -65,6 +65,8 @@ async fn page(state: &State, headers: &HeaderMap, query: &str) -> Result<Respons
         ));
     }
     let query = parse(query)?;
+    // Before the state is read: a page must not claim to be newer than what it was read from.
+    let mut time = state.clock.unix();
     let mut page = read(state, query.after).await?;
     // A reader ahead of the head is not kept waiting: it has to see that the feed went back.
     if page.upto == query.after && page.head == query.after && query.wait > 0 {
@@ -73,6 +75,7 @@ async fn page(state: &State, headers: &HeaderMap, query: &str) -> Result<Respons
             () = tokio::time::sleep(Duration::from_secs(query.wait)) => {}
             () = state.parts.tasks.cancelled() => {}
         }
+        time = state.clock.unix();
         page = read(state, query.after).await?;
     }
     let known = match query.known {
@@ -91,7 +94,7 @@ async fn page(state: &State, headers: &HeaderMap, query: &str) -> Result<Respons
         upto: page.upto,
         history: History(page.history),
         known,
-        time: state.clock.unix(),
+        time,
     };
     signed(state, page).await
 }

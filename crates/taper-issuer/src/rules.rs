@@ -10,7 +10,7 @@ pub const CLIENT: RuleId = RuleId::new("X-02");
 pub const PROOF: RuleId = RuleId::new("X-03");
 /// A nonce of this node is demanded where configured, and while earlier proofs may be forgotten.
 pub const NONCE: RuleId = RuleId::new("X-04");
-/// A proof is used once; a subject or a grant has a bounded number of live ones.
+/// A proof is used once; a subject, or a holder of a grant, has a bounded number of live ones.
 pub const REPLAY: RuleId = RuleId::new("X-05");
 /// A subject or actor token comes from a configured issuer and verifies under a key of its key set.
 pub const TOKEN: RuleId = RuleId::new("X-06");

@@ -357,12 +357,7 @@ mod tests {
             assert!(!accounts[..at].contains(one), "{at}");
         }
         // What comes after the first place of the key makes no other account.
-        for (holders, key, same) in [
-            (&[0, 2, 1][..], 0, 0),
-            (&[0, 1, 2, 0], 0, 0),
-            (&[0, 1, 2], 1, 1),
-            (&[0, 1, 1], 1, 1),
-        ] {
+        for (holders, key, same) in [(&[0, 2, 1][..], 0, 0), (&[0, 1, 2, 0], 0, 0), (&[0, 1, 2], 1, 1)] {
             assert_eq!(account(holders, key), accounts[same], "{holders:?}");
         }
     }

@@ -74,3 +74,44 @@ async fn metrics_count_grants_refusals_and_revocations() {
     }
     assert_eq!(send(&rig.public, "GET", "/metrics", None, None).await.status, 404);
 }
+
+#[tokio::test]
+async fn a_grant_whose_record_was_lost_is_revoked_when_it_is_said_so() {
+    let rig = Rig::new().await;
+    let ask = async |query: &str, what: &Value| {
+        let (token, path) = (
+            Some(format!("Bearer {ADMIN}")),
+            format!("/admin/v1/revocations{query}"),
+        );
+        send(&rig.admin, "POST", &path, token, Some(what.clone())).await
+    };
+    let lost = json!({"grant": "lost"});
+    let refused = ask("", &lost).await;
+    assert_eq!(refused.status, 404);
+    assert!(refused.text.contains("?unknown=true"), "{}", refused.text);
+    assert_eq!(ask("?unknown=false", &lost).await.status, 404);
+    for wrong in [
+        "?unknown=1",
+        "?unknown",
+        "?known=true",
+        "?unknown=true&unknown=true",
+    ] {
+        assert_eq!(ask(wrong, &lost).await.status, 400, "{wrong}");
+    }
+    let (from, to) = ("A".repeat(43), "B".repeat(42) + "A");
+    let delegation = json!({"delegation": {"grant": "lost", "from": from, "to": to}});
+    assert_eq!(ask("?unknown=true", &lost).await.json, json!({"seq": 1}));
+    assert_eq!(ask("?unknown=true", &delegation).await.json, json!({"seq": 2}));
+    // What is known has its end all the same.
+    let grant = rig.verify(&rig.capability().await).grant_id().to_owned();
+    assert_eq!(
+        ask("?unknown=true", &json!({"grant": grant})).await.json,
+        json!({"seq": 3})
+    );
+    let token = Some(format!("Bearer {ADMIN}"));
+    let list = send(&rig.admin, "GET", "/admin/v1/revocations", token, None).await;
+    let untils: Vec<bool> = (0..3)
+        .map(|n| list.json["entries"][n]["until"].is_null())
+        .collect();
+    assert_eq!(untils, [true, true, false]);
+}

@@ -84,7 +84,7 @@ async fn what_is_no_live_capability_is_answered_as_revoked() {
         .refused("unknown client", 401, "invalid_client")
         .await;
     let token = rig.capability().await;
-    rig.clock.advance(1801);
+    rig.clock.advance(1800 + 300);
     let answer = revoke(&rig, &token).accepted("expired").await;
     assert_eq!(answer.json, nothing);
     let feed = rig.get("/revocations", Some(basic("proxy", SECRET))).await;

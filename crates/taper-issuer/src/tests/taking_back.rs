@@ -584,7 +584,23 @@ async fn taking_back_outlives_the_chain_but_not_the_grant() {
     tree.ask("web:a", "token=a").accepted("the grant itself").await;
     assert_eq!(recorded().await, 5);
 
+    // At its end some proxy takes a capability for live, and the revocation is kept for it.
     tree.rig.clock.advance(1100);
+    let late = tree.ask("e", "token=bob to=b").accepted("just ended").await;
+    assert_eq!(late.json["entries"][0]["seq"], 6);
+    tree.rig.clock.advance(299);
+    for (who, words, seq) in [
+        ("web:", "grant_id=bob branch=bob token=bob", 7),
+        ("web:", "grant_id=bob", 8),
+        ("web:", "subject=bob idp", 8),
+        ("web:e", "token=bob", 8),
+    ] {
+        let late = tree.ask(who, words).accepted(words).await;
+        assert_eq!(late.json["entries"][0]["seq"], seq, "{words}");
+    }
+    let last = tree.list("?after=7").await.json;
+    assert_eq!(last["entries"][0]["until"], NOW + 1800 + 300);
+    tree.rig.clock.advance(1);
     for (who, words) in [
         ("web:e", "token=bob"),
         ("e", "token=bob to=b"),
@@ -595,7 +611,71 @@ async fn taking_back_outlives_the_chain_but_not_the_grant() {
         let answer = tree.ask(who, words).accepted(words).await;
         assert_eq!(answer.json, nothing, "{words}: it has ended");
     }
-    assert_eq!(recorded().await, 5);
+    assert_eq!(recorded().await, 8);
+}
+
+/// keys and branches cost nothing, so what is kept of those below a grant is bounded; those above
+/// have room that those below cannot use up, and the grant itself can always be revoked.
+#[tokio::test]
+async fn what_is_revoked_below_a_grant_is_bounded() {
+    let tree = Tree::grow().await;
+    let parent = Token::parse(tree.token("ab")).unwrap();
+    // A key of b's that revokes itself; it is never forgotten.
+    let throwaway = async || {
+        let key = PrivateKey::generate(Algorithm::EdDsa, &mut rng::os());
+        let child = Delegation::to(key.public()).until(NOW + 900);
+        let child = child.sign(&parent, tree.key("b"), &mut rng::os()).unwrap();
+        Ask::new(&tree.rig, "/revoke")
+            .set("holder", key.public().thumbprint().to_string())
+            .set("token", child.as_str())
+            .ath(child.as_str())
+            .change(|ask| {
+                ask.key = Some(&key);
+                ask.digest = true;
+            })
+            .send()
+            .await
+    };
+    let to = |n: usize| tree.ask("b", "token=ab").set("to", format!("{n:0>42}A"));
+    let head = async || tree.list("?limit=1").await.json["head"].clone();
+    assert_eq!(throwaway().await.status, 200);
+    for n in 1..900 {
+        to(n).accepted("b takes back from anybody").await;
+    }
+    let full = |answer: &Answer| {
+        assert_eq!(answer.status, 429, "{}", answer.text);
+        assert_eq!(answer.json["error"], "temporarily_unavailable");
+        assert!(answer.text.contains("revoke the grant itself"), "{}", answer.text);
+        assert!(answer.text.contains("administrator"), "{}", answer.text);
+    };
+    full(&throwaway().await);
+    for n in 900..950 {
+        to(n).accepted("b has more room than what it handed on").await;
+    }
+    for words in ["token=ab to=c", "token=abc branch=last", "holder=b token=ab"] {
+        full(&tree.ask("b", words).send().await);
+    }
+    assert_eq!(head().await, 950, "nothing more is stored");
+    let again = to(1).accepted("it is there").await;
+    assert_eq!(again.json["entries"][0]["seq"], 2);
+    // Another grant, those above, the client: there is room.
+    tree.ask("e", "token=a2 to=b").accepted("another grant").await;
+    tree.ask("a", "token=a to=b").accepted("its delegator").await;
+    let branch = "grant_id=a branch=ad token=ad";
+    tree.ask("web:", branch).accepted("the client").await;
+    assert_eq!(tree.alive().await, without("ab abc abcn anb ad adc"));
+    for n in 952..1000 {
+        let ask = tree.ask("a", "token=a").set("to", format!("{n:0>42}A"));
+        ask.accepted("to the limit").await;
+    }
+    full(&tree.ask("a", "token=a to=c").send().await);
+    full(&tree.ask("web:", "grant_id=a branch=an token=an").send().await);
+    // The ways out.
+    tree.ask("a", "holder=a").accepted("a first holder").await;
+    let delegation = json!({"grant": tree.grant_id("a"), "from": tree.jkt("a"), "to": tree.jkt("c")});
+    assert_eq!(tree.admin(json!({ "delegation": delegation })).await.status, 200);
+    tree.ask("web:", "grant_id=a").accepted("the grant").await;
+    assert_eq!(tree.alive().await, ["a2", "bob", "batch", "agent"]);
 }
 
 /// All grants of a subject, a hundred at a time.
