@@ -62,6 +62,8 @@ pub(crate) struct Model {
     /// Decisions that must be in the journal, and some that may be.
     pub(crate) written: BTreeSet<String>,
     pub(crate) handed_in: BTreeSet<String>,
+    /// What a kill found handed in: each was written, or is lost for ever.
+    pub(crate) in_doubt: BTreeSet<String>,
     decisions: u64,
     /// What the last operation must have answered.
     pub(crate) answer: Answer,
@@ -88,6 +90,7 @@ impl ReferenceStateMachine for Model {
             seen: BTreeMap::new(),
             written: BTreeSet::new(),
             handed_in: BTreeSet::new(),
+            in_doubt: BTreeSet::new(),
             decisions: 0,
             answer: Answer::Done,
         })
@@ -271,6 +274,7 @@ impl Model {
             Operation::Carry => Answer::Done,
             Operation::Kill => {
                 self.calls.clear();
+                self.in_doubt.append(&mut self.handed_in);
                 Answer::Done
             }
             Operation::Reopen | Operation::Rebuild => {
