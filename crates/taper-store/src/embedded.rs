@@ -604,6 +604,9 @@ impl std::fmt::Debug for EmbeddedStore {
 }
 
 #[cfg(test)]
+#[path = "closing_tests.rs"]
+mod closing;
+#[cfg(test)]
 #[path = "known_tests.rs"]
 mod known;
 #[cfg(test)]

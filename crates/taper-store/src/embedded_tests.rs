@@ -35,7 +35,7 @@ async fn reopen(dir: &TempDir, store: EmbeddedStore) -> (EmbeddedStore, OpenRepo
     open(dir.path()).unwrap()
 }
 
-fn revocation(what: RevocationKey) -> NewRevocation {
+pub(crate) fn revocation(what: RevocationKey) -> NewRevocation {
     NewRevocation {
         at: NOW,
         issuer: "i".into(),
@@ -45,7 +45,7 @@ fn revocation(what: RevocationKey) -> NewRevocation {
     }
 }
 
-fn key(id: &str) -> RevocationKey {
+pub(crate) fn key(id: &str) -> RevocationKey {
     RevocationKey::Grant(id.into())
 }
 

@@ -103,6 +103,20 @@ impl LaterReceiver {
             .collect()
     }
 
+    /// Takes no more from callers.
+    pub(crate) fn close(&mut self) {
+        self.queue.close();
+    }
+
+    /// As [`LaterReceiver::take`], of a closed queue. None is left once it returns none: it waits for who
+    /// was handing a record in.
+    pub(crate) fn take_rest(&mut self, limit: usize) -> Vec<Later> {
+        let first = self.queue.blocking_recv();
+        let mut rest: Vec<_> = first.into_iter().collect();
+        rest.extend(std::iter::from_fn(|| self.queue.try_recv().ok()).take(limit));
+        rest
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

@@ -163,11 +163,16 @@ impl Writer {
         then
     }
 
-    /// Writes what nobody waits for, all of it.
+    /// Writes what nobody waits for, all that was and will be taken.
     fn flush(&mut self, state: &State) {
-        while !self.later.is_empty() {
+        self.later.close();
+        loop {
+            let rest = self.later.take_rest(LATER);
+            if rest.is_empty() {
+                return;
+            }
             let batch = self.batch(state);
-            self.commit_with_later(batch);
+            self.commit_both(batch, rest);
         }
     }
 
@@ -203,8 +208,13 @@ impl Writer {
         }
     }
 
-    fn commit_with_later(&mut self, mut batch: Batch<'_>) {
-        for mut later in self.later.take(LATER) {
+    fn commit_with_later(&mut self, batch: Batch<'_>) {
+        let later = self.later.take(LATER);
+        self.commit_both(batch, later);
+    }
+
+    fn commit_both(&mut self, mut batch: Batch<'_>, later: Vec<Later>) {
+        for mut later in later {
             let payload = std::mem::take(&mut later.payload);
             // A record that cannot be included breaks the commit, which is where that is told.
             let _ = batch.draft.append(&later.record, payload);
