@@ -91,13 +91,22 @@ impl Folder for SystemFolder {
     }
 }
 
-/// Makes the folder and its parents, for the owner only.
+/// Makes the folder and its parents, for the owner only; the names of the new ones are on the disk when
+/// it returns.
 pub(crate) fn create_folder(dir: &Path) -> Result<(), StoreError> {
+    let missing: Vec<&Path> = dir
+        .ancestors()
+        .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists())
+        .collect();
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(dir)
-        .map_err(StoreError::io("create the folder", dir))
+        .map_err(StoreError::io("create the folder", dir))?;
+    missing
+        .into_iter()
+        .rev()
+        .try_for_each(|folder| sync_folder(parent(folder)))
 }
 
 /// Makes a folder as [`create_folder`] does, and refuses one with anything in it.

@@ -21,6 +21,7 @@ use crate::kept::{ClientRecord, Name, RefreshRecord, RootKeysRecord, TokenHash};
 use crate::later::{self, LaterSender};
 use crate::record::{GrantRecord, Outcome, Record, RecordKind};
 use crate::repair;
+use crate::retain;
 use crate::revocation::{Bound, NewRevocation, RevocationKey, RevocationRecord};
 use crate::seen::{SeenLimits, SeenStore};
 use crate::state::{Restored, State};
@@ -135,6 +136,7 @@ impl EmbeddedStore {
             replayed,
             lost,
         } = found.restore(dir, opened.mark, end)?;
+        retain::drop_below(dir, opened.retired)?;
         let seen = SeenStore::open_in(dir, settings.seen, opened.created, now_ms().div_euclid(1000))?;
 
         let report = OpenReport {

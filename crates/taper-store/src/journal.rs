@@ -20,7 +20,6 @@ use crate::disk::{self, Disk, Folder, FolderLock, SystemFolder};
 use crate::error::StoreError;
 use crate::frame;
 use crate::repair;
-use crate::retain;
 use crate::rules;
 use crate::segment;
 use crate::state::Applied;
@@ -72,6 +71,9 @@ pub(crate) struct Opened {
     pub(crate) dropped_bytes: u64,
     /// The tree at the size that was asked for, if it is among those that are left.
     pub(crate) mark: Option<Mark>,
+    /// Up to where records were dropped, or are to be once the state has them: a crash may have come
+    /// between the record that says so and the removal of the files.
+    pub(crate) retired: u64,
 }
 
 /// The journal of one folder, open for appending.
@@ -162,14 +164,13 @@ impl Journal {
         let note = journal.sign()?;
         journal.write_slot(&note)?;
         journal.publish(&note)?;
-        // A crash may have come between the record and the removal; the record is signed for now.
-        retain::drop_below(dir, scan.retired)?;
         Ok((
             journal,
             Opened {
                 created,
                 dropped_bytes,
                 mark: scan.mark,
+                retired: scan.retired,
             },
         ))
     }

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::checkpoint::{CHECKPOINT_FILE, HEAD_FILE};
+use crate::kept::RetiredRecord;
 use crate::moves::{import, rebuild};
 use crate::record::tests::decision;
 use crate::repair::repair;
@@ -252,4 +253,36 @@ async fn a_torn_slot_is_told_and_healed_and_is_nothing_to_repair() {
         };
         assert_eq!(verify_dir(dir.path()).unwrap(), healed);
     }
+}
+
+#[tokio::test]
+async fn an_older_state_and_a_retirement_that_broke_off_open_at_once() {
+    let (dir, spare) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let dir = dir.path();
+    let (store, _) = open(dir).unwrap();
+    revoke(&store, "g1").await;
+    fill(&store, 1).await;
+    store.close().await.unwrap();
+    drop(store);
+    disk::copy_folder(&State::folder(dir), &State::folder(spare.path())).unwrap();
+    let (store, _) = open(dir).unwrap();
+    fill(&store, 20).await;
+    let segments = segment::list(dir).unwrap();
+    let end = *segments.last().unwrap();
+    store.carry_names(vec![]).await.unwrap();
+    let bytes = fs::read(segment::path(dir, end)).unwrap();
+    let root = segment::read(&mut bytes.as_slice()).unwrap().tree.root().0;
+    let retired = RetiredRecord { first: 0, end, root };
+    store.note(RecordKind::Retired(retired)).await.unwrap();
+    store.close().await.unwrap();
+    drop(store);
+    disk::remove_folder(&State::folder(dir)).unwrap();
+    fs::rename(State::folder(spare.path()), State::folder(dir)).unwrap();
+    let (store, report) = open(dir).unwrap();
+    assert!(
+        report.replayed > 0 && is_revoked(&store, "g1").await,
+        "{report:?}"
+    );
+    assert_eq!(segment::list(dir).unwrap()[0], end, "what was retired is dropped");
+    store.close().await.unwrap();
 }

@@ -118,22 +118,23 @@ fn build_state(dir: &Path, _lock: FolderLock) -> Result<u64, StoreError> {
     Ok(replayed)
 }
 
-/// Copies and verifies at once. The head comes last: without it, there is no journal.
+/// Copies and verifies at once. The checkpoint comes first, so that what a crash leaves is no new store;
+/// the keys and then the head come last, so that it is no store that could sign either.
 fn copy(dir: &Path, out: &Path) -> Result<Moved, StoreError> {
     let trust = Trust::load(dir)?;
     let Some((head, note)) = read_heads(dir, &trust)?.newest else {
         return Err(StoreError::untrusted(dir, "there is no good checkpoint"));
     };
     let origin = trust.origin().to_owned();
+    let slots = checkpoint::both_slots(note.as_bytes()).map_err(|e| StoreError::untrusted(dir, e))?;
+    disk::replace(&out.join(CHECKPOINT_FILE), note.as_bytes())?;
+    let first = copy_records(dir, out, trust, head)?;
     for name in [KEY_FILE, PUB_FILE] {
         let path = dir.join(name);
         let key = disk::read_secret(&path)?;
         let key = key.ok_or_else(|| StoreError::untrusted(dir, format!("{name} is missing")))?;
         disk::replace(&out.join(name), &key)?;
     }
-    let first = copy_records(dir, out, trust, head)?;
-    let slots = checkpoint::both_slots(note.as_bytes()).map_err(|e| StoreError::untrusted(dir, e))?;
-    disk::replace(&out.join(CHECKPOINT_FILE), note.as_bytes())?;
     disk::replace(&out.join(HEAD_FILE), &slots)?;
     Ok(Moved {
         origin,

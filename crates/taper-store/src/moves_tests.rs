@@ -171,3 +171,30 @@ async fn an_export_beside_constant_retirement_is_good_or_says_that_it_is_not() {
         "{good} of {EXPORTS}, {retired} retirements"
     );
 }
+
+/// An import that a crash ends while it copies: what is there opens neither as the store nor as a new one.
+#[tokio::test]
+async fn what_an_import_that_broke_off_leaves_does_not_open() {
+    let (_dir, from, out, to) = folders();
+    let (store, _) = open(&from).unwrap();
+    fill(&store, "a").await;
+    store.close().await.unwrap();
+    drop(store);
+    export(&from, &out).unwrap();
+    // Copying stops at the second segment, as if the process had ended there.
+    fs::remove_file(segment::path(&out, 1)).unwrap();
+    disk::create_empty_folder(&to).unwrap();
+    assert!(copy(&out, &to).is_err());
+    assert!(to.join(CHECKPOINT_FILE).exists() && segment::path(&to, 0).exists());
+    for name in [KEY_FILE, PUB_FILE, HEAD_FILE] {
+        assert!(!to.join(name).exists(), "{name}");
+    }
+    assert!(open(&to).is_err());
+    // Nor after the keys, before the head.
+    for name in [KEY_FILE, PUB_FILE] {
+        fs::copy(out.join(name), to.join(name)).unwrap();
+    }
+    assert!(open(&to).is_err());
+    fs::remove_file(segment::path(&to, 0)).unwrap();
+    assert!(open(&to).is_err());
+}
