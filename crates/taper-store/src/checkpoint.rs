@@ -197,7 +197,7 @@ pub(crate) struct Heads {
     pub(crate) valid: Vec<Head>,
     /// The slot that holds the newest, if one does.
     pub(crate) newest_slot: Option<u64>,
-    /// The newest, with its signed note.
+    /// The newest, with its signed note; none when only the header of a segment is left.
     pub(crate) newest: Option<(Head, String)>,
     /// What is wrong with the others, and not what a crash leaves.
     pub(crate) problems: Vec<String>,
@@ -210,13 +210,21 @@ impl Heads {
     pub(crate) fn read(dir: &Path, trust: &Trust) -> Result<Self, StoreError> {
         let mut heads = Self::default();
         heads.read_newest_segment(dir, trust)?;
+        let mut is_published = false;
         if let Some(note) = disk::read_small(&dir.join(CHECKPOINT_FILE), NOTE_LIMIT)? {
             match trust.verify(&note) {
-                Ok(head) => heads.add(head, &note),
+                Ok(head) => {
+                    is_published = true;
+                    heads.add(head, &note);
+                }
                 Err(reason) => heads.problems.push(format!("{CHECKPOINT_FILE}: {reason}")),
             }
         }
         heads.read_slots(dir, trust)?;
+        if heads.newest_slot.is_none() && !is_published {
+            // A header alone is older than what was acknowledged, by nobody knows how much.
+            heads.newest = None;
+        }
         Ok(heads)
     }
 

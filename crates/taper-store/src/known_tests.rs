@@ -286,3 +286,19 @@ async fn an_older_state_and_a_retirement_that_broke_off_open_at_once() {
     assert_eq!(segment::list(dir).unwrap()[0], end, "what was retired is dropped");
     store.close().await.unwrap();
 }
+
+#[tokio::test]
+async fn the_header_of_a_segment_alone_is_no_checkpoint_to_read_or_copy_by() {
+    let dir = folder().await;
+    for name in [HEAD_FILE, CHECKPOINT_FILE] {
+        fs::write(dir.path().join(name), "nothing").unwrap();
+    }
+    let out = tempfile::tempdir().unwrap();
+    let read = crate::verify::read_records(dir.path()).map(drop);
+    let copied = crate::moves::export(dir.path(), out.path()).map(drop);
+    for answer in [read, copied] {
+        let said = answer.unwrap_err().to_string();
+        assert!(said.contains("no good checkpoint"), "{said}");
+    }
+    assert!(!verify_dir(dir.path()).unwrap().is_ok());
+}

@@ -186,7 +186,7 @@ fn verify_once(dir: &Path, trust: &Trust, heads: &Heads) -> Result<VerifyReport,
         tail_bytes: 0,
         first_bad: None,
     };
-    if heads.valid.is_empty() {
+    if heads.newest.is_none() {
         report
             .checkpoint_problems
             .push("there is no good checkpoint".into());
@@ -209,7 +209,7 @@ pub fn read_records(dir: &Path) -> Result<Records, StoreError> {
     loop {
         let begin = segment::list(dir)?.first().copied();
         let heads = read_heads(dir, &trust)?;
-        let Some(signed) = heads.size() else {
+        let Some(signed) = heads.newest.as_ref().map(|(head, _)| head.size) else {
             return Err(StoreError::untrusted(dir, "there is no good checkpoint"));
         };
         let mut walk = Walk::start(dir, trust.clone(), signed);
@@ -408,7 +408,7 @@ fn check_records(mut walk: Walk, heads: &Heads, report: &mut VerifyReport) -> Re
 /// Compares the tree with every checkpoint of its size.
 fn check_tree(walk: &Walk, heads: &Heads, report: &mut VerifyReport) {
     let Some(tree) = walk.tree() else { return };
-    if tree.size() == report.tree_size && !heads.valid.is_empty() {
+    if tree.size() == report.tree_size && heads.newest.is_some() {
         report.root = Some(tree.root().to_string());
     }
     // The end of a segment is the beginning of the next: the same tree twice.
