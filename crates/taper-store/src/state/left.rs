@@ -9,6 +9,7 @@
 use std::fs::{self, File};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::Duration;
 
 use tlog_tiles::tlog::Hash;
 
@@ -19,6 +20,11 @@ use crate::journal::Mark;
 use crate::seen_log::boot_id;
 
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
+/// What sled says when somebody has its lock.
+const LOCKED: &str = "could not acquire lock";
+/// How often, and how far apart, its lock is tried: ten seconds together.
+const LOCK_ATTEMPTS: u32 = 1000;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 const MARK: &str = "taper.mark";
 const MAGIC: &str = "taper-state-1";
 const MARK_LIMIT: u64 = 256;
@@ -178,10 +184,21 @@ fn sync_all(folder: &Path) -> Result<(), StoreError> {
     disk::sync_folder(folder)
 }
 
+/// Opens sled's folder. The store's own lock is held, so nobody else uses it; but a database of this
+/// process that was just dropped lives on in sled's threads for a moment, and keeps sled's lock.
 fn open(folder: &Path) -> sled::Result<sled::Tree> {
     let config = sled::Config::new().path(folder).cache_capacity(CACHE_BYTES);
-    // The default tree: it keeps the database alive, and costs less to share.
-    Ok(sled::Tree::clone(&*config.open()?))
+    let mut attempts = LOCK_ATTEMPTS;
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error)) if attempts > 0 && error.to_string().contains(LOCKED) => {
+                attempts -= 1;
+                std::thread::sleep(LOCK_PAUSE);
+            }
+            // The default tree: it keeps the database alive, and costs less to share.
+            opened => return Ok(sled::Tree::clone(&*opened?)),
+        }
+    }
 }
 
 /// The result, or what a panic said: sled panics on some damaged pages.

@@ -27,21 +27,8 @@ fn mark(dir: &Path) -> PathBuf {
     State::folder(dir).join(MARK)
 }
 
-/// A state that was dropped lives on in sled's threads for a moment, and with it sled's lock.
-fn look(dir: &Path, boot: &str) -> Found {
-    for _ in 0..1000 {
-        match State::find_in_boot(dir, Some(boot)) {
-            Err(StoreError::State(reason)) if reason.contains("could not acquire lock") => {
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
-            found => return found.unwrap(),
-        }
-    }
-    panic!("sled keeps its lock");
-}
-
 fn find(dir: &Path, boot: &str) -> Result<State, String> {
-    match look(dir, boot) {
+    match State::find_in_boot(dir, Some(boot)).unwrap() {
         Found::Kept(state, found) => {
             assert_eq!(found, applied(600));
             assert_eq!(state.head().unwrap(), 600);
