@@ -107,6 +107,27 @@ fn newer_first(slots: &[u8]) -> [usize; 2] {
 }
 
 #[tokio::test]
+async fn a_journal_that_was_cut_back_is_refused_after_another_boot_as_well() {
+    let dir = folder().await;
+    let target = cut_back(dir.path());
+    let mark = State::folder(dir.path()).join("taper.mark");
+    fs::write(mark, "taper-state-1 open another-boot\n").unwrap();
+    for _ in 0..2 {
+        let said = refused(dir.path());
+        let sizes = format!("the state knows 25 records, the journal has {target}");
+        assert!(said.contains(&sizes) && said.contains("A-18"), "{said}");
+    }
+    // The state is not believed, so nothing of it is carried over; but it is said what is gone.
+    let dry = repair(dir.path(), None, true, 7, &mut OsRng).unwrap();
+    assert_eq!(dry.state_size, 0);
+    rebuild(dir.path()).unwrap();
+    assert!(
+        !is_revoked(&open(dir.path()).unwrap().0, "g1").await,
+        "the explicit way"
+    );
+}
+
+#[tokio::test]
 async fn a_journal_that_was_cut_back_is_refused_and_repair_goes_on_with_what_the_state_knows() {
     let dir = folder().await;
     let target = cut_back(dir.path());

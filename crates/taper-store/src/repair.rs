@@ -133,7 +133,9 @@ fn is_intact(dir: &Path, scratch: &Path) -> Result<bool, StoreError> {
     let Ok(end) = journal::end_of(dir) else {
         return Ok(false);
     };
-    let known = copy_state(dir, scratch)?.applied()?;
+    copy_folder_of_state(dir, scratch)?;
+    // Also what a state says that is not believed: the journal must have it.
+    let known = State::find(scratch)?.applied();
     disk::remove_folder(&State::folder(scratch))?;
     Ok(journal::check_known(dir, (end.size, end.root), known).is_ok())
 }
@@ -210,11 +212,16 @@ fn prepare(
 
 /// The store's state, copied into the scratch folder; an empty one if there is none.
 fn copy_state(dir: &Path, scratch: &Path) -> Result<State, StoreError> {
+    copy_folder_of_state(dir, scratch)?;
+    Ok(State::open(scratch)?.0)
+}
+
+fn copy_folder_of_state(dir: &Path, scratch: &Path) -> Result<(), StoreError> {
     let from = State::folder(dir);
     if from.exists() {
         disk::copy_folder(&from, &State::folder(scratch))?;
     }
-    Ok(State::open(scratch)?.0)
+    Ok(())
 }
 
 /// What is known, as a state in the scratch folder; up to where the store's own state knew it; and what

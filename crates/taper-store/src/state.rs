@@ -71,7 +71,7 @@ impl State {
     pub(crate) fn open(dir: &Path) -> Result<(Self, Option<String>), StoreError> {
         Ok(match Self::find(dir)? {
             Found::Kept(state, _) => (state, None),
-            Found::Lost(reason) => (Self::create(dir)?, reason),
+            Found::Lost { reason, .. } => (Self::create(dir)?, reason),
         })
     }
 

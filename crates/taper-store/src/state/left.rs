@@ -35,8 +35,13 @@ const DATABASE: &str = "db";
 pub(crate) enum Found {
     /// A state to be believed, and what it includes.
     Kept(State, Applied),
-    /// Nothing, or a folder that is not to be believed, with the reason.
-    Lost(Option<String>),
+    /// Nothing, or a folder that is not to be believed.
+    Lost {
+        /// Why it is not.
+        reason: Option<String>,
+        /// What it says that it includes. That much was on the disk once: the journal must have it.
+        claim: Applied,
+    },
 }
 
 /// A state that has caught up with the journal.
@@ -56,11 +61,18 @@ enum Left {
 }
 
 impl Found {
+    fn lost(reason: Option<String>) -> Self {
+        Self::Lost {
+            reason,
+            claim: Applied::NOTHING,
+        }
+    }
+
     /// What the journal is to be compared with.
     pub(crate) fn applied(&self) -> Applied {
         match self {
             Self::Kept(_, applied) => *applied,
-            Self::Lost(_) => Applied::NOTHING,
+            Self::Lost { claim, .. } => *claim,
         }
     }
 
@@ -73,7 +85,7 @@ impl Found {
         to: Mark,
     ) -> Result<Restored, StoreError> {
         let lost = match self {
-            Self::Lost(lost) => lost,
+            Self::Lost { reason, .. } => reason,
             Self::Kept(state, _) => match guarded(|| state.catch_up(dir, at_applied, to)) {
                 Ok(Ok(replayed)) => {
                     return Ok(Restored {
@@ -105,16 +117,22 @@ impl State {
     fn find_in_boot(dir: &Path, boot: Option<&str>) -> Result<Found, StoreError> {
         let folder = Self::folder(dir);
         if !folder.exists() {
-            return Ok(Found::Lost(None));
+            return Ok(Found::lost(None));
         }
-        let lost = |reason: &str| Ok(Found::Lost(Some(reason.to_owned())));
+        let lost = |reason: &str| Ok(Found::lost(Some(reason.to_owned())));
         let Some(left) = read(&folder)? else {
             return lost("nothing says how it was left");
         };
         match &left {
             Left::Closed(_) => unmark(&folder)?,
             Left::Open(then) if boot == Some(then.as_str()) => {}
-            Left::Open(_) => return lost("it was not closed before the machine last started"),
+            Left::Open(_) => {
+                let read = guarded(|| Self::of(folder.clone(), open(&folder)?).applied());
+                return Ok(Found::Lost {
+                    reason: Some("it was not closed before the machine last started".to_owned()),
+                    claim: read.ok().and_then(Result::ok).unwrap_or(Applied::NOTHING),
+                });
+            }
         }
         let opened = guarded(|| -> sled::Result<_> {
             let state = Self::of(folder.clone(), open(&folder)?);

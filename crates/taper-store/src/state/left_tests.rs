@@ -34,7 +34,7 @@ fn find(dir: &Path, boot: &str) -> Result<State, String> {
             assert_eq!(state.head().unwrap(), 600);
             Ok(state)
         }
-        Found::Lost(reason) => Err(reason.unwrap()),
+        Found::Lost { reason, .. } => Err(reason.unwrap()),
     }
 }
 
@@ -55,7 +55,7 @@ fn a_closed_state_is_believed_once_and_an_open_one_in_its_boot() {
     // Where boots have no ids, nothing but a clean end is believed.
     assert!(matches!(
         State::find_in_boot(dir.path(), None).unwrap(),
-        Found::Lost(Some(_))
+        Found::Lost { reason: Some(_), .. }
     ));
     let dir = folder(true);
     drop(State::find_in_boot(dir.path(), None).unwrap());
