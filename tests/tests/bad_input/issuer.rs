@@ -352,9 +352,25 @@ fn admins() {
         "",
     );
     check(
-        "GET",
-        spoil(|call| call.line("GET", "/admin/v1/revocations")),
+        "PUT",
+        spoil(|call| call.line("PUT", "/admin/v1/revocations")),
         405,
+        "",
+    );
+    check(
+        "a list with another query",
+        spoil(|call| call.line("GET", "/admin/v1/revocations?before=1")),
+        400,
+        "",
+    );
+    check(
+        "a list for somebody else",
+        spoil(|call| {
+            call.line("GET", "/admin/v1/revocations")
+                .without("authorization")
+                .header("authorization", "Bearer wrong")
+        }),
+        401,
         "",
     );
     for target in [
