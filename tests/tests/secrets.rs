@@ -257,8 +257,8 @@ fn the_log_has_no_secret() {
         "granted",
         "denied",
         "refused",
-        "grant revoked by its client",
-        "revoked by an admin",
+        "revoked revocation.kind=\"grant\" revocation.seq=1 revocation.by=\"holder ",
+        "revocation.by=\"admin\"",
         "DEBUG",
     ] {
         assert!(log.contains(told), "{told} is not in the log:\n{log}");

@@ -93,6 +93,31 @@ pub(crate) struct Journal {
     _lock: FolderLock,
 }
 
+/// Refuses a journal that lacks records from which the state was made. The state gets a record only
+/// once its checkpoint is on the disk, so something that was acknowledged is gone.
+pub(crate) fn check_known(dir: &Path, (size, root): (u64, Hash), known: Applied) -> Result<(), StoreError> {
+    let what = if known.size > size {
+        format!(
+            "the state knows {} records, the journal has {size}: the others are gone from it",
+            known.size
+        )
+    } else if known.size == size && size > 0 && known.root != root {
+        format!(
+            "the state knows {} records, and the journal has {size} that are others",
+            known.size
+        )
+    } else {
+        return Ok(());
+    };
+    let folder = dir.display();
+    let reason = format!(
+        "{what}; put the newer journal files back, or go on with what the state knows \
+         (`taper audit repair --dir {folder} --dry-run` says what that comes to), or accept the journal \
+         as it is and lose the rest (`taper store rebuild --dir {folder}`)"
+    );
+    Err(StoreError::untrusted(dir, rules::AHEAD.says(reason)))
+}
+
 impl Journal {
     /// Checks and opens the journal in `dir`, or makes one.
     pub(crate) fn open(
@@ -361,31 +386,6 @@ pub(crate) fn end_of(dir: &Path) -> Result<Mark, StoreError> {
         root: scan.tree.root(),
         place: scan.end,
     })
-}
-
-/// Refuses a journal that lacks records from which the state was made. The state gets a record only
-/// once its checkpoint is on the disk, so something that was acknowledged is gone.
-pub(crate) fn check_known(dir: &Path, (size, root): (u64, Hash), known: Applied) -> Result<(), StoreError> {
-    let what = if known.size > size {
-        format!(
-            "the state knows {} records, the journal has {size}: the others are gone from it",
-            known.size
-        )
-    } else if known.size == size && size > 0 && known.root != root {
-        format!(
-            "the state knows {} records, and the journal has {size} that are others",
-            known.size
-        )
-    } else {
-        return Ok(());
-    };
-    let folder = dir.display();
-    let reason = format!(
-        "{what}; put the newer journal files back, or go on with what the state knows \
-         (`taper audit repair --dir {folder} --dry-run` says what that comes to), or accept the journal \
-         as it is and lose the rest (`taper store rebuild --dir {folder}`)"
-    );
-    Err(StoreError::untrusted(dir, rules::AHEAD.says(reason)))
 }
 
 struct Scan {
