@@ -155,7 +155,7 @@ pub struct RevocationRecord {
     /// The grant among whose [`Bound`] it counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub under: Option<String>,
-    /// [`next_history`] up to this revocation.
+    /// The history up to this revocation.
     #[serde(with = "hex32")]
     pub history: [u8; 32],
 }
