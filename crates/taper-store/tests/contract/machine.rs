@@ -188,17 +188,23 @@ impl<B: Backend> Subject<B> {
             Operation::Kill => {
                 self.calls.clear();
                 self.backend.kill();
+                // A state that had not reached its file yet is caught up from the journal.
+                self.forget_again(model);
                 Answer::Done
             }
             Operation::Rebuild => {
                 self.calls.clear();
                 self.backend.rebuild(&self.runtime);
-                // The journal still has what was forgotten.
-                if let Some(swept_at) = model.swept_at() {
-                    self.backend.sweep(&self.runtime, swept_at);
-                }
+                self.forget_again(model);
                 Answer::Done
             }
+        }
+    }
+
+    /// Sweeps as at the last sweep: the journal still has what was forgotten then.
+    fn forget_again(&self, model: &Model) {
+        if let Some(swept_at) = model.swept_at() {
+            self.backend.sweep(&self.runtime, swept_at);
         }
     }
 
