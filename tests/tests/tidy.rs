@@ -37,7 +37,7 @@ fn files(dir: &Path, extension: &str) -> Vec<(PathBuf, String)> {
 }
 
 /// What each crate may use of ours.
-const EDGES: [(&str, &[&str]); 12] = [
+const EDGES: [(&str, &[&str]); 13] = [
     (
         "taper",
         &[
@@ -103,6 +103,7 @@ const EDGES: [(&str, &[&str]); 12] = [
             "taper-store",
         ],
     ),
+    ("taper-bench", &["taper-capability", "taper-dpop"]),
 ];
 const PURE: [&str; 4] = ["taper-dpop", "taper-oauth", "taper-capability", "taper-policy"];
 const IMPURE: [&str; 7] = ["tokio", "axum", "hyper", "reqwest", "sled", "mio", "socket2"];

@@ -1,0 +1,221 @@
+//! A proxy with a root key of this bench's own, and requests that it permits.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use rand_core::OsRng;
+use taper_capability::{Caveat, Delegation, Grant, Party, ResourceMatch, Right, RootKey, Token, issue};
+use taper_dpop::{Algorithm, PrivateKey, ProofClaims};
+
+use crate::process::Process;
+
+const ISSUER: &str = "https://issuer.example";
+/// How long everything lasts, in seconds.
+const TTL: i64 = 3600;
+/// A grant has a quota of live proofs, so the requests are spread over several.
+const GRANTS: usize = 40;
+const PATIENCE: Duration = Duration::from_secs(20);
+/// What is called: its proofs carry the body's digest all the same, as our own clients send it.
+const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"git_log","arguments":{"repo_path":"acme/web"}}}"#;
+
+/// When the decision about a call is in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recording {
+    /// Before the call is forwarded.
+    Before,
+    /// Soon after.
+    Async,
+}
+
+impl Recording {
+    /// The server of the proxy that is configured so.
+    const fn server(self) -> &'static str {
+        match self {
+            Self::Before => "before",
+            Self::Async => "async",
+        }
+    }
+}
+
+/// A running proxy and the key that it trusts.
+pub(crate) struct World {
+    root: RootKey,
+    pub(crate) proxy: Process,
+}
+
+/// A capability and its holder's key.
+struct Holder {
+    token: Token,
+    key: PrivateKey,
+}
+
+fn now() -> anyhow::Result<i64> {
+    Ok(i64::try_from(
+        SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
+    )?)
+}
+
+impl World {
+    /// Starts `program` as a proxy in `dir` before `upstream`, at a port that was free a moment ago, and
+    /// waits until it is ready.
+    ///
+    /// # Errors
+    /// When it ends or is not ready in time.
+    pub(crate) fn start(program: &Path, dir: &Path, upstream: &str) -> anyhow::Result<Self> {
+        let root = RootKey::generate(1, &mut OsRng);
+        let mut jwk = serde_json::to_value(root.public().to_jwk())?;
+        jwk.as_object_mut()
+            .context("a key is an object")?
+            .insert("kid".to_owned(), "1".into());
+        std::fs::write(
+            dir.join("roots.json"),
+            serde_json::json!({ "keys": [jwk] }).to_string(),
+        )?;
+        std::fs::write(dir.join("allow.dl"), "allow if true;\n")?;
+        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+        let server = |recording: Recording| {
+            let id = recording.server();
+            format!(
+                r#"
+[servers.{id}]
+upstream = {{ http = "{upstream}" }}
+audit = "{id}"
+read_only = ["git_log"]
+tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
+"#
+            )
+        };
+        let config = format!(
+            r#"
+listen = "{address}"
+public_url = "http://{address}"
+state = "state"
+policies = ["allow.dl"]
+telemetry = {{ filter = "warn" }}
+issuers = [{{ issuer = "{ISSUER}", jwks_file = "roots.json", without_feed = true }}]
+{}{}"#,
+            server(Recording::Before),
+            server(Recording::Async)
+        );
+        std::fs::write(dir.join("proxy.toml"), config)?;
+        let child = Command::new(program)
+            .current_dir(dir)
+            .args(["proxy", "--config", "proxy.toml"])
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| program.display().to_string())?;
+        let proxy = Process::new(child, format!("http://{address}"));
+        let begun = Instant::now();
+        while !is_ready(proxy.address()) {
+            if begun.elapsed() > PATIENCE {
+                bail!("the proxy is not ready");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(Self { root, proxy })
+    }
+
+    /// So many calls by capabilities with so many hand-overs of two caveats each, as bytes.
+    ///
+    /// # Errors
+    /// When something cannot be signed.
+    pub(crate) fn calls(
+        &self,
+        recording: Recording,
+        hand_overs: usize,
+        count: usize,
+    ) -> anyhow::Result<Vec<Vec<u8>>> {
+        let url = format!("{}/{}/mcp", self.proxy.url, recording.server());
+        let now = now()?;
+        let holders: Vec<Holder> = (0..GRANTS)
+            .map(|_| self.holder(recording.server(), &url, hand_overs, now))
+            .collect::<anyhow::Result<_>>()?;
+        let one = |holder: &Holder| {
+            let claims = ProofClaims::new("POST", &url, now, &mut OsRng).body(CALL.as_bytes());
+            let proof = claims.token(holder.token.as_str()).sign(&holder.key)?;
+            let (address, path) = (self.proxy.address(), format!("/{}/mcp", recording.server()));
+            let token = holder.token.as_str();
+            let head = format!(
+                "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+                 accept: application/json, text/event-stream\r\nauthorization: DPoP {token}\r\n\
+                 dpop: {proof}\r\ncontent-length: {}\r\n\r\n{CALL}",
+                CALL.len()
+            );
+            Ok(head.into_bytes())
+        };
+        holders.iter().cycle().take(count).map(one).collect()
+    }
+
+    fn holder(&self, server: &str, url: &str, hand_overs: usize, now: i64) -> anyhow::Result<Holder> {
+        let mut key = PrivateKey::generate(Algorithm::EdDsa, &mut OsRng);
+        let grant = Grant {
+            issuer: ISSUER.into(),
+            id: Grant::new_id(&mut OsRng),
+            subject: Party {
+                iss: "https://idp.example".into(),
+                sub: "alice".into(),
+            },
+            client: "bench".into(),
+            actor: None,
+            holder: key.public(),
+            audiences: vec![url.into()],
+            rights: vec![Right::AnyTool {
+                server: server.into(),
+            }],
+            claims: vec![],
+            issued_at: now,
+            expires_at: now + TTL,
+            max_depth: 8,
+            caveats: vec![],
+        };
+        let mut token = issue(&grant, &self.root, &mut OsRng)?;
+        for _ in 0..hand_overs {
+            let next = PrivateKey::generate(Algorithm::EdDsa, &mut OsRng);
+            let tools = Caveat::Tool {
+                server: server.into(),
+                tools: vec!["git_log".into()],
+            };
+            let repo = Caveat::Resource {
+                kind: "repo".into(),
+                matches: ResourceMatch::OneOf(vec!["acme/web".into()]),
+            };
+            let hand_over = Delegation::to(next.public())
+                .until(now + TTL)
+                .only(tools)
+                .only(repo);
+            token = hand_over.sign(&token, &key, &mut OsRng)?;
+            key = next;
+        }
+        Ok(Holder {
+            token: token.sealed()?,
+            key,
+        })
+    }
+}
+
+/// The same call without credentials, for a server that asks for none.
+pub(crate) fn bare_calls(address: &str, count: usize) -> Vec<Vec<u8>> {
+    let head = format!(
+        "POST /mcp HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+         accept: application/json, text/event-stream\r\ncontent-length: {}\r\n\r\n{CALL}",
+        CALL.len()
+    );
+    vec![head.into_bytes(); count]
+}
+
+fn is_ready(address: &str) -> bool {
+    use std::io::{Read as _, Write as _};
+    let asked = || -> std::io::Result<String> {
+        let mut stream = std::net::TcpStream::connect(address)?;
+        write!(
+            stream,
+            "GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    };
+    asked().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
+}
