@@ -9,7 +9,7 @@ use serde::Deserialize;
 use taper_oauth::jwt::DEFAULT_SKEW;
 use taper_oauth::{SigningAlgorithm, TrustedIssuer, scope, uri};
 use taper_service::config::SecretSource;
-use taper_service::edge::EdgeLimits;
+use taper_service::edge::{EdgeLimits, TlsConfig};
 use taper_service::telemetry::Telemetry;
 use taper_store::JournalConfig;
 use url::Url;
@@ -25,8 +25,11 @@ pub struct Config {
     /// The public URL, without a trailing slash: the issuer identifier of every capability, and what proofs
     /// name as `htu` of its endpoints (RULES 19).
     pub issuer: String,
-    /// Where the public endpoints listen. TLS ends in front of it.
+    /// Where the public endpoints listen.
     pub listen: SocketAddr,
+    /// The certificate of `listen`, and of `admin_listen` where it says so. Without it TLS ends in front.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
     /// Where `/admin/v1` and `/metrics` listen. Default `127.0.0.1:9401`.
     #[serde(default = "default_admin_listen")]
     pub admin_listen: SocketAddr,
@@ -256,6 +259,9 @@ impl Config {
                 "issuer",
                 "plain http needs `development = true`",
             ));
+        }
+        if self.tls.is_some() && !secure {
+            return Err(OpenError::config("issuer", "with `tls` it is an https url"));
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use taper_dpop::RuleId;
 use taper_oauth::{ErrorCode, OAuthError};
+use taper_service::edge::TlsError;
 use taper_service::fetch::FetchError;
 use taper_service::pool::PoolError;
 use taper_service::secret::SecretError;
@@ -41,6 +42,9 @@ pub enum OpenError {
     /// The grant policy cannot be loaded.
     #[error("{0}")]
     Policy(String),
+    /// The listener's certificate and its key.
+    #[error("`tls`: {0}")]
+    Tls(#[from] TlsError),
     /// Outbound requests cannot be set up.
     #[error(transparent)]
     Fetch(#[from] FetchError),

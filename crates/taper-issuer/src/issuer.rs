@@ -97,9 +97,11 @@ impl Issuer {
     /// [`BindError`].
     pub async fn bind(self) -> Result<BoundIssuer, BindError> {
         let edge = &self.config.edge;
-        let public = Bound::bind(self.config.listen, edge.clone()).await?;
-        let admin = Bound::bind(self.config.admin_listen, edge.clone()).await?;
         let parts = &self.state.parts;
+        let tls = parts.tls.as_ref();
+        let public = Bound::bind(self.config.listen, edge.clone()).await?.over(tls);
+        let admin = Bound::bind(self.config.admin_listen, edge.clone()).await?;
+        let admin = admin.over(tls.filter(|tls| tls.for_admin()));
         let started = RecordKind::Started {
             role: JOURNAL.to_owned(),
         };
@@ -159,6 +161,9 @@ impl BoundIssuer {
             "issuer is ready"
         );
         let tasks = state.parts.tasks.clone();
+        if let Some(tls) = state.parts.tls.clone() {
+            tasks.spawn("certificate", tls.follow(Arc::clone(&state.clock), tasks.clone()));
+        }
         tasks.spawn("sweep", sweep(Arc::clone(&state), journal, tasks.clone()));
         let public = public.serve(public_router(Arc::clone(&state)), shutdown.clone());
         let admin = admin.serve(admin::router(Arc::clone(&state)), shutdown.clone());

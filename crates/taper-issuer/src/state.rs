@@ -12,6 +12,7 @@ use taper_policy::PolicyFile;
 use taper_policy::grant::GrantPolicy;
 use taper_service::clock::SharedClock;
 use taper_service::config::resolve;
+use taper_service::edge::Tls;
 use taper_service::pool::CpuPool;
 use taper_service::rng;
 use taper_service::secret::Secret;
@@ -45,6 +46,7 @@ pub(crate) struct Parts {
     pub(crate) capability_claims: Vec<String>,
     pub(crate) verifier: Verifier,
     pub(crate) admin_token: Secret,
+    pub(crate) tls: Option<Tls>,
     /// Ends with the daemon; long polls and fetches of keys listen to it.
     pub(crate) tasks: Shutdown,
 }
@@ -100,6 +102,7 @@ impl Parts {
             capability_claims: config.capability_claims.clone(),
             verifier: Verifier::new(roots),
             admin_token: config.admin_token.read(folder).map_err(secret)?,
+            tls: tls(config, folder, clock.unix())?,
             tasks,
         })
     }
@@ -187,6 +190,22 @@ pub(crate) fn demand_admin(shared: &Shared, headers: &HeaderMap) -> Result<(), R
         ErrorCode::InvalidToken,
         "the admin token is missing or wrong",
     ))
+}
+
+fn tls(config: &Config, folder: &Path, now: i64) -> Result<Option<Tls>, OpenError> {
+    let Some(tls) = &config.tls else {
+        return Ok(None);
+    };
+    let tls = Tls::load(tls, folder, now)?;
+    let url = url::Url::parse(&config.issuer).map_err(|error| OpenError::config("issuer", error))?;
+    let host = url.host_str().unwrap_or_default();
+    if !tls.names(host) {
+        tracing::warn!(
+            host,
+            "the certificate does not name the issuer's host, whoever connects without something in front will refuse it"
+        );
+    }
+    Ok(Some(tls))
 }
 
 fn policy_files(config: &Config, folder: &Path) -> Result<Vec<PolicyFile>, OpenError> {

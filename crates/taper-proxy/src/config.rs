@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use taper_service::config::{SecretSource, duration};
-use taper_service::edge::EdgeLimits;
+use taper_service::edge::{EdgeLimits, TlsConfig};
 use taper_service::telemetry::Telemetry;
 use taper_store::JournalConfig;
 
@@ -23,7 +23,11 @@ pub struct Config {
     /// Where operators look (`/healthz`, `/readyz`). Default none.
     #[serde(default)]
     pub admin_listen: Option<SocketAddr>,
-    /// The URL under which callers know the proxy, without a path: `https`, or `http` on loopback.
+    /// The certificate of `listen`, and of `admin_listen` where it says so. Without it TLS ends in front.
+    #[serde(default)]
+    pub tls: Option<TlsConfig>,
+    /// The URL under which callers know the proxy, without a path: `https`, or `http` on loopback without
+    /// `tls`.
     /// Resource URIs and `htu` come from it, never from a request (RULES 19).
     pub public_url: String,
     /// The folder of the journal, the seen proofs and the feed heads.
@@ -97,6 +101,8 @@ pub struct Outbound {
     pub allow_loopback_http: bool,
     /// Issuer hosts that may have private addresses.
     pub trusted_hosts: Vec<String>,
+    /// Certificate authorities of issuers beside the platform's, PEM files.
+    pub ca_files: Vec<PathBuf>,
 }
 
 /// An issuer whose capabilities count.

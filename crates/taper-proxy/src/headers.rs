@@ -62,9 +62,14 @@ pub(crate) fn check_head<B>(request: &Request<B>, names: &Names) -> Result<(), R
     if request.uri().query().is_some() {
         return Err(Refusal::Query);
     }
-    let host = match request.uri().authority() {
-        Some(authority) => Some(authority.as_str()),
-        None => single(headers, &header::HOST).map_err(|_| Refusal::Host)?,
+    let written = single(headers, &header::HOST).map_err(|_| Refusal::Host)?;
+    let host = match (request.uri().authority(), written) {
+        // HTTP/2 may say it twice (RFC 9113 section 8.3.1), and so may an absolute request target.
+        (Some(authority), Some(written)) if !authority.as_str().eq_ignore_ascii_case(written) => {
+            return Err(Refusal::Host);
+        }
+        (Some(authority), _) => Some(authority.as_str()),
+        (None, written) => written,
     };
     let known = |list: &[String], value: &str| list.iter().any(|one| value.eq_ignore_ascii_case(one));
     if !host.is_some_and(|host| known(&names.hosts, host)) {

@@ -10,7 +10,7 @@ use http::Request;
 use hyper::body::Incoming;
 use taper_dpop::NonceKey;
 use taper_service::clock::SharedClock;
-use taper_service::edge::Bound;
+use taper_service::edge::{Bound, Tls};
 use taper_service::fetch::Fetcher;
 use taper_service::pool::CpuPool;
 use taper_service::rng;
@@ -46,6 +46,7 @@ pub struct BoundProxy {
     pub(crate) shared: Arc<Shared>,
     public: Bound,
     admin: Option<Bound>,
+    tls: Option<Tls>,
     followers: Vec<Follower>,
     journal: JournalConfig,
     key_uris: Vec<(String, String)>,
@@ -59,8 +60,8 @@ impl Proxy {
     ///
     /// # Errors
     /// The first mistake.
-    pub fn check(config: &Config, folder: &Path) -> Result<(), OpenError> {
-        Ready::new(config, folder).map(drop)
+    pub fn check(config: &Config, folder: &Path, clock: &SharedClock) -> Result<(), OpenError> {
+        Ready::new(config, folder, clock.unix()).map(drop)
     }
 
     /// Checks the configuration and opens the state folder. It reads files: not for a runtime thread.
@@ -68,7 +69,7 @@ impl Proxy {
     /// # Errors
     /// The first mistake; a state folder that another process has or that is damaged.
     pub fn open(config: &Config, folder: &Path, clock: SharedClock) -> Result<Self, OpenError> {
-        let ready = Ready::new(config, folder)?;
+        let ready = Ready::new(config, folder, clock.unix())?;
         let of_store = Arc::clone(&clock);
         let now_ms = Arc::new(move || of_store.unix_millis());
         let (store, report) =
@@ -101,10 +102,14 @@ impl Proxy {
             store,
             clock,
         } = self;
-        let public = Bound::bind(ready.listen, ready.edge.clone()).await?;
+        let tls = ready.tls.as_ref();
+        let public = Bound::bind(ready.listen, ready.edge.clone()).await?.over(tls);
         let admin = match ready.admin_listen {
             None => None,
-            Some(listen) => Some(Bound::bind(listen, ready.edge.clone()).await?),
+            Some(listen) => {
+                let bound = Bound::bind(listen, ready.edge.clone()).await?;
+                Some(bound.over(tls.filter(|tls| tls.for_admin())))
+            }
         };
         let server = |(profile, upstream): (Profile, Upstream)| {
             let sessions = Arc::new(Owners::new(profile.limits.max_sessions));
@@ -137,6 +142,7 @@ impl Proxy {
             shared: Arc::new(shared),
             public,
             admin,
+            tls: ready.tls,
             followers,
             key_uris: ready.key_uris,
             journal: ready.journal,
@@ -179,6 +185,10 @@ impl BoundProxy {
             let issuers = Arc::clone(&shared.gate.issuers);
             let run = follow_keys(issuer, uri, issuers, self.fetcher.clone(), shutdown.clone());
             shutdown.spawn("root-keys", run);
+        }
+        if let Some(tls) = self.tls {
+            let clock = Arc::clone(&shared.clock);
+            shutdown.spawn("certificate", tls.follow(clock, shutdown.clone()));
         }
         let (store, clock) = (Arc::clone(&shared.store), Arc::clone(&shared.clock));
         shutdown.spawn("sweep", sweep(store, self.journal, clock, shutdown.clone()));

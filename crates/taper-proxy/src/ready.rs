@@ -10,7 +10,7 @@ use taper_oauth::{client_auth, uri};
 use taper_policy::PolicyFile;
 use taper_policy::boundary::BoundaryPolicy;
 use taper_service::config::resolve;
-use taper_service::edge::EdgeLimits;
+use taper_service::edge::{EdgeLimits, Tls, TlsError};
 use taper_service::fetch::{FetchRules, Fetcher};
 use taper_service::secret::SecretError;
 use taper_store::{JournalConfig, RecordKind, StoreError, load_position};
@@ -61,6 +61,9 @@ pub enum OpenError {
         /// What is wrong.
         error: RootKeysError,
     },
+    /// The listener's certificate and its key.
+    #[error("`tls`: {0}")]
+    Tls(#[from] TlsError),
     /// Outbound requests cannot be set up.
     #[error(transparent)]
     Fetch(#[from] taper_service::fetch::FetchError),
@@ -77,6 +80,7 @@ pub(crate) struct Ready {
     pub(crate) listen: SocketAddr,
     pub(crate) admin_listen: Option<SocketAddr>,
     pub(crate) edge: EdgeLimits,
+    pub(crate) tls: Option<Tls>,
     pub(crate) state: PathBuf,
     pub(crate) journal: JournalConfig,
     pub(crate) names: Names,
@@ -95,13 +99,19 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    pub(crate) fn new(config: &Config, folder: &Path) -> Result<Self, OpenError> {
+    /// `now` is in seconds since the Unix epoch.
+    pub(crate) fn new(config: &Config, folder: &Path, now: i64) -> Result<Self, OpenError> {
         let public = config.public_url.trim_end_matches('/');
         let parsed = uri::secure(public, true).map_err(|e| setting("public_url", e))?;
         if parsed.path() != "/" || parsed.query().is_some() {
             return Err(setting("public_url", "it has a path or a query"));
         }
         let names = names_of(config, &parsed);
+        let tls = tls_of(config, &parsed, folder, now)?;
+        let mut extra_roots = Vec::new();
+        for path in &config.outbound.ca_files {
+            extra_roots.push(read_file(&resolve(folder, path))?);
+        }
         if config.proxies == 0 {
             return Err(setting("proxies", "there is at least this one"));
         }
@@ -141,6 +151,7 @@ impl Ready {
             listen: config.listen,
             admin_listen: config.admin_listen,
             edge: config.edge.clone(),
+            tls,
             state: resolve(folder, &config.state),
             journal: config.journal,
             names,
@@ -158,6 +169,7 @@ impl Ready {
             fetcher: Fetcher::new(&FetchRules {
                 allow_loopback_http: config.outbound.allow_loopback_http,
                 trusted_hosts: config.outbound.trusted_hosts.clone(),
+                extra_roots,
                 ..FetchRules::default()
             })?,
         };
@@ -279,6 +291,24 @@ impl Ready {
             .push((issuer.issuer.clone(), feed_uri, authorization, feed.max_staleness));
         Ok(())
     }
+}
+
+fn tls_of(config: &Config, public: &url::Url, folder: &Path, now: i64) -> Result<Option<Tls>, OpenError> {
+    let Some(tls) = &config.tls else {
+        return Ok(None);
+    };
+    if public.scheme() != "https" {
+        return Err(setting("public_url", "with `tls` it is an https url"));
+    }
+    let tls = Tls::load(tls, folder, now)?;
+    let host = public.host_str().unwrap_or_default();
+    if !tls.names(host) {
+        tracing::warn!(
+            host,
+            "the certificate does not name the host of the public url, whoever connects without something in front will refuse it"
+        );
+    }
+    Ok(Some(tls))
 }
 
 fn names_of(config: &Config, public: &url::Url) -> Names {

@@ -8,5 +8,6 @@ mod following;
 mod opening;
 mod programs;
 mod proofs;
+mod protocols;
 mod recording;
 mod support;

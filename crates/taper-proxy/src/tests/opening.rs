@@ -1,10 +1,17 @@
 //! What keeps the proxy from starting, found before a port is open.
 
+use std::path::Path;
+
 use taper_capability::RootKey;
+use taper_service::clock::{ManualClock, SharedClock};
 use taper_service::rng;
 
-use super::support::{Setup, config, usual};
-use crate::Proxy;
+use super::support::{NOW, Setup, config, usual};
+use crate::{Config, OpenError, Proxy};
+
+fn check_now(config: &Config, folder: &Path) -> Result<(), OpenError> {
+    Proxy::check(config, folder, &(ManualClock::shared(NOW) as SharedClock))
+}
 
 #[test]
 fn mistakes_are_named() {
@@ -12,12 +19,12 @@ fn mistakes_are_named() {
     let upstream = "127.0.0.1:1".parse().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let good = config(&usual(), &root, upstream, folder.path());
-    Proxy::check(&good, folder.path()).unwrap();
+    check_now(&good, folder.path()).unwrap();
 
     let check = |change: &dyn Fn(&mut crate::Config), expected: &str| {
         let mut config = good.clone();
         change(&mut config);
-        let message = Proxy::check(&config, folder.path()).unwrap_err().to_string();
+        let message = check_now(&config, folder.path()).unwrap_err().to_string();
         assert!(message.contains(expected), "{message}");
     };
     check(&|c| c.public_url = "http://proxy.test".into(), "public_url");
@@ -42,7 +49,7 @@ fn mistakes_are_named() {
         ..usual()
     };
     let bad = config(&bad, &root, upstream, folder.path());
-    let message = Proxy::check(&bad, folder.path()).unwrap_err().to_string();
+    let message = check_now(&bad, folder.path()).unwrap_err().to_string();
     assert!(message.contains("policy.dl:1:"), "{message}");
     for upstream_text in [
         "{ http = 'ftp://a.test/' }",
@@ -55,7 +62,7 @@ fn mistakes_are_named() {
             ..usual()
         };
         let bad = config(&bad, &root, upstream, folder.path());
-        let message = Proxy::check(&bad, folder.path()).unwrap_err().to_string();
+        let message = check_now(&bad, folder.path()).unwrap_err().to_string();
         assert!(message.contains("server `git`"), "{message}");
     }
 }

@@ -192,7 +192,12 @@ impl World {
         Self::start_in(setup, self.state, self.root, self.holder).await
     }
 
-    async fn start_in(setup: Setup, state: tempfile::TempDir, root: RootKey, holder: PrivateKey) -> Self {
+    pub(super) async fn start_in(
+        setup: Setup,
+        state: tempfile::TempDir,
+        root: RootKey,
+        holder: PrivateKey,
+    ) -> Self {
         let shutdown = Shutdown::new();
         let (upstream, upstream_addr) = Recorder::start(&shutdown).await;
         let config = config(&setup, &root, upstream_addr, state.path());

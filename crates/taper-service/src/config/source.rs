@@ -37,6 +37,39 @@ impl<'de> serde::Deserialize<'de> for SecretSource {
     }
 }
 
+/// Serde support for a secret whose usual place is a file: `"path"` beside the two forms of
+/// [`SecretSource`].
+///
+/// # Errors
+/// When it is none of them, or the secret itself.
+pub fn path_or_source<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretSource, D::Error> {
+    deserializer.deserialize_any(PathOrSource)
+}
+
+struct PathOrSource;
+
+impl<'de> Visitor<'de> for PathOrSource {
+    type Value = SecretSource;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a path, or `{ env = \"NAME\" }`")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, path: &str) -> Result<SecretSource, E> {
+        // A message about a path prints it.
+        let is_path = !path.is_empty() && !path.contains(char::is_control) && !path.contains("-----");
+        if is_path {
+            Ok(SecretSource::File(path.into()))
+        } else {
+            Err(E::custom(NOT_INLINE))
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SecretSource, A::Error> {
+        SecretSourceVisitor.visit_map(map)
+    }
+}
+
 const NOT_INLINE: &str =
     "a secret is not written here; name its place: `{ file = \"path\" }` or `{ env = \"NAME\" }`";
 
@@ -131,6 +164,30 @@ mod tests {
         };
         check("{ file = 'a' }", SecretSource::File("a".into()));
         check("{ env = 'A' }", SecretSource::Env("A".to_owned()));
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Listener {
+        #[serde(deserialize_with = "path_or_source")]
+        key: SecretSource,
+    }
+
+    #[test]
+    fn a_path_stands_for_its_file() {
+        let read =
+            |value: &str| config::parse::<Listener>(&format!("key = {value}"), "x").map(|read| read.key);
+        assert_eq!(read("'a'").unwrap(), SecretSource::File("a".into()));
+        assert_eq!(read("{ file = 'a' }").unwrap(), SecretSource::File("a".into()));
+        assert_eq!(read("{ env = 'A' }").unwrap(), SecretSource::Env("A".to_owned()));
+        for inline in [
+            "''",
+            "'-----BEGIN PRIVATE KEY----- hunter2'",
+            "\"a\\nhunter2\"",
+            "7",
+        ] {
+            let message = read(inline).unwrap_err().to_string();
+            assert!(!message.contains("hunter2"), "{message}");
+        }
     }
 
     #[test]

@@ -8,10 +8,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt as _};
 
+use super::tls::H2;
 use super::traffic::{Quiet, Traffic};
 use super::{BoxError, EdgeLimits, PeerAddr};
 use crate::shutdown::Shutdown;
@@ -59,10 +63,12 @@ pub(super) fn protocol(limits: &EdgeLimits, tasks: &TaskTracker) -> Protocol {
     protocol
 }
 
-/// Answers the requests of one connection until it ends, falls quiet or must end.
+/// Answers the requests of one connection, after its TLS handshake if there is one, until it ends, falls
+/// quiet or must end.
 pub(super) async fn drive<S, B>(
     stream: TcpStream,
     peer: PeerAddr,
+    tls: Option<TlsAcceptor>,
     protocol: Protocol,
     limits: EdgeLimits,
     service: S,
@@ -77,6 +83,46 @@ pub(super) async fn drive<S, B>(
 {
     // Only latency is lost when the operating system refuses.
     let _ = stream.set_nodelay(true);
+    // One span of time for the handshake and the first head.
+    let until = Instant::now() + limits.header_read_timeout;
+    let Some(tls) = tls else {
+        return answer(stream, peer, until, protocol, limits, service, shutdown).await;
+    };
+    let shaken = tokio::select! {
+        shaken = tokio::time::timeout_at(until, tls.accept(stream)) => shaken,
+        () = shutdown.cancelled() => return,
+    };
+    match shaken {
+        Ok(Ok(stream)) => {
+            // Over TLS, HTTP/2 is spoken where ALPN chose it (RFC 9113 section 3.3).
+            let protocol = match stream.get_ref().1.alpn_protocol() {
+                Some(H2) => protocol.http2_only(),
+                _ => protocol.http1_only(),
+            };
+            answer(stream, peer, until, protocol, limits, service, shutdown).await;
+        }
+        Ok(Err(error)) => tracing::debug!(peer = %peer.0, %error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!(peer = %peer.0, "a TLS handshake did not end in time"),
+    }
+}
+
+async fn answer<IO, S, B>(
+    stream: IO,
+    peer: PeerAddr,
+    until: Instant,
+    protocol: Protocol,
+    limits: EdgeLimits,
+    service: S,
+    shutdown: Shutdown,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
     let traffic = Traffic::new();
     let counted = traffic.clone();
     let answer = service_fn(move |mut request: Request<Incoming>| {
@@ -104,7 +150,7 @@ pub(super) async fn drive<S, B>(
             connection.as_mut().graceful_shutdown();
             within(limits.drain_timeout, connection).await
         }
-        quiet = traffic.quiet(limits.header_read_timeout, limits.idle_timeout) => match quiet {
+        quiet = traffic.quiet(until.saturating_duration_since(Instant::now()), limits.idle_timeout) => match quiet {
             Quiet::Never => Err("no request came".into()),
             Quiet::Idle => {
                 // A request may be arriving at this very moment; it is still answered.

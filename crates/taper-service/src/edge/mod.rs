@@ -1,10 +1,16 @@
 //! The HTTP edge: one listener with limits, the same for every daemon.
 //!
-//! HTTP/1.1 and HTTP/2 with prior knowledge, in clear text: TLS ends in front of it. A connection that
-//! breaks, stalls or sends nonsense ends alone; it is a debug event, never more.
+//! HTTP/1.1 and HTTP/2: with prior knowledge in clear text, by ALPN over TLS. A connection that breaks,
+//! stalls or sends nonsense ends alone; it is a debug event, never more.
+//!
+//! What bounds a flood on HTTP/2, beside [`EdgeLimits`], are the defaults of hyper and h2: the connection
+//! ends with `ENHANCE_YOUR_CALM` when its peer has reset 20 streams that were not taken yet, and after
+//! 1,024 that broke the protocol; at most 400 KiB of a stream wait to be sent; settings and pings are
+//! answered one at a time, so that who does not read the answers is not read either.
 
 mod body;
 mod connection;
+mod tls;
 mod traffic;
 
 use std::io;
@@ -22,6 +28,7 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 pub use self::body::{BodyError, read_body};
+pub use self::tls::{Tls, TlsConfig, TlsError};
 use crate::shutdown::Shutdown;
 
 /// The error that a service or body may end with; it closes the connection or stream.
@@ -35,7 +42,7 @@ pub struct PeerAddr(pub SocketAddr);
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EdgeLimits {
-    /// From accepting a connection to its first complete request head, and for every later HTTP/1.1
+    /// From accepting a connection to its first complete request head, TLS included, and for every later HTTP/1.1
     /// head counted from the end of the response before it. Default 10 s.
     #[serde(with = "crate::config::duration")]
     pub header_read_timeout: Duration,
@@ -74,6 +81,7 @@ pub struct Bound {
     listener: TcpListener,
     local_addr: SocketAddr,
     limits: EdgeLimits,
+    tls: Option<Tls>,
 }
 
 impl Bound {
@@ -89,7 +97,15 @@ impl Bound {
             listener,
             local_addr,
             limits,
+            tls: None,
         })
+    }
+
+    /// The same port, over TLS when there is a certificate.
+    #[must_use]
+    pub fn over(mut self, tls: Option<&Tls>) -> Self {
+        self.tls = tls.cloned();
+        self
     }
 
     /// The address in use, with the port that was taken.
@@ -113,12 +129,14 @@ impl Bound {
             listener,
             local_addr,
             limits,
+            tls,
         } = self;
         let places = Arc::new(Semaphore::new(
             limits.max_connections.clamp(1, Semaphore::MAX_PERMITS),
         ));
         let connections = TaskTracker::new();
         let protocol = connection::protocol(&limits, &connections);
+        let acceptor = tls.as_ref().map(Tls::acceptor);
         loop {
             let accepted = async {
                 let place = Arc::clone(&places).acquire_owned().await.ok()?;
@@ -133,6 +151,7 @@ impl Bound {
             let connection = connection::drive(
                 stream,
                 PeerAddr(peer),
+                acceptor.clone(),
                 protocol.clone(),
                 limits.clone(),
                 service.clone(),
@@ -182,5 +201,7 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     )
 }
 
+#[cfg(test)]
+mod http2_tests;
 #[cfg(test)]
 mod tests;

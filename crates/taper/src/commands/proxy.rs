@@ -13,7 +13,7 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let folder = config::folder_of(&args.config);
     let file: taper_proxy::Config = config::load(&args.config).map_err(Failure::invalid)?;
     if args.check_config {
-        taper_proxy::Proxy::check(&file, &folder).map_err(Failure::invalid)?;
+        taper_proxy::Proxy::check(&file, &folder, &context.clock()).map_err(Failure::invalid)?;
         return checked(&args, context);
     }
     telemetry::init(&file.telemetry).map_err(Failure::invalid)?;
