@@ -59,6 +59,10 @@ pub struct Config {
     /// How many signature checks and policy evaluations may wait for a worker; beyond that 503.
     #[serde(default = "default_queue")]
     pub queue: usize,
+    /// Memory for chains that verified before, in MiB, so that the next call with the same capability
+    /// skips their signatures (RULES 23); 0 keeps none. A grant has at most a sixteenth of it.
+    #[serde(default = "default_verified_chains")]
+    pub verified_chains_mib: u16,
     /// Limits of the listener.
     #[serde(default)]
     pub edge: EdgeLimits,
@@ -80,6 +84,10 @@ const fn default_proxies() -> u32 {
 
 const fn default_queue() -> usize {
     256
+}
+
+const fn default_verified_chains() -> u16 {
+    64
 }
 
 /// Whether a proof needs a nonce.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! sizes → proof claims → unverified decode → holder, expiry, issuer → proof signature
-//!       → chain signatures, walk, admission → revocation → (body arrives) digest → strict JSON
+//!       → chain signatures, walk, admission (once for a text) → revocation → (body arrives) digest → strict JSON
 //!       → headers → session → revocation, replay insert → resources → calls reserved → decide
 //!       → (the journal has it) revocation, expiry
 //! ```
@@ -19,11 +19,12 @@ use taper_capability::rules::NOT_EXPIRED;
 use taper_capability::{Access, AccessKind, UnverifiedToken, VerifiedChain, VerifiedPresentation};
 use taper_dpop::rule::r;
 use taper_dpop::{
-    CheckedProof, Expectation, MAX_FUTURE, NonceKey, NonceRule, Proof, TokenHash, base64url_encode,
+    CheckedProof, Expectation, MAX_FUTURE, NonceKey, NonceRule, Proof, PublicKey, TokenHash, base64url_encode,
 };
 use taper_policy::boundary::BoundaryPolicy;
 use taper_store::{CallCounters, DecisionRecord, Reservation, Seen, SeenProofs};
 
+use crate::chains::Chains;
 use crate::config::NonceMode;
 use crate::headers::{self, Credentials, SESSION};
 use crate::issuers::Issuers;
@@ -38,6 +39,8 @@ use crate::session::{Owner, Owners};
 /// Everything that a judgement needs beside the request.
 pub(crate) struct Gate {
     pub(crate) issuers: Arc<Issuers>,
+    /// What verified before.
+    pub(crate) chains: Chains,
     pub(crate) policy: BoundaryPolicy,
     pub(crate) seen: Arc<dyn SeenProofs>,
     /// `None` where nobody can count all calls: several proxies that share no store.
@@ -82,22 +85,36 @@ impl Gate {
         url: &str,
         now: i64,
     ) -> Result<VerifiedPresentation, Refusal> {
-        let proof = self.check_proof(credentials, method, url, now)?;
-        let token = UnverifiedToken::decode(credentials.token())?;
-        if !r::HOLDER.holds(token.last_holder() == proof.key()) {
-            return Err(taper_capability::Error::ProofKey.into());
+        let text = TokenHash::of(credentials.token());
+        let proof = self.check_proof(credentials, text, method, url, now)?;
+        let is_holder = |holder: &PublicKey| {
+            let is_holder = r::HOLDER.holds(holder == proof.key());
+            is_holder.then_some(()).ok_or(taper_capability::Error::ProofKey)
+        };
+        if let Some(chain) = self.chains.find(&text, self.issuers.roots_version()) {
+            is_holder(chain.last_holder())?;
+            check_expiry(&chain, now)?;
+            let proof = proof.verify()?;
+            self.issuers.check_revocation(&chain, now)?;
+            return Ok(VerifiedPresentation::new(chain, proof)?);
         }
+        let token = UnverifiedToken::decode(credentials.token())?;
+        is_holder(token.last_holder())?;
         token.check_expiry(now)?;
         self.issuers.precheck(&token)?;
         let proof = proof.verify()?;
-        let chain = self.issuers.verify(token, now)?;
+        let (chain, roots) = self.issuers.verify(token, now)?;
         self.issuers.check_revocation(&chain, now)?;
-        Ok(VerifiedPresentation::new(Arc::new(chain), proof)?)
+        let presentation = VerifiedPresentation::new(Arc::new(chain), proof)?;
+        self.chains
+            .keep(presentation.chain(), credentials.token().len(), roots);
+        Ok(presentation)
     }
 
     fn check_proof<'a>(
         &self,
         credentials: &'a Credentials,
+        text: TokenHash,
         method: &str,
         url: &str,
         now: i64,
@@ -106,7 +123,7 @@ impl Gate {
             let expected = Expectation {
                 method,
                 url,
-                token: Some(TokenHash::of(credentials.token())),
+                token: Some(text),
                 nonce,
                 now,
             };
@@ -249,11 +266,7 @@ impl Gate {
     /// # Errors
     /// M-12, M-13, M-37, or P-15 for a chain that has expired.
     pub(crate) fn recheck(&self, chain: &VerifiedChain, now: i64) -> Result<(), Refusal> {
-        let earliest = chain.links().iter().min_by_key(|link| link.expires_at);
-        if let Some(link) = earliest.filter(|link| !NOT_EXPIRED.holds(now < link.expires_at)) {
-            let (block, at) = (link.index, link.expires_at);
-            return Err(taper_capability::Error::Expired { block, at }.into());
-        }
+        check_expiry(chain, now)?;
         self.issuers.check_revocation(chain, now)
     }
 
@@ -282,6 +295,18 @@ impl Gate {
                 Err(Refusal::SeenFailed)
             }
         }
+    }
+}
+
+/// Refuses a chain that has expired since it was verified (P-15).
+fn check_expiry(chain: &VerifiedChain, now: i64) -> Result<(), taper_capability::Error> {
+    let earliest = chain.links().iter().min_by_key(|link| link.expires_at);
+    match earliest {
+        Some(link) if !NOT_EXPIRED.holds(now < link.expires_at) => Err(taper_capability::Error::Expired {
+            block: link.index,
+            at: link.expires_at,
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -20,7 +20,8 @@ pub(crate) const MAX_KEY_SET: usize = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Issuers {
     all: BTreeMap<String, IssuerState>,
-    verifier: RwLock<Arc<Verifier>>,
+    /// With the number of the set of root keys that it trusts.
+    verifier: RwLock<(u64, Arc<Verifier>)>,
     /// Counts up with every revocation that was taken.
     changed: watch::Sender<u64>,
 }
@@ -138,7 +139,7 @@ impl Issuers {
     pub(crate) fn new(all: Vec<IssuerState>) -> Self {
         Self {
             all: all.into_iter().map(|one| (one.issuer.clone(), one)).collect(),
-            verifier: RwLock::new(Arc::new(Verifier::new(Roots::new()))),
+            verifier: RwLock::new((0, Arc::new(Verifier::new(Roots::new())))),
             changed: watch::Sender::new(0),
         }
     }
@@ -173,7 +174,7 @@ impl Issuers {
         };
         match self.roots() {
             Ok(roots) => {
-                *verifier = Arc::new(Verifier::new(roots));
+                *verifier = (verifier.0.wrapping_add(1), Arc::new(Verifier::new(roots)));
                 state
                     .keys_changed
                     .send_modify(|count| *count = count.wrapping_add(1));
@@ -208,11 +209,21 @@ impl Issuers {
         }
     }
 
-    /// Verifies a token against the root keys of all issuers. An unknown key id asks for a refresh.
-    pub(crate) fn verify(&self, token: UnverifiedToken, now: i64) -> Result<VerifiedChain, Refusal> {
-        let verifier = Arc::clone(&self.verifier.read().unwrap_or_else(PoisonError::into_inner));
+    /// The number of the set of root keys that is trusted now.
+    pub(crate) fn roots_version(&self) -> u64 {
+        self.verifier.read().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Verifies a token against the root keys of all issuers, and says which set of them that was. An
+    /// unknown key id asks for a refresh.
+    pub(crate) fn verify(&self, token: UnverifiedToken, now: i64) -> Result<(VerifiedChain, u64), Refusal> {
+        let (version, verifier) = self
+            .verifier
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let issuer = token.issuer().to_owned();
-        verifier.verify(token, now).map_err(|error| {
+        let verified = verifier.verify(token, now).map_err(|error| {
             if matches!(
                 error,
                 taper_capability::Error::Root | taper_capability::Error::Issuer
@@ -221,7 +232,8 @@ impl Issuers {
                 state.keys_wanted.notify_one();
             }
             Refusal::Capability(error)
-        })
+        })?;
+        Ok((verified, version))
     }
 
     /// Refuses a chain of which anything is revoked, or of which that cannot be known (M-12, M-13).

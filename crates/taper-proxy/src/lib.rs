@@ -19,6 +19,7 @@
 //! | `service`, `ready`, `proxy` | the HTTP service; the configuration, checked; the daemon |
 
 mod body;
+mod chains;
 pub mod config;
 mod decide;
 mod error;

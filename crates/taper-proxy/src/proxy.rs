@@ -19,6 +19,7 @@ use taper_store::{Audit as _, EmbeddedStore, JournalConfig, Record, RecordKind};
 use tokio::time::Instant;
 use tower::service_fn;
 
+use crate::chains::Chains;
 use crate::config::Config;
 use crate::feed::{Follower, follow_keys};
 use crate::gate::Gate;
@@ -123,6 +124,7 @@ impl Proxy {
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let gate = Gate {
             issuers: Arc::new(issuers),
+            chains: Chains::new(ready.verified_chains),
             policy: ready.policy,
             seen: Arc::clone(&store) as Arc<dyn taper_store::SeenProofs>,
             counters: (ready.proxies == 1).then(|| Arc::clone(&store) as Arc<dyn taper_store::CallCounters>),

@@ -86,6 +86,8 @@ pub(crate) struct Ready {
     pub(crate) names: Names,
     pub(crate) trusted_hops: usize,
     pub(crate) queue: usize,
+    /// Bytes for chains that verified before.
+    pub(crate) verified_chains: usize,
     pub(crate) nonce: config::NonceMode,
     pub(crate) proxies: u32,
     pub(crate) policy: BoundaryPolicy,
@@ -157,6 +159,7 @@ impl Ready {
             names,
             trusted_hops: config.trusted_hops,
             queue: config.queue,
+            verified_chains: usize::from(config.verified_chains_mib) << 20,
             nonce: config.nonce,
             proxies: config.proxies,
             policy,

@@ -16,13 +16,13 @@ mod process;
 mod roles;
 mod world;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
 use crate::process::Process;
-use crate::world::{Recording, World, bare_calls};
+use crate::world::{Memory, Recording, World, bare_calls};
 
 const CONNECTIONS: usize = 16;
 
@@ -47,7 +47,7 @@ async fn main() -> anyhow::Result<()> {
 enum Side {
     Direct,
     Plain,
-    Taper(Recording, usize),
+    Taper(Memory, Recording, usize),
 }
 
 impl Side {
@@ -55,24 +55,32 @@ impl Side {
         match self {
             Self::Direct => "no proxy (the server's own CPU)".to_owned(),
             Self::Plain => "plain proxy on hyper, the same bytes".to_owned(),
-            Self::Taper(recording, hand_overs) => {
+            Self::Taper(memory, recording, hand_overs) => {
                 let journal = match recording {
                     Recording::Before => "journal first",
-                    Recording::Async => "journal soon after",
+                    Recording::Async => "journal after",
                 };
-                format!("taper, {hand_overs} hand-overs, {journal}")
+                let chain = match memory {
+                    Memory::On => "known",
+                    Memory::Off => "new",
+                };
+                format!("taper, {hand_overs} hand-overs, {chain} chain, {journal}")
             }
         }
     }
 }
 
-const SIDES: [Side; 6] = [
+const SIDES: [Side; 10] = [
     Side::Direct,
     Side::Plain,
-    Side::Taper(Recording::Async, 0),
-    Side::Taper(Recording::Async, 3),
-    Side::Taper(Recording::Before, 0),
-    Side::Taper(Recording::Before, 3),
+    Side::Taper(Memory::Off, Recording::Async, 0),
+    Side::Taper(Memory::Off, Recording::Async, 3),
+    Side::Taper(Memory::Off, Recording::Async, 5),
+    Side::Taper(Memory::On, Recording::Async, 0),
+    Side::Taper(Memory::On, Recording::Async, 3),
+    Side::Taper(Memory::On, Recording::Async, 5),
+    Side::Taper(Memory::On, Recording::Before, 0),
+    Side::Taper(Memory::On, Recording::Before, 5),
 ];
 
 #[derive(Clone, Copy, Default)]
@@ -88,15 +96,21 @@ async fn bench(program: &Path, requests: usize, rounds: usize) -> anyhow::Result
     let dir = tempfile::tempdir()?;
     let server = Process::role(&["server"])?;
     let plain = Process::role(&["plain", &server.url])?;
-    let world = World::start(program, &PathBuf::from(dir.path()), &server.url)?;
+    let start = |name: &str, memory| World::start(program, &dir.path().join(name), &server.url, memory);
+    let (forgetful, mindful) = (start("new", Memory::Off)?, start("known", Memory::On)?);
     let mut figures: Vec<Vec<Figures>> = vec![Vec::new(); SIDES.len()];
     for round in 0..=rounds {
         for (side, all) in SIDES.iter().zip(&mut figures) {
             let (process, calls) = match *side {
                 Side::Direct => (&server, bare_calls(server.address(), requests)),
                 // Headers and body are those of a call that taper checks.
-                Side::Plain => (&plain, world.calls(Recording::Async, 0, requests)?),
-                Side::Taper(recording, hand_overs) => {
+                Side::Plain => (&plain, mindful.calls(Recording::Async, 0, requests)?),
+                Side::Taper(memory, recording, hand_overs) => {
+                    let world = if memory == Memory::On {
+                        &mindful
+                    } else {
+                        &forgetful
+                    };
                     (&world.proxy, world.calls(recording, hand_overs, requests)?)
                 }
             };
@@ -120,14 +134,14 @@ async fn bench(program: &Path, requests: usize, rounds: usize) -> anyhow::Result
         "tools/call, {CONNECTIONS} connections, {requests} requests a turn, medians of {rounds} rounds\n"
     );
     println!(
-        "{:<38} {:>8} {:>8} {:>8} {:>10} {:>9}",
+        "{:<46} {:>8} {:>8} {:>8} {:>10} {:>9}",
         "", "req/s", "p50 ms", "p99 ms", "CPU-µs/req", "x plain"
     );
     let medians: Vec<Figures> = figures.iter().map(|all| median(all)).collect();
     let plain = medians.get(1).map_or(f64::NAN, |figures| figures.cpu);
     for (side, one) in SIDES.iter().zip(&medians) {
         println!(
-            "{:<38} {:>8.0} {:>8.2} {:>8.2} {:>10.0} {:>9.1}",
+            "{:<46} {:>8.0} {:>8.2} {:>8.2} {:>10.0} {:>9.1}",
             side.name(),
             one.rate,
             one.p50.as_secs_f64() * 1e3,

@@ -39,6 +39,15 @@ impl Recording {
     }
 }
 
+/// Whether a proxy remembers what verified before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// It does: all but the first calls of a capability skip the signatures of its chain.
+    On,
+    /// Every call verifies everything.
+    Off,
+}
+
 /// A running proxy and the key that it trusts.
 pub(crate) struct World {
     root: RootKey,
@@ -58,12 +67,13 @@ fn now() -> anyhow::Result<i64> {
 }
 
 impl World {
-    /// Starts `program` as a proxy in `dir` before `upstream`, at a port that was free a moment ago, and
+    /// Starts `program` as a proxy in `dir`, which is made, before `upstream`, at a port that was free a moment ago, and
     /// waits until it is ready.
     ///
     /// # Errors
     /// When it ends or is not ready in time.
-    pub(crate) fn start(program: &Path, dir: &Path, upstream: &str) -> anyhow::Result<Self> {
+    pub(crate) fn start(program: &Path, dir: &Path, upstream: &str, memory: Memory) -> anyhow::Result<Self> {
+        std::fs::create_dir(dir)?;
         let root = RootKey::generate(1, &mut OsRng);
         let mut jwk = serde_json::to_value(root.public().to_jwk())?;
         jwk.as_object_mut()
@@ -94,8 +104,10 @@ public_url = "http://{address}"
 state = "state"
 policies = ["allow.dl"]
 telemetry = {{ filter = "warn" }}
+verified_chains_mib = {}
 issuers = [{{ issuer = "{ISSUER}", jwks_file = "roots.json", without_feed = true }}]
 {}{}"#,
+            if memory == Memory::On { 64 } else { 0 },
             server(Recording::Before),
             server(Recording::Async)
         );

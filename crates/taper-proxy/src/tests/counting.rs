@@ -12,6 +12,7 @@ use taper_service::rng;
 use taper_store::{Audit as _, CallCounters, Counter, Outcome, Record, Reservation, SeenProofs, StoreError};
 
 use super::support::{Ask, NOW, Setup, URL, World, decided, json as answer, usual};
+use crate::chains::Chains;
 use crate::config::NonceMode;
 use crate::gate::{Asked, Gate, Judgement};
 use crate::headers::Credentials;
@@ -350,6 +351,7 @@ async fn several_proxies_without_a_shared_store_count_nothing() {
 fn gate(world: &World, counters: Arc<dyn CallCounters>) -> Gate {
     Gate {
         issuers: Arc::clone(&world.shared.gate.issuers),
+        chains: Chains::new(1 << 20),
         policy: world.shared.gate.policy.clone(),
         seen: Arc::clone(&world.shared.store) as Arc<dyn SeenProofs>,
         counters: Some(counters),

@@ -10,4 +10,5 @@ mod programs;
 mod proofs;
 mod protocols;
 mod recording;
+mod remembering;
 mod support;

@@ -10,6 +10,7 @@ use taper_service::rng;
 use taper_store::{RevocationKey, Seen, SeenProofs, StoreError};
 
 use super::support::{Answer, Ask, NOW, Setup, URL, World, usual};
+use crate::chains::Chains;
 use crate::config::NonceMode;
 use crate::error::AnswerContext;
 use crate::gate::{Asked, Gate};
@@ -36,6 +37,7 @@ impl SeenProofs for Forgetful {
 fn gate(world: &World, complete_since: Option<i64>) -> Gate {
     Gate {
         issuers: Arc::clone(&world.shared.gate.issuers),
+        chains: Chains::new(1 << 20),
         policy: world.shared.gate.policy.clone(),
         seen: Arc::new(Forgetful { complete_since }),
         counters: None,
