@@ -220,10 +220,13 @@ pub enum Upstream {
         /// Which era the program speaks.
         #[serde(default)]
         era: StdioEra,
+        /// What becomes of its standard error.
+        #[serde(default)]
+        stderr: StdioStderr,
         /// Programs at once, over all sessions.
         #[serde(default = "default_children")]
         max_children: usize,
-        /// How long a program without a request keeps running.
+        /// How long a program without a request or an open stream keeps running.
         #[serde(default = "default_child_idle", with = "duration")]
         idle: Duration,
     },
@@ -256,6 +259,17 @@ pub enum StdioEra {
     Legacy,
     /// 2026-07-28: one program per grant and last holder.
     Modern,
+}
+
+/// What becomes of a program's standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StdioStderr {
+    /// Nobody sees it: it may carry arguments of calls.
+    #[default]
+    Drop,
+    /// It is logged at the debug level.
+    Log,
 }
 
 /// What is known about a tool's arguments.

@@ -115,13 +115,15 @@ pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Bo
         | R::Indeterminate(_)
         | R::Audit
         | R::Busy
-        | R::Children => Answer {
+        | R::Children
+        | R::Waiting => Answer {
             retry_after: true,
             data: Some(json!({
                 "decision_id": context.decision_id, "rule": refusal.rule().as_str(),
             })),
             ..plain(503, UNDECIDED, "it could not be decided, try again")
         },
+        R::SecondStream => plain(409, -32600, "the session's stream is open already"),
         R::Upstream(_) => plain(
             502,
             -32603,

@@ -334,6 +334,7 @@ fn outbound(asked: Asked, read: &Read, subscribed: Vec<Access>) -> Outbound {
         method: message.method.clone(),
         id: message.id.clone(),
         list: read.class.and_then(|class| class.list),
+        progress: message.progress_token().cloned(),
         revision: message.claimed_revision().map(str::to_owned),
     });
     Outbound {

@@ -133,6 +133,11 @@ impl Message {
         self.params.get("_meta")?.get(META_VERSION)?.as_str()
     }
 
+    /// The token by which the sender wants to hear of progress.
+    pub(crate) fn progress_token(&self) -> Option<&Value> {
+        self.params.get("_meta")?.get("progressToken")
+    }
+
     fn header_name(&self) -> Option<&str> {
         match self.method.as_str() {
             "tools/call" | "prompts/get" => self.text("name"),

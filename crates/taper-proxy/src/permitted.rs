@@ -83,6 +83,8 @@ pub(crate) struct Call {
     pub(crate) method: String,
     pub(crate) id: Option<Value>,
     pub(crate) list: Option<List>,
+    /// The token by which progress of it is told.
+    pub(crate) progress: Option<Value>,
     /// The revision that the message names.
     pub(crate) revision: Option<String>,
 }

@@ -367,6 +367,7 @@ fn upstream(id: &str, server: &config::Server, folder: &Path) -> Result<Upstream
             stdio,
             env,
             era,
+            stderr,
             max_children,
             idle,
         } => {
@@ -386,6 +387,7 @@ fn upstream(id: &str, server: &config::Server, folder: &Path) -> Result<Upstream
                 command: stdio.clone(),
                 env: variables,
                 era: *era,
+                stderr: *stderr,
                 max_children: *max_children,
                 idle: *idle,
                 limits: server.limits,

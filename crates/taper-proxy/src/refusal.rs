@@ -92,6 +92,10 @@ pub(crate) enum Refusal {
     Busy,
     #[error("too many programs are running")]
     Children,
+    #[error("too many requests wait for one program")]
+    Waiting,
+    #[error("the session's stream is open already")]
+    SecondStream,
     #[error("the upstream did not answer as it should: {0}")]
     Upstream(&'static str),
 }
@@ -159,7 +163,8 @@ impl Refusal {
             Self::Indeterminate(_) => capability_rules::LIMITS,
             Self::Audit => rules::AUDIT,
             Self::Busy => rules::BUSY,
-            Self::Children => rules::CHILDREN,
+            Self::Children | Self::Waiting => rules::CHILDREN,
+            Self::SecondStream => rules::ONE_STREAM,
             Self::Upstream(_) => rules::UPSTREAM,
         }
     }

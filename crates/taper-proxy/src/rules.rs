@@ -73,7 +73,7 @@ rules! {
     BUSY = "M-29";
     /// The upstream answers in time, with an answer that may be passed on.
     UPSTREAM = "M-30";
-    /// The programs of a stdio upstream are bounded in number, in all and per owner.
+    /// The programs of a stdio upstream are bounded in number, in all and per owner, and so are the requests that wait for one.
     CHILDREN = "M-31";
     /// A list shows only entries that the caller could use.
     LIST = "M-32";
@@ -87,6 +87,8 @@ rules! {
     FEED_SIGNATURE = "M-36";
     /// A revocation feed never goes back, and never tells another history than it told before.
     FEED_HISTORY = "M-37";
+    /// A session of a program has one stream at a time.
+    ONE_STREAM = "M-38";
 }
 
 #[cfg(test)]

@@ -28,6 +28,20 @@ impl Owner {
     }
 }
 
+#[cfg(test)]
+impl Owner {
+    /// Another one with each grant.
+    pub(crate) fn with_grant(grant: &str) -> Self {
+        use taper_dpop::{Algorithm, PrivateKey};
+        let key = PrivateKey::generate(Algorithm::EdDsa, &mut taper_service::rng::os());
+        Self {
+            issuer: "i".into(),
+            grant: grant.into(),
+            holder: key.public().thumbprint(),
+        }
+    }
+}
+
 /// Handles of one server and their owners; the oldest leave when it is full.
 #[derive(Debug)]
 pub(crate) struct Owners {
@@ -105,22 +119,10 @@ impl Owners {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use taper_dpop::{Algorithm, PrivateKey};
-    use taper_service::rng;
-
-    fn owner(grant: &str) -> Owner {
-        Owner {
-            issuer: "i".into(),
-            grant: grant.into(),
-            holder: PrivateKey::generate(Algorithm::EdDsa, &mut rng::os())
-                .public()
-                .thumbprint(),
-        }
-    }
 
     #[test]
     fn a_handle_has_one_owner() {
-        let (owners, a, b) = (Owners::new(10), owner("g"), owner("g"));
+        let (owners, a, b) = (Owners::new(10), Owner::with_grant("g"), Owner::with_grant("g"));
         assert!(owners.claim("s", &a) && owners.claim("s", &a.clone()));
         assert!(!owners.claim("s", &b), "another holder of the same grant");
         assert!(owners.is_owned("s", &a) && !owners.is_owned("s", &b) && !owners.is_owned("t", &a));
@@ -131,7 +133,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_the_oldest_leave() {
-        let (owners, a) = (Owners::new(2), owner("g"));
+        let (owners, a) = (Owners::new(2), Owner::with_grant("g"));
         for handle in ["1", "2", "3"] {
             assert!(owners.claim(handle, &a));
         }
