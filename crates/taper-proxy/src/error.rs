@@ -118,19 +118,27 @@ pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Bo
         | R::Children
         | R::Waiting => Answer {
             retry_after: true,
-            data: Some(json!({
-                "decision_id": context.decision_id, "rule": refusal.rule().as_str(),
-            })),
+            data: Some(cited(refusal, context)),
             ..plain(503, UNDECIDED, "it could not be decided, try again")
         },
-        R::SecondStream => plain(409, -32600, "the session's stream is open already"),
-        R::Upstream(_) => plain(
-            502,
-            -32603,
-            "the server behind this proxy did not answer as it should",
-        ),
+        R::SecondStream => Answer {
+            data: Some(cited(refusal, context)),
+            ..plain(409, -32600, "the session's stream is open already")
+        },
+        R::Upstream(_) => Answer {
+            data: Some(cited(refusal, context)),
+            ..plain(
+                502,
+                -32603,
+                "the server behind this proxy did not answer as it should",
+            )
+        },
     };
     answer.citing(refusal.rule()).into_response(context)
+}
+
+fn cited(refusal: &Refusal, context: &AnswerContext) -> Value {
+    json!({ "decision_id": context.decision_id, "rule": refusal.rule().as_str() })
 }
 
 fn denial_data(denied: &Denied, decision_id: &str) -> Value {

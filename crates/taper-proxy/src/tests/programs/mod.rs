@@ -176,6 +176,20 @@ async fn a_program_that_does_not_read_is_ended() {
 }
 
 #[tokio::test]
+async fn what_a_program_complains_of_holds_nothing_up() {
+    // More than a pipe holds.
+    let script = r#"read -r line; i=0; while [ $i -lt 3000 ]; do i=$((i+1))
+        echo "a complaint of some fifty bytes, number $i, to be dropped" >&2; done
+        echo '{"jsonrpc":"2.0","id":1,"result":{}}'; read -r line"#;
+    for kept in ["", ", stderr = 'drop'", ", stderr = 'log'"] {
+        let world = World::start(setup(script, kept)).await;
+        let opened = world.ask(INITIALIZE).send().await;
+        assert_eq!(opened.status.as_u16(), 200, "{kept}");
+        world.end().await;
+    }
+}
+
+#[tokio::test]
 async fn programs_are_bounded_and_their_end_is_noticed() {
     let world = World::start(setup(COUNTS, ", max_children = 1")).await;
     assert_eq!(world.ask(INITIALIZE).send().await.status.as_u16(), 200);
@@ -190,7 +204,14 @@ async fn programs_are_bounded_and_their_end_is_noticed() {
     world.end().await;
 
     let world = World::start(setup("read -r line; exit 1", "")).await;
-    assert_eq!(world.ask(INITIALIZE).send().await.status.as_u16(), 502);
+    let dead = world.ask(INITIALIZE).send().await;
+    assert_eq!(
+        (
+            dead.status.as_u16(),
+            dead.json()["error"]["data"]["rule"].as_str()
+        ),
+        (502, Some("M-30"))
+    );
     assert_eq!(
         world.ask(INITIALIZE).send().await.status.as_u16(),
         502,

@@ -148,7 +148,7 @@ impl StdioUpstream {
 
     /// Sends what has no answer.
     async fn tell(&self, program: &Program, body: &[u8]) -> Result<Response<Body>, Refusal> {
-        let sent = program.send(line_of(body));
+        let sent = program.tell(line_of(body));
         match tokio::time::timeout(self.settings.limits.answer_timeout, sent).await {
             Err(_) => Err(Refusal::Upstream("the program does not read")),
             Ok(sent) => {

@@ -20,6 +20,8 @@ const INPUT: usize = 16;
 const REPLIES: usize = 1024;
 /// Requests of one program whose answers clients wait for or read.
 const MAX_REQUESTS: usize = 64;
+/// Messages without an answer that are on their way to one program.
+const MAX_SENDING: usize = 64;
 /// Answers of one program that are waiting to be read, in lines of the greatest length.
 const WAITING_LINES: usize = 4;
 
@@ -57,6 +59,7 @@ pub(super) struct Program {
     replies: mpsc::Sender<Vec<u8>>,
     routes: Mutex<Routes>,
     places: Arc<Semaphore>,
+    sending: Semaphore,
     waiting: Arc<Semaphore>,
     room: Arc<Notify>,
     changed: Notify,
@@ -91,6 +94,7 @@ impl Program {
                 Instant::now(),
             )),
             places: Arc::new(Semaphore::new(MAX_REQUESTS)),
+            sending: Semaphore::new(MAX_SENDING),
             waiting: Arc::new(Semaphore::new(waiting.min(u32::MAX as usize))),
             room: Arc::default(),
             changed: Notify::new(),
@@ -105,7 +109,14 @@ impl Program {
         (Arc::new(program), input)
     }
 
-    /// Sends a line that has no answer.
+    /// Sends a line that has no answer. It has a place of its own: an answer of the client must not wait
+    /// for the requests that wait for it.
+    pub(super) async fn tell(&self, line: Vec<u8>) -> Result<(), Refusal> {
+        let _place = self.sending.try_acquire().map_err(|_| Refusal::Waiting)?;
+        self.send(line).await
+    }
+
+    /// Sends a line.
     pub(super) async fn send(&self, line: Vec<u8>) -> Result<(), Refusal> {
         let gone = || Refusal::Upstream("the program ended");
         self.routes().touch(Instant::now());

@@ -1,3 +1,4 @@
+use futures_util::FutureExt as _;
 use taper_capability::json::Value;
 
 use super::*;
@@ -139,6 +140,21 @@ async fn questions_are_asked_or_answered() {
     let (program, mut input) = self::program(StdioEra::Modern);
     program.deliver(message(ASKS)).await;
     assert!(reply(&mut input).await.contains("-32601"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_program_does_not_read_is_bounded() {
+    let (program, _input) = program(StdioEra::Legacy);
+    let mut waiting: Vec<_> = (0..INPUT + MAX_SENDING)
+        .map(|_| Box::pin(program.tell(b"{}\n".to_vec())))
+        .collect();
+    let sent = waiting.iter_mut().filter_map(|told| told.now_or_never());
+    assert_eq!(sent.filter(Result::is_ok).count(), INPUT);
+    let more = program.tell(b"{}\n".to_vec()).await.unwrap_err();
+    assert_eq!(more.rule().as_str(), "M-31");
+    drop(waiting);
+    let again = program.tell(b"{}\n".to_vec()).now_or_never();
+    assert!(again.is_none(), "it waits like the first");
 }
 
 #[tokio::test(start_paused = true)]
