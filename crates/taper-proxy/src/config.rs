@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
-use taper_service::config::{SecretSource, duration};
+use taper_service::config::{PrefixedSource, SecretSource, duration};
 use taper_service::edge::{EdgeLimits, TlsConfig};
 use taper_service::telemetry::Telemetry;
 use taper_store::JournalConfig;
@@ -203,12 +203,16 @@ pub enum Upstream {
     Http {
         /// Its one URL.
         http: String,
-        /// Headers that it needs: its own credentials.
+        /// Headers that it needs: its own credentials, each `{ file = … }` or `{ env = … }`, with a
+        /// `prefix` such as `"Bearer "` if the secret alone is kept there.
         #[serde(default)]
-        headers: BTreeMap<String, SecretSource>,
+        headers: BTreeMap<String, PrefixedSource>,
         /// Further request headers of the caller that it gets (RULES 20).
         #[serde(default)]
         forward_headers: Vec<String>,
+        /// The certificate authorities of an `https` URL, a PEM file, instead of the public's.
+        #[serde(default)]
+        ca_file: Option<PathBuf>,
     },
     /// A program that speaks over its standard input and output, one per session.
     Stdio {

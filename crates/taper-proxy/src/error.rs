@@ -125,6 +125,16 @@ pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Bo
             data: Some(cited(refusal, context)),
             ..plain(409, -32600, "the session's stream is open already")
         },
+        R::UpstreamStatus(status) => Answer {
+            allow: (*status == StatusCode::METHOD_NOT_ALLOWED).then_some("POST"),
+            retry_after: *status == StatusCode::TOO_MANY_REQUESTS,
+            data: Some(cited(refusal, context)),
+            ..plain(
+                status.as_u16(),
+                -32603,
+                "the server behind this proxy refused the request",
+            )
+        },
         R::Upstream(_) => Answer {
             data: Some(cited(refusal, context)),
             ..plain(

@@ -11,9 +11,11 @@ use crate::refusal::Refusal;
 /// among them: it is set anew, for a `charset` would make the upstream read another text than was
 /// checked.
 const TO_UPSTREAM: [&str; 3] = ["accept", "traceparent", "tracestate"];
-/// Names of an upstream that a caller gets, beside `mcp-*`.
-const TO_CALLER: [&str; 4] = [
+/// Names of an upstream that a caller gets, beside its own session's.
+const TO_CALLER: [&str; 6] = [
+    "allow",
     "content-type",
+    "mcp-protocol-version",
     "cache-control",
     "retry-after",
     "x-accel-buffering",
@@ -103,18 +105,25 @@ fn is_websocket(headers: &HeaderMap) -> bool {
 
 /// Whether a body says that it is JSON, in UTF-8 if it says anything about that (M-09).
 pub(crate) fn is_json(headers: &HeaderMap) -> bool {
+    is_kind(headers, "application/json")
+}
+
+/// Whether a body says that it is an event stream, in UTF-8 if it says anything about that.
+pub(crate) fn is_events(headers: &HeaderMap) -> bool {
+    is_kind(headers, "text/event-stream")
+}
+
+fn is_kind(headers: &HeaderMap, kind: &str) -> bool {
     let Ok(Some(value)) = single(headers, &header::CONTENT_TYPE) else {
         return false;
     };
     let mut parts = value.split(';').map(str::trim);
-    let json = parts
-        .next()
-        .is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
-    json && parts.all(|parameter| {
-        ["charset=utf-8", "charset=\"utf-8\""]
-            .iter()
-            .any(|utf8| parameter.eq_ignore_ascii_case(utf8))
-    })
+    parts.next().is_some_and(|first| first.eq_ignore_ascii_case(kind))
+        && parts.all(|parameter| {
+            ["charset=utf-8", "charset=\"utf-8\""]
+                .iter()
+                .any(|utf8| parameter.eq_ignore_ascii_case(utf8))
+        })
 }
 
 /// A capability and its proof, as they were sent. Debug shows neither.
@@ -202,7 +211,7 @@ pub(crate) fn to_upstream(
 pub(crate) fn to_caller(headers: &HeaderMap, session: bool) -> HeaderMap {
     pass(headers, |name| {
         let text = name.as_str();
-        TO_CALLER.contains(&text) || (text.starts_with("mcp-") && (name != SESSION || session))
+        TO_CALLER.contains(&text) || (name == SESSION && session)
     })
 }
 

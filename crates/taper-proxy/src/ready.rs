@@ -20,7 +20,7 @@ use crate::feed::Follower;
 use crate::headers::{Names, may_forward};
 use crate::issuers::{IssuerState, Issuers, RootKeysError};
 use crate::profile::{Profile, ProfileError};
-use crate::upstream::{HttpUpstream, StdioSettings, StdioUpstream, Upstream};
+use crate::upstream::{HttpUpstream, StdioSettings, StdioUpstream, Upstream, believing};
 
 /// The largest policy or key file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -336,12 +336,26 @@ fn upstream(id: &str, server: &config::Server, folder: &Path) -> Result<Upstream
         reason,
     };
     match &server.upstream {
-        config::Upstream::Http { http, headers, .. } => {
+        config::Upstream::Http {
+            http,
+            headers,
+            ca_file,
+            ..
+        } => {
             let parsed = uri::absolute(http).map_err(|e| refused(format!("`{http}`: {e}")))?;
             if !matches!(parsed.scheme(), "http" | "https") || !parsed.username().is_empty() {
                 return Err(refused(format!("`{http}` is not an http url without credentials")).into());
             }
             let uri: Uri = http.parse().map_err(|e| refused(format!("`{http}`: {e}")))?;
+            let mut authorities = None;
+            if let Some(path) = ca_file {
+                let path = resolve(folder, path);
+                if parsed.scheme() != "https" {
+                    return Err(refused("`ca_file` is for an https url".to_owned()).into());
+                }
+                let config = believing(&read_file(&path)?);
+                authorities = Some(config.map_err(|e| refused(format!("`{}`: {e}", path.display())))?);
+            }
             let mut set = Vec::new();
             for (name, source) in headers {
                 let header = HeaderName::try_from(name.as_str()).ok();
@@ -360,6 +374,7 @@ fn upstream(id: &str, server: &config::Server, folder: &Path) -> Result<Upstream
             Ok(Upstream::Http(Box::new(HttpUpstream::new(
                 uri,
                 set,
+                authorities,
                 server.limits.answer_timeout,
             ))))
         }

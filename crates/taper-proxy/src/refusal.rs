@@ -98,6 +98,8 @@ pub(crate) enum Refusal {
     SecondStream,
     #[error("the upstream did not answer as it should: {0}")]
     Upstream(&'static str),
+    #[error("the upstream answered {0}, and not in the protocol's words")]
+    UpstreamStatus(http::StatusCode),
 }
 
 /// A denial by rights, caveats, policy or the server's profile. `reason` is the operator's.
@@ -165,7 +167,7 @@ impl Refusal {
             Self::Busy => rules::BUSY,
             Self::Children | Self::Waiting => rules::CHILDREN,
             Self::SecondStream => rules::ONE_STREAM,
-            Self::Upstream(_) => rules::UPSTREAM,
+            Self::Upstream(_) | Self::UpstreamStatus(_) => rules::UPSTREAM,
         }
     }
 }

@@ -23,7 +23,7 @@ rules! {
     ENCODING = "M-04";
     /// A page of a foreign origin is refused.
     ORIGIN = "M-05";
-    /// The request names the host of the public URL or a configured one.
+    /// The request names one host, that of the public URL or a configured one.
     HOST = "M-06";
     /// A request is not the start of another protocol.
     UPGRADE = "M-07";

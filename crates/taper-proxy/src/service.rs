@@ -286,7 +286,13 @@ impl Shared {
             shutdown: shutdown.clone(),
         };
         let sent = Sent::of(&permitted);
-        let mut response = server.upstream.forward(permitted, shutdown).await?;
+        let answered = server.upstream.forward(permitted, shutdown).await;
+        let mut response = answered.inspect_err(|refusal| {
+            if let (Refusal::UpstreamStatus(StatusCode::NOT_FOUND), Some(session)) = (refusal, &sent.session)
+            {
+                server.sessions.release(session);
+            }
+        })?;
         bind_session(&server.sessions, &sent, &mut response)?;
         let response = self.filter(server, presentation, &sent, response).await?;
         Ok(response.map(|body| leased(body, lease)))

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_ignored::Path as KeyPath;
 use toml::de::{DeTable, DeValue};
 
-pub use self::source::{SecretSource, path_or_source};
+pub use self::source::{PrefixedSource, SecretSource, path_or_source};
 use crate::suggest;
 
 /// The largest configuration file that is read, in bytes.

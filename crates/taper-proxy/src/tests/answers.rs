@@ -293,7 +293,7 @@ async fn an_upstreams_own_troubles_stay_here() {
     };
     check(200, 200).await;
     check(404, 404).await;
-    check(500, 500).await;
+    check(500, 502).await;
     check(401, 502).await;
     check(407, 502).await;
     check(302, 502).await;

@@ -12,3 +12,5 @@ mod protocols;
 mod recording;
 mod remembering;
 mod support;
+mod transparent;
+mod upstreams;

@@ -1,21 +1,50 @@
 //! An upstream over HTTP: the same bytes, listed headers, its own credentials, nothing of the caller's.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Full};
+use http::{HeaderName, HeaderValue, Request, Response, Uri};
+use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::time::Instant;
 
+use super::answer::admit;
 use crate::body::Body;
 use crate::permitted::Outbound;
 use crate::refusal::Refusal;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const POOL_IDLE: Duration = Duration::from_secs(30);
+
+/// The settings of a client that believes the authorities in `pem` and no others.
+///
+/// # Errors
+/// What is wrong with `pem`.
+pub(crate) fn believing(pem: &[u8]) -> Result<ClientConfig, &'static str> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|_| "it is not PEM throughout")?;
+        roots
+            .add(certificate)
+            .map_err(|_| "it has a certificate that cannot be read")?;
+    }
+    if roots.is_empty() {
+        return Err("it has no certificate in PEM");
+    }
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder = builder
+        .with_safe_default_protocol_versions()
+        .map_err(|_| "no version of TLS can be spoken")?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
 
 /// One URL and the headers that it needs.
 pub(crate) struct HttpUpstream {
@@ -26,14 +55,23 @@ pub(crate) struct HttpUpstream {
 }
 
 impl HttpUpstream {
-    /// A client for `uri` that adds `headers` to every request.
-    pub(crate) fn new(uri: Uri, headers: Vec<(HeaderName, HeaderValue)>, answer_timeout: Duration) -> Self {
+    /// A client for `uri` that adds `headers` to every request. A certificate is one of `authorities`;
+    /// without them, one that the public knows.
+    pub(crate) fn new(
+        uri: Uri,
+        headers: Vec<(HeaderName, HeaderValue)>,
+        authorities: Option<ClientConfig>,
+        answer_timeout: Duration,
+    ) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
-        let connector = HttpsConnectorBuilder::new()
-            .with_webpki_roots()
+        let connector = match authorities {
+            Some(config) => HttpsConnectorBuilder::new().with_tls_config(config),
+            None => HttpsConnectorBuilder::new().with_webpki_roots(),
+        };
+        let connector = connector
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(tcp);
@@ -57,47 +95,54 @@ impl HttpUpstream {
         for (name, value) in &self.headers {
             request.headers_mut().insert(name.clone(), value.clone());
         }
-        let answer = tokio::time::timeout(self.answer_timeout, self.client.request(request)).await;
-        let answer = match answer {
+        let method = request.method().clone();
+        let until = Instant::now() + self.answer_timeout;
+        let answer = match tokio::time::timeout_at(until, self.client.request(request)).await {
             Err(_) => return Err(Refusal::Upstream("it did not answer in time")),
             Ok(Err(error)) => {
-                tracing::warn!(%error, cause = cause(&error), "the upstream cannot be reached");
+                let causes = causes(&error);
+                if is_certificate(&error) {
+                    tracing::error!(uri = %self.uri, causes, "the upstream's certificate is not accepted");
+                    return Err(Refusal::Upstream("its certificate is not accepted"));
+                }
+                tracing::warn!(uri = %self.uri, causes, "the upstream cannot be reached");
                 return Err(Refusal::Upstream("it cannot be reached"));
             }
             Ok(Ok(answer)) => answer,
         };
-        let status = answer.status();
-        // The caller cannot do anything about the proxy's own credentials (RULES 20).
-        if status == StatusCode::UNAUTHORIZED || status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
-            tracing::error!(
-                status = status.as_u16(),
-                "the upstream refuses the proxy's credentials"
-            );
-            return Err(Refusal::Upstream("it refuses the proxy's credentials"));
-        }
-        if status.is_redirection() || status.is_informational() {
-            return Err(Refusal::Upstream("it redirects"));
-        }
-        let encoded = answer.headers().contains_key(http::header::CONTENT_ENCODING);
-        if encoded {
-            return Err(Refusal::Upstream(
-                "its answer is encoded, which was not asked for",
-            ));
-        }
-        let (parts, body) = answer.into_parts();
-        let mut response = Response::new(body.map_err(Into::into).boxed_unsync());
-        *response.status_mut() = status;
-        *response.headers_mut() = to_caller(&parts.headers);
-        Ok(response)
+        admit(&method, answer, until).await
     }
 }
 
-fn to_caller(headers: &HeaderMap) -> HeaderMap {
-    crate::headers::to_caller(headers, true)
+/// What went wrong, from the outside in.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut texts = vec![error.to_string()];
+    let mut cause = error.source();
+    while let Some(link) = cause {
+        texts.push(link.to_string());
+        cause = link.source();
+    }
+    texts.join(": ")
 }
 
-fn cause(error: &dyn std::error::Error) -> String {
-    error.source().map(ToString::to_string).unwrap_or_default()
+/// Whether TLS failed for the certificate.
+fn is_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(link) = cause {
+        // An IO error shows the source of what it wraps as its own.
+        let wrapped = link
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
+        let tls = match wrapped {
+            Some(wrapped) => wrapped.downcast_ref::<rustls::Error>(),
+            None => link.downcast_ref::<rustls::Error>(),
+        };
+        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
+            return true;
+        }
+        cause = link.source();
+    }
+    false
 }
 
 impl std::fmt::Debug for HttpUpstream {

@@ -1,12 +1,13 @@
 //! The way out: an upstream takes permitted requests and nothing else.
 
+mod answer;
 mod http;
 mod stdio;
 
 use ::http::Response;
 use taper_service::shutdown::Shutdown;
 
-pub(crate) use self::http::HttpUpstream;
+pub(crate) use self::http::{HttpUpstream, believing};
 pub(crate) use self::stdio::{StdioSettings, StdioUpstream};
 use crate::body::Body;
 use crate::permitted::{Outbound, Permitted};

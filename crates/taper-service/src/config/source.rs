@@ -103,20 +103,81 @@ impl<'de> Visitor<'de> for SecretSourceVisitor {
         Err(E::custom(NOT_INLINE))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<SecretSource, A::Error> {
-        let (source, key) = match map.next_key::<String>()? {
-            Some(key) if key == "file" => (SecretSource::File(map.next_value()?), key),
-            Some(key) if key == "env" => (SecretSource::Env(map.next_value()?), key),
-            Some(key) => return Err(A::Error::unknown_field(&key, &["file", "env"])),
-            None => return Err(A::Error::custom(NOT_INLINE)),
-        };
-        match map.next_key::<String>()? {
-            None => Ok(source),
-            Some(other) => Err(A::Error::custom(format!(
-                "`{other}` beside `{key}`: a secret has one place only"
-            ))),
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<SecretSource, A::Error> {
+        read_map(map, false).map(|read| read.source)
+    }
+}
+
+/// A secret, and what stands before it where it is sent: `{ file = "path", prefix = "Bearer " }`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrefixedSource {
+    /// Where the secret is.
+    pub source: SecretSource,
+    /// What stands before it; not a secret.
+    pub prefix: String,
+}
+
+impl PrefixedSource {
+    /// Fetches the secret as [`SecretSource::read`] does, and puts the prefix before it.
+    ///
+    /// # Errors
+    /// [`SecretError`].
+    pub fn read(&self, folder: &Path) -> Result<Secret, SecretError> {
+        let secret = self.source.read(folder)?;
+        // One allocation: a buffer that grows would leave copies of the secret behind.
+        let mut whole = Vec::with_capacity(self.prefix.len() + secret.expose().len());
+        whole.extend_from_slice(self.prefix.as_bytes());
+        whole.extend_from_slice(secret.expose());
+        Ok(Secret::new(whole))
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for PrefixedSource {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(PrefixedSourceVisitor)
+    }
+}
+
+struct PrefixedSourceVisitor;
+
+impl<'de> Visitor<'de> for PrefixedSourceVisitor {
+    type Value = PrefixedSource;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("`{ file = \"path\" }` or `{ env = \"NAME\" }`, with a `prefix` or without")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<PrefixedSource, E> {
+        Err(E::custom(NOT_INLINE))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PrefixedSource, A::Error> {
+        read_map(map, true)
+    }
+}
+
+fn read_map<'de, A: MapAccess<'de>>(mut map: A, may_have_prefix: bool) -> Result<PrefixedSource, A::Error> {
+    let mut found: Option<(SecretSource, String)> = None;
+    let mut prefix = None;
+    while let Some(key) = map.next_key::<String>()? {
+        if let ("file" | "env", Some((_, before))) = (key.as_str(), &found) {
+            return Err(A::Error::custom(format!(
+                "`{key}` beside `{before}`: a secret has one place only"
+            )));
+        }
+        match key.as_str() {
+            "file" => found = Some((SecretSource::File(map.next_value()?), key)),
+            "env" => found = Some((SecretSource::Env(map.next_value()?), key)),
+            "prefix" if may_have_prefix => prefix = Some(map.next_value()?),
+            _ if may_have_prefix => return Err(A::Error::unknown_field(&key, &["file", "env", "prefix"])),
+            _ => return Err(A::Error::unknown_field(&key, &["file", "env"])),
         }
     }
+    let (source, _) = found.ok_or_else(|| A::Error::custom(NOT_INLINE))?;
+    Ok(PrefixedSource {
+        source,
+        prefix: prefix.unwrap_or_default(),
+    })
 }
 
 #[cfg(test)]
@@ -186,6 +247,35 @@ mod tests {
             "7",
         ] {
             let message = read(inline).unwrap_err().to_string();
+            assert!(!message.contains("hunter2"), "{message}");
+        }
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Header {
+        value: PrefixedSource,
+    }
+
+    #[test]
+    fn a_prefix_stands_before_the_secret() {
+        let read =
+            |value: &str| config::parse::<Header>(&format!("value = {value}"), "x").map(|read| read.value);
+        let folder = tempfile::tempdir().unwrap();
+        crate::secret::write_private_file(&folder.path().join("a"), b"hunter2\r\n").unwrap();
+        let check = |value: &str, expected: &[u8]| {
+            let secret = read(value).unwrap().read(folder.path()).unwrap();
+            assert_eq!(secret.expose(), expected, "{value}");
+        };
+        check("{ file = 'a' }", b"hunter2");
+        check("{ file = 'a', prefix = 'Bearer ' }", b"Bearer hunter2");
+        check("{ prefix = 'Bearer ', file = 'a' }", b"Bearer hunter2");
+        for wrong in [
+            "'hunter2'",
+            "{ prefix = 'hunter2' }",
+            "{ file = 'a', suffix = 'hunter2' }",
+            "7",
+        ] {
+            let message = read(wrong).unwrap_err().to_string();
             assert!(!message.contains("hunter2"), "{message}");
         }
     }
