@@ -37,6 +37,7 @@ use crate::headers::SESSION;
 use crate::message::Era;
 use crate::permitted::{Call, Outbound};
 use crate::refusal::Refusal;
+use crate::rules;
 use crate::session::Owner;
 
 /// One owner has at most this part of the programs, but one in any case.
@@ -206,7 +207,8 @@ impl StdioUpstream {
         let owner = owner.ok_or(Refusal::Session)?;
         let max = self.settings.max_children;
         let owned = programs.running.iter().filter(|program| program.owner == *owner);
-        if programs.running.len() >= max || owned.count() >= (max / OWNERS_SHARE).max(1) {
+        let is_place = programs.running.len() < max && owned.count() < (max / OWNERS_SHARE).max(1);
+        if !rules::CHILDREN.holds(is_place) {
             return Err(Refusal::Children);
         }
         let program = self.start(owner, shutdown).map_err(|error| {

@@ -10,6 +10,7 @@ use super::lines::{Id, Kind, Notification};
 use super::outlet::{Item, MAX_BYTES, MAX_ITEMS, Outlet};
 use crate::config::StdioEra;
 use crate::refusal::Refusal;
+use crate::rules;
 
 /// Requests that are remembered although nobody waits for their answers.
 const MAX_GIVEN_UP: usize = 256;
@@ -164,7 +165,7 @@ impl Routes {
         if self.ended {
             return Err(Refusal::Session);
         }
-        if self.session.is_some() {
+        if !rules::ONE_STREAM.holds(self.session.is_none()) {
             return Err(Refusal::SecondStream);
         }
         self.queued_bytes = 0;

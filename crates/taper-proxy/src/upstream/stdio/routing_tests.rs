@@ -1,5 +1,4 @@
 use super::*;
-use crate::rules;
 use crate::upstream::stdio::lines::Message;
 
 const KEEP: Duration = Duration::from_secs(300);
