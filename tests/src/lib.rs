@@ -12,6 +12,7 @@
 
 pub mod call;
 pub mod daemon;
+pub mod signer;
 pub mod upstream;
 
 use std::io::{BufRead, BufReader, Read};
