@@ -71,7 +71,7 @@ impl Holder {
         };
         let call = self.call(&head, body);
         let mut first = call.clone();
-        let Some((mut server, answer)) = self.send(&call) else {
+        let Some((server, answer)) = self.send(&call) else {
             return;
         };
         // A nonce is asked for before anything else is done, so the same request is sent once more.

@@ -7,36 +7,85 @@
     clippy::indexing_slicing
 )]
 
+mod differences;
 mod parts;
 mod suite;
 
-use parts::Fixture;
+use differences::Difference;
+use parts::{Fixture, Guarded};
 use suite::Report;
 
-/// The eras, and how many checks of the suite a server passes in each.
-const LEGACY: (&str, usize) = ("2025-11-25", 83);
-const MODERN: (&str, usize) = ("2026-07-28", 197);
+/// An era: its revision, how many checks of the suite the fixture passes, and which come out
+/// differently through the proxy.
+struct Era {
+    revision: &'static str,
+    checks: usize,
+    differences: &'static [Difference],
+}
 
-/// A run that must come out whole. A run of nothing would read as passed, so the number is asserted.
-#[track_caller]
-fn passes((revision, checks): (&str, usize), report: &Report) {
-    let failed = report.lines("FAILURE");
-    let warned = report.lines("WARNING");
+const LEGACY: Era = Era {
+    revision: "2025-11-25",
+    checks: 83,
+    differences: differences::LEGACY,
+};
+const MODERN: Era = Era {
+    revision: "2026-07-28",
+    checks: 197,
+    differences: differences::MODERN,
+};
+
+#[test]
+fn the_legacy_suite() {
+    bare_and_through_the_proxy(&LEGACY);
+}
+
+#[test]
+fn the_modern_suite() {
+    bare_and_through_the_proxy(&MODERN);
+}
+
+fn bare_and_through_the_proxy(era: &Era) {
+    let fixture = Fixture::start();
+    let bare = suite::run(&fixture.url(), era.revision);
+    // A run of nothing would read as passed: the number counts.
     assert_eq!(
-        (report.count("SUCCESS"), report.count("FAILURE")),
-        (checks, 0),
-        "{revision}: {failed}{warned}"
+        (bare.count("SUCCESS"), bare.count("FAILURE")),
+        (era.checks, 0),
+        "{}: {}{}",
+        era.revision,
+        bare.lines("FAILURE"),
+        bare.lines("WARNING")
     );
+    let guarded = Guarded::start(&format!("{{ http = \"{}\" }}", fixture.url()));
+    let through = suite::run(guarded.url(), era.revision);
+    compare(era, &bare, &through, &guarded.proxy.log());
 }
 
-#[test]
-fn the_fixture_passes_the_legacy_suite() {
-    let fixture = Fixture::start();
-    passes(LEGACY, &suite::run(&fixture.url(), LEGACY.0));
-}
-
-#[test]
-fn the_fixture_passes_the_modern_suite() {
-    let fixture = Fixture::start();
-    passes(MODERN, &suite::run(&fixture.url(), MODERN.0));
+/// The differences are those of the table, each of them and no other.
+#[track_caller]
+fn compare(era: &Era, bare: &Report, through: &Report, log: &str) {
+    let mut expected: Vec<_> = era
+        .differences
+        .iter()
+        .flat_map(|known| known.checks.iter().map(|check| (*check, known.why)))
+        .collect();
+    let mut unexpected = Vec::new();
+    for (check, said) in differences::between(bare, through) {
+        match expected.iter().position(|(known, _)| *known == check) {
+            Some(at) => drop(expected.remove(at)),
+            None => unexpected.push((check, said)),
+        }
+    }
+    let lines = |of: Vec<String>| of.join("\n");
+    let known = expected.iter().map(|(check, why)| format!("{check}\n    {why}"));
+    let known = lines(known.collect());
+    let new = unexpected
+        .iter()
+        .map(|(check, said)| format!("{check}\n    {said}"));
+    let new = lines(new.collect());
+    assert!(
+        expected.is_empty() && unexpected.is_empty(),
+        "{log}\n{}: not in the table:\n{new}\n\nin the table, but not found so (take it out):\n{known}",
+        era.revision,
+    );
 }
