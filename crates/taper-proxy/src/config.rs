@@ -3,6 +3,8 @@
 //! This module is the file as it is written. The module `profile` checks each server's part and makes it
 //! ready for use; [`crate::Proxy::check`] does so for all of it.
 
+mod limits;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,6 +15,8 @@ use taper_service::config::{PrefixedSource, SecretSource, duration};
 use taper_service::edge::{EdgeLimits, TlsConfig};
 use taper_service::telemetry::Telemetry;
 use taper_store::JournalConfig;
+
+pub use self::limits::{Limits, Rate, Rates};
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -186,9 +190,12 @@ pub struct Server {
     /// How a denial is told.
     #[serde(default)]
     pub deny_style: DenyStyle,
-    /// Sizes and times.
+    /// Sizes, times, and how much may run at once.
     #[serde(default)]
     pub limits: Limits,
+    /// How many requests may come in a time. Default: as many as do.
+    #[serde(default)]
+    pub rate: Rates,
     /// Methods outside the protocol; all others are refused. They need some right on the server, and
     /// every check runs.
     #[serde(default)]
@@ -367,36 +374,6 @@ pub enum DenyStyle {
     ToolResult,
 }
 
-/// Sizes and times of one server.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Limits {
-    /// The largest request body, in bytes.
-    pub max_body: usize,
-    /// How long a request body may take to arrive.
-    #[serde(with = "duration")]
-    pub body_timeout: Duration,
-    /// The largest list or event that is held to be filtered, and a program's longest line, in bytes.
-    pub max_list: usize,
-    /// How long the upstream may take to begin its answer.
-    #[serde(with = "duration")]
-    pub answer_timeout: Duration,
-    /// Sessions that are remembered.
-    pub max_sessions: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_body: 1024 * 1024,
-            body_timeout: Duration::from_secs(30),
-            max_list: 4 * 1024 * 1024,
-            answer_timeout: Duration::from_secs(300),
-            max_sessions: 10_000,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -415,7 +392,8 @@ mod tests {
         tools.git_log = { resources = { repo = "{repo_path}" }, arguments = ["max_count"] }
         [servers.files]
         upstream = { stdio = ["server", "/data"], env = { A = "b", T = { env = "Z" } } }
-        limits = { max_body = 1000 }
+        limits = { max_body = 1000, stream_idle = "10m" }
+        rate.per_holder = { requests = 100, per = "1s", burst = 200 }
     "#;
 
     #[test]
@@ -430,6 +408,17 @@ mod tests {
         assert!(matches!(env["T"], EnvValue::Secret(_)));
         assert_eq!(config.servers["files"].limits.max_body, 1000);
         assert_eq!(config.servers["files"].limits.max_sessions, 10_000);
+        assert_eq!(
+            config.servers["files"].limits.stream_idle,
+            Some(Duration::from_secs(600))
+        );
+        assert_eq!(config.servers["git"].limits.stream_idle, None);
+        let rate = config.servers["files"].rate.per_holder.unwrap();
+        assert_eq!(
+            (rate.requests, rate.per, rate.burst),
+            (100, Duration::from_secs(1), Some(200))
+        );
+        assert!(config.servers["git"].rate.per_holder.is_none());
         let feed = config.issuers[0].feed.as_ref().unwrap();
         assert_eq!(feed.max_staleness, Duration::from_secs(30));
     }
@@ -450,6 +439,8 @@ mod tests {
         check("resources =", "resource =");
         check("{ env = \"Y\" }", "\"hunter2\"");
         check("max_body", "maxbody");
+        check("per_holder", "per_key");
+        check("burst", "bursts");
         check("[servers.git]", "[servers.git]\nbody_binding = \"off\"");
     }
 }

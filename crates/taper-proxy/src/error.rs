@@ -3,6 +3,8 @@
 //! The caller learns the rule, and for a denial the link and the caveat; never policy text, a value of
 //! the request or what the upstream said.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full};
@@ -39,6 +41,8 @@ pub(crate) struct AnswerContext {
 /// Error codes outside JSON-RPC's range.
 const DENIED: i64 = 4403;
 const UNDECIDED: i64 = 4503;
+/// When to come back where nobody knows.
+const SOON: Duration = Duration::from_secs(1);
 
 /// The answer to a refused request.
 pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Body> {
@@ -104,10 +108,22 @@ pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Bo
             },
         },
         R::Quota => Answer {
-            retry_after: true,
+            retry_after: Some(SOON),
+            data: Some(cited(refusal, context)),
             ..plain(429, UNDECIDED, "too many requests of this grant")
         },
-        R::IssuerNotReady
+        R::Rate { wait, .. } | R::Costly { wait, .. } => Answer {
+            retry_after: Some(*wait),
+            data: Some(cited(refusal, context)),
+            ..plain(429, UNDECIDED, &refusal.to_string())
+        },
+        R::Crowded { whose: Some(_), .. } => Answer {
+            retry_after: Some(SOON),
+            data: Some(cited(refusal, context)),
+            ..plain(429, UNDECIDED, &refusal.to_string())
+        },
+        R::Crowded { whose: None, .. }
+        | R::IssuerNotReady
         | R::Stale
         | R::FeedHistory
         | R::SeenFailed
@@ -117,7 +133,7 @@ pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Bo
         | R::Busy
         | R::Children
         | R::Waiting => Answer {
-            retry_after: true,
+            retry_after: Some(SOON),
             data: Some(cited(refusal, context)),
             ..plain(503, UNDECIDED, "it could not be decided, try again")
         },
@@ -175,7 +191,7 @@ struct Answer {
     style: DenyStyle,
     allow: Option<&'static str>,
     nonce: bool,
-    retry_after: bool,
+    retry_after: Option<Duration>,
 }
 
 impl Answer {
@@ -280,8 +296,10 @@ impl Answer {
         if let Some(nonce) = context.nonce.as_ref().filter(|_| self.nonce) {
             put(DPOP_NONCE, nonce.clone());
         }
-        if self.retry_after {
-            put(header::RETRY_AFTER, "1".to_owned());
+        if let Some(wait) = self.retry_after {
+            // Whole seconds, rounded up: who comes back then is not too early.
+            let seconds = wait.as_millis().div_ceil(1000).max(1);
+            put(header::RETRY_AFTER, seconds.to_string());
         }
         response
     }
@@ -357,12 +375,45 @@ mod tests {
         check(Refusal::MediaType, 415, "", -32600).await;
         check(Refusal::Host, 421, "", -32600).await;
         check(Refusal::Quota, 429, "", 4503).await;
+        let wait = Duration::from_millis(1_001);
+        for whose in ["holder", "grant", "subject"] {
+            check(Refusal::Rate { whose, wait }, 429, "", 4503).await;
+            check(Refusal::Costly { whose, wait }, 429, "", 4503).await;
+        }
+        let crowded = |whose| Refusal::Crowded {
+            what: "requests",
+            whose,
+        };
+        check(crowded(Some("holder")), 429, "", 4503).await;
+        check(crowded(None), 503, "", 4503).await;
         check(Refusal::Stale, 503, "", 4503).await;
         check(Refusal::Uncounted, 503, "", 4503).await;
         check(denied(DenialKind::NoRight), 403, "scope=\"git:git_show\"", 0).await;
         check(denied(DenialKind::Expired), 401, "error=\"invalid_token\"", 0).await;
         check(denied(DenialKind::Caveat), 403, "", 4403).await;
         check(denied(DenialKind::Policy), 403, "", 4403).await;
+    }
+
+    #[test]
+    fn who_may_come_back_is_told_when() {
+        let after = |refusal: Refusal| {
+            let response = respond(&refusal, &context());
+            let value = response.headers().get("retry-after");
+            value.map(|value| value.to_str().unwrap().to_owned())
+        };
+        let (whose, what) = ("holder", "requests");
+        let rate = |ms: u64| Refusal::Rate {
+            whose,
+            wait: Duration::from_millis(ms),
+        };
+        assert_eq!(after(rate(0)).as_deref(), Some("1"));
+        assert_eq!(after(rate(2_000)).as_deref(), Some("2"));
+        assert_eq!(after(rate(2_001)).as_deref(), Some("3"));
+        assert_eq!(
+            after(Refusal::Crowded { what, whose: None }).as_deref(),
+            Some("1")
+        );
+        assert_eq!(after(Refusal::Path), None);
     }
 
     #[tokio::test]

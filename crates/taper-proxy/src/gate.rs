@@ -3,7 +3,7 @@
 //! ```text
 //! sizes → proof claims → unverified decode → holder, expiry, issuer → proof signature
 //!       → chain signatures, walk, admission (once for a text) → revocation → (body arrives) digest → strict JSON
-//!       → headers → session → revocation, replay insert → resources → calls reserved → decide
+//!       → headers → session → revocation, replay insert → limits → resources → calls reserved → decide
 //!       → (the journal has it) revocation, expiry
 //! ```
 //!
@@ -28,6 +28,7 @@ use crate::chains::Chains;
 use crate::config::NonceMode;
 use crate::headers::{self, Credentials, SESSION};
 use crate::issuers::Issuers;
+use crate::limits::{Limiter, Place, Work};
 use crate::message::{Era, Message, MessageError};
 use crate::methods::{self, Class, Subject};
 use crate::permitted::{Call, Outbound, Permitted};
@@ -54,6 +55,7 @@ pub(crate) struct Asked {
     pub(crate) presentation: Arc<VerifiedPresentation>,
     pub(crate) profile: Arc<Profile>,
     pub(crate) sessions: Arc<Owners>,
+    pub(crate) limiter: Arc<Limiter>,
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -69,6 +71,8 @@ pub(crate) struct Judgement {
     pub(crate) record: Option<DecisionRecord>,
     /// The call that counts once `record` is in the journal.
     pub(crate) calls: Option<Reservation>,
+    /// The request's place, until its answer has ended.
+    pub(crate) place: Option<Place>,
     /// The permitted request, to be forwarded only after `record` is in the journal.
     pub(crate) verdict: Result<Permitted<Outbound>, Refusal>,
 }
@@ -158,19 +162,29 @@ impl Gate {
                     message,
                     record: None,
                     calls: None,
+                    place: None,
                     verdict: Err(refusal),
                 };
             }
         };
-        if let Err(refusal) = self.admit_once(&asked, now) {
-            return Judgement {
-                message: read.message,
-                record: None,
-                calls: None,
-                verdict: Err(refusal),
-            };
-        }
+        let chain = asked.presentation.chain();
+        let admitted = self.admit_once(&asked, now);
+        let place = match admitted.and_then(|()| asked.limiter.admit(chain, read.work())) {
+            Ok(place) => place,
+            Err(refusal) => {
+                return Judgement {
+                    message: read.message,
+                    record: None,
+                    calls: None,
+                    place: None,
+                    verdict: Err(refusal),
+                };
+            }
+        };
         let (access, decided) = self.decide(&asked, &read, now);
+        if let Err(Refusal::Indeterminate(_)) = &decided {
+            asked.limiter.undecided(chain);
+        }
         let record = self.record(&asked, &access, decided.as_ref().err());
         let (calls, verdict) = match decided {
             Ok(allowed) => {
@@ -183,6 +197,7 @@ impl Gate {
             message: read.message,
             record: Some(record),
             calls,
+            place: Some(place),
             verdict,
         }
     }
@@ -207,6 +222,7 @@ impl Gate {
                 message: None,
                 class: Some(class),
                 bound,
+                is_get: asked.method == Method::GET,
                 era: Era::Legacy,
                 session: owned,
             });
@@ -218,6 +234,7 @@ impl Gate {
                 message: Some(message),
                 class,
                 bound,
+                is_get: false,
                 era,
                 session,
             }),
@@ -316,8 +333,20 @@ pub(crate) struct Read {
     /// `None` for a method that nobody knows.
     pub(crate) class: Option<Class>,
     pub(crate) bound: bool,
+    is_get: bool,
     era: Era,
     session: Option<String>,
+}
+
+impl Read {
+    fn work(&self) -> Work {
+        let method = self.message.as_ref().map(|message| message.method.as_str());
+        match method {
+            Some("subscriptions/listen") => Work::Stream,
+            None if self.is_get => Work::Stream,
+            _ => Work::Request,
+        }
+    }
 }
 
 fn outbound(asked: Asked, read: &Read, subscribed: Vec<Access>) -> Outbound {

@@ -13,6 +13,7 @@
 //! | `issuers`, `feed`, `followed` | root keys and revocations |
 //! | `gate`, `decide` | the judgement, in the order of RULES 9; calls that are counted |
 //! | `permitted`, `upstream` | the only way out |
+//! | `limits` | what callers may use up: rates, places, decisions without an end |
 //! | `lists`, `sse`, `stream` | what comes back: filtered, and cut when the permit ends |
 //! | `session` | who owns a session |
 //! | `refusal`, `error`, [`rules`] | refusals by number (`spec/proxy.md`), and in protocol words |
@@ -28,6 +29,7 @@ mod followed;
 mod gate;
 mod headers;
 mod issuers;
+mod limits;
 mod lists;
 mod message;
 mod methods;

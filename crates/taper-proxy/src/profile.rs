@@ -6,7 +6,8 @@ use http::HeaderName;
 use taper_capability::json::Value;
 use taper_capability::{Access, AccessKind, Caveat, Link, VerifiedChain, is_server, is_tool};
 
-use crate::config::{self, BodyBinding, DenyStyle, Kind, KindForm, Limits, Recording};
+use crate::config::{self, BodyBinding, DenyStyle, Kind, KindForm, Limits, Rates, Recording};
+use crate::limits;
 use crate::message::Message;
 use crate::methods::{self, Subject};
 use crate::refusal::Denied;
@@ -25,6 +26,7 @@ pub(crate) struct Profile {
     pub(crate) scopes: Vec<String>,
     pub(crate) deny_style: DenyStyle,
     pub(crate) limits: Limits,
+    pub(crate) rates: Rates,
     pub(crate) extra_methods: Vec<String>,
     pub(crate) forward_headers: Vec<HeaderName>,
     read_only: BTreeSet<String>,
@@ -88,6 +90,16 @@ pub enum ProfileError {
         /// The header.
         header: String,
     },
+    /// A limit or rate that means nothing.
+    #[error("server `{server}`: `{key}`: {reason}")]
+    Limit {
+        /// The server.
+        server: String,
+        /// The key, below the server's.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// An upstream that cannot be used.
     #[error("server `{server}`: {reason}")]
     Upstream {
@@ -112,6 +124,11 @@ impl Profile {
                 });
             }
         }
+        limits::check(&server.limits, &server.rate).map_err(|(key, reason)| ProfileError::Limit {
+            server: id.to_owned(),
+            key,
+            reason: reason.to_owned(),
+        })?;
         let mut scopes = server.scopes.clone();
         for scope in &scopes {
             let known = scope.parse::<taper_oauth::Scope>();
@@ -149,6 +166,7 @@ impl Profile {
             scopes,
             deny_style: server.deny_style,
             limits: server.limits,
+            rates: server.rate,
             extra_methods: server.extra_methods.clone(),
             forward_headers,
             read_only: server.read_only.iter().cloned().collect(),

@@ -24,7 +24,8 @@ use crate::config::Config;
 use crate::feed::{Follower, follow_keys};
 use crate::gate::Gate;
 use crate::issuers::Issuers;
-use crate::profile::Profile;
+use crate::limits::Limiter;
+use crate::profile::{Profile, ProfileError};
 use crate::ready::{OpenError, Ready};
 use crate::service::{Server, Shared, answer, answer_admin};
 use crate::session::Owners;
@@ -115,12 +116,14 @@ impl Proxy {
         let server = |(profile, upstream): (Profile, Upstream)| {
             let sessions = Arc::new(Owners::new(profile.limits.max_sessions));
             let server = Server {
+                limiter: Arc::new(limiter(&profile, &clock)?),
                 profile: Arc::new(profile),
                 upstream,
                 sessions,
             };
-            (server.profile.id.clone(), Arc::new(server))
+            Ok((server.profile.id.clone(), Arc::new(server)))
         };
+        let servers: Result<_, OpenError> = ready.servers.into_iter().map(server).collect();
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let gate = Gate {
             issuers: Arc::new(issuers),
@@ -132,7 +135,7 @@ impl Proxy {
             nonce_mode: ready.nonce,
         };
         let shared = Shared {
-            servers: ready.servers.into_iter().map(server).collect(),
+            servers: servers?,
             gate: Arc::new(gate),
             names: ready.names,
             trusted_hops: ready.trusted_hops,
@@ -214,6 +217,16 @@ impl BoundProxy {
         shared.store.close().await?;
         Ok(())
     }
+}
+
+fn limiter(profile: &Profile, clock: &SharedClock) -> Result<Limiter, OpenError> {
+    let limiter = Limiter::new(&profile.id, &profile.limits, &profile.rates, Arc::clone(clock));
+    let refused = |(key, reason): (&str, &str)| ProfileError::Limit {
+        server: profile.id.clone(),
+        key: format!("rate.{key}"),
+        reason: reason.to_owned(),
+    };
+    Ok(limiter.map_err(refused)?)
 }
 
 /// Lets the state forget what has ended, and the journal what is old, now and then: by a time that has

@@ -375,7 +375,7 @@ fn upstream(id: &str, server: &config::Server, folder: &Path) -> Result<Upstream
                 uri,
                 set,
                 authorities,
-                server.limits.answer_timeout,
+                &server.limits,
             ))))
         }
         config::Upstream::Stdio {
@@ -397,7 +397,7 @@ fn upstream(id: &str, server: &config::Server, folder: &Path) -> Result<Upstream
                 };
                 variables.push((name.clone(), value));
             }
-            Ok(Upstream::Stdio(StdioUpstream::new(StdioSettings {
+            Ok(Upstream::Stdio(Box::new(StdioUpstream::new(StdioSettings {
                 server: id.to_owned(),
                 command: stdio.clone(),
                 env: variables,
@@ -406,7 +406,7 @@ fn upstream(id: &str, server: &config::Server, folder: &Path) -> Result<Upstream
                 max_children: *max_children,
                 idle: *idle,
                 limits: server.limits,
-            })))
+            }))))
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Every refusal, with the number of the rule that was broken.
 
+use std::time::Duration;
+
 use taper_capability::{Caveat, rules as capability_rules};
 use taper_dpop::RuleId;
 use taper_dpop::rule::r;
@@ -64,6 +66,15 @@ pub(crate) enum Refusal {
     Replay,
     #[error("too many proofs of this grant are alive")]
     Quota,
+    #[error("too many requests of this {whose}")]
+    Rate { whose: &'static str, wait: Duration },
+    #[error("too many {what}{}", whose.map(|whose| format!(" of this {whose}")).unwrap_or_default())]
+    Crowded {
+        what: &'static str,
+        whose: Option<&'static str>,
+    },
+    #[error("too many decisions of this {whose} ran into a limit")]
+    Costly { whose: &'static str, wait: Duration },
     #[error("the proof cannot be remembered")]
     SeenFailed,
     #[error("the call cannot be counted")]
@@ -153,6 +164,9 @@ impl Refusal {
             Self::Restart => rules::RESTART,
             Self::Replay | Self::SeenFailed => r::REPLAY,
             Self::Quota => rules::QUOTA,
+            Self::Rate { .. } => rules::RATE,
+            Self::Crowded { .. } => rules::PLACES,
+            Self::Costly { .. } => rules::COSTLY,
             Self::Uncounted => rules::CALLS,
             Self::Json(_) => rules::JSON,
             Self::Message(_) => rules::MESSAGE,

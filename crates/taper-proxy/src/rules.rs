@@ -89,6 +89,12 @@ rules! {
     FEED_HISTORY = "M-37";
     /// A session of a program has one stream at a time.
     ONE_STREAM = "M-38";
+    /// A holder, a grant and a subject make no more requests than the rates of the server allow.
+    RATE = "M-39";
+    /// So many requests and streams run at once and so many bodies are read: in all, per grant and per last holder.
+    PLACES = "M-40";
+    /// Who makes many decisions run into a limit waits before the next one.
+    COSTLY = "M-41";
 }
 
 #[cfg(test)]

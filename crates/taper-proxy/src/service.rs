@@ -19,6 +19,7 @@ use crate::body::{Body, empty, full};
 use crate::error::{AnswerContext, respond};
 use crate::gate::{Asked, Gate, Judgement};
 use crate::headers::{self, Credentials, Names, SESSION};
+use crate::limits::{self, Limiter};
 use crate::lists::{FILTER_TIME, ListFilter};
 use crate::message::Era;
 use crate::methods::List;
@@ -49,6 +50,7 @@ pub(crate) struct Server {
     pub(crate) profile: Arc<Profile>,
     pub(crate) upstream: Upstream,
     pub(crate) sessions: Arc<Owners>,
+    pub(crate) limiter: Arc<Limiter>,
 }
 
 /// Answers one request.
@@ -199,26 +201,38 @@ impl Shared {
         let presentation = Arc::new(presentation);
 
         let (parts, body) = request.into_parts();
-        let body = body_of(&parts, body, profile).await?;
+        let body = {
+            let _reading = match parts.method {
+                Method::POST => Some(server.limiter.read_body(&presentation)?),
+                _ => None,
+            };
+            body_of(&parts, body, profile).await?
+        };
         let asked = Asked {
             presentation: Arc::clone(&presentation),
             profile: Arc::clone(profile),
             sessions: Arc::clone(&server.sessions),
+            limiter: Arc::clone(&server.limiter),
             method: parts.method,
             headers: parts.headers,
             body,
             client_ip,
             decision_id: context.decision_id.clone(),
         };
-        let judgement = {
+        let mut judgement = {
             let (gate, clock) = (Arc::clone(&self.gate), Arc::clone(&self.clock));
             self.pool
                 .run(move || gate.judge(asked, clock.unix()))
                 .await
                 .map_err(busy)?
         };
+        let place = judgement.place.take();
         let permitted = self.settle(judgement, profile, context).await?;
-        self.forward(server, presentation, permitted, shutdown).await
+        let response = self.forward(server, presentation, permitted, shutdown).await?;
+        Ok(match place {
+            Some(place) => response.map(|body| limits::held(body, place)),
+            None => response,
+        })
     }
 
     /// Journals the decision, then gives out what it permits (M-27).
@@ -287,12 +301,13 @@ impl Shared {
         };
         let sent = Sent::of(&permitted);
         let answered = server.upstream.forward(permitted, shutdown).await;
-        let mut response = answered.inspect_err(|refusal| {
+        let response = answered.inspect_err(|refusal| {
             if let (Refusal::UpstreamStatus(StatusCode::NOT_FOUND), Some(session)) = (refusal, &sent.session)
             {
                 server.sessions.release(session);
             }
         })?;
+        let mut response = limits::bounded(response, &server.profile.limits, &server.profile.id);
         bind_session(&server.sessions, &sent, &mut response)?;
         let response = self.filter(server, presentation, &sent, response).await?;
         Ok(response.map(|body| leased(body, lease)))

@@ -5,6 +5,7 @@ mod answers;
 mod calls;
 mod counting;
 mod following;
+mod limiting;
 mod opening;
 mod programs;
 mod proofs;

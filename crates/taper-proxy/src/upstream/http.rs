@@ -18,10 +18,10 @@ use tokio::time::Instant;
 
 use super::answer::admit;
 use crate::body::Body;
+use crate::config::Limits;
 use crate::permitted::Outbound;
 use crate::refusal::Refusal;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const POOL_IDLE: Duration = Duration::from_secs(30);
 
 /// The settings of a client that believes the authorities in `pem` and no others.
@@ -61,10 +61,10 @@ impl HttpUpstream {
         uri: Uri,
         headers: Vec<(HeaderName, HeaderValue)>,
         authorities: Option<ClientConfig>,
-        answer_timeout: Duration,
+        limits: &Limits,
     ) -> Self {
         let mut tcp = HttpConnector::new();
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        tcp.set_connect_timeout(Some(limits.connect_timeout));
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
         let connector = match authorities {
@@ -83,7 +83,7 @@ impl HttpUpstream {
             client,
             uri,
             headers,
-            answer_timeout,
+            answer_timeout: limits.answer_timeout,
         }
     }
 

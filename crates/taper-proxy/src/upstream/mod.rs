@@ -19,7 +19,7 @@ pub(crate) enum Upstream {
     /// Streamable HTTP.
     Http(Box<HttpUpstream>),
     /// Programs that speak over standard input and output.
-    Stdio(StdioUpstream),
+    Stdio(Box<StdioUpstream>),
 }
 
 impl Upstream {
