@@ -143,7 +143,7 @@ pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Bo
         },
         R::UpstreamStatus(status) => Answer {
             allow: (*status == StatusCode::METHOD_NOT_ALLOWED).then_some("POST"),
-            retry_after: *status == StatusCode::TOO_MANY_REQUESTS,
+            retry_after: (*status == StatusCode::TOO_MANY_REQUESTS).then_some(SOON),
             data: Some(cited(refusal, context)),
             ..plain(
                 status.as_u16(),

@@ -367,7 +367,7 @@ async fn bodies_that_do_not_come_hold_a_bounded_number_of_places() {
         assert!(answered(&mut thief).await.contains("R-13"));
     }
     assert_eq!(bodies(), 1);
-    let _second = begun(&world, &head(&second, true)).await;
+    let waiting_second = begun(&world, &head(&second, true)).await;
     until("the next one's too", || bodies() == 2).await;
     // Half of the places is a grant's share, whoever holds it.
     limited(&world, one.call(&world), 429, "M-40").await;
@@ -375,8 +375,8 @@ async fn bodies_that_do_not_come_hold_a_bounded_number_of_places() {
     limited(&world, sibling.call(&world), 429, "M-40").await;
     let (other, third) = (Caller::new(&world, |_| ()), Caller::new(&world, |_| ()));
     assert_eq!(other.status(&world).await, 200);
-    let _third = begun(&world, &head(&other.call(&world), true)).await;
-    let _fourth = begun(&world, &head(&other.call(&world), true)).await;
+    let waiting_third = begun(&world, &head(&other.call(&world), true)).await;
+    let waiting_fourth = begun(&world, &head(&other.call(&world), true)).await;
     until("all places are taken", || bodies() == 4).await;
     limited(&world, third.call(&world), 503, "M-40").await;
 
@@ -385,6 +385,7 @@ async fn bodies_that_do_not_come_hold_a_bounded_number_of_places() {
     until("its place is free", || bodies() == 3).await;
     assert_eq!(one.status(&world).await, 200);
     assert_eq!(third.status(&world).await, 200);
+    drop((waiting_second, waiting_third, waiting_fourth));
     world.end().await;
 }
 
