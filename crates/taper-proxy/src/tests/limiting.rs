@@ -10,6 +10,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use taper_capability::Grant;
 use taper_dpop::{Algorithm, PrivateKey};
+use taper_service::clock::SystemClock;
 use taper_service::edge::BoxError;
 use taper_service::rng;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -455,7 +456,9 @@ fn limits_that_mean_nothing_are_found_at_the_start() {
         let root = taper_capability::RootKey::generate(7, &mut rng::os());
         let setup = with(Box::leak(line.to_owned().into_boxed_str()));
         let config: Config = config(&setup, &root, "127.0.0.1:1".parse().unwrap(), folder.path());
-        let refused = Proxy::check(&config, folder.path()).err().map(|e| e.to_string());
+        let refused = Proxy::check(&config, folder.path(), &SystemClock::shared())
+            .err()
+            .map(|e| e.to_string());
         match refused {
             None => assert_eq!(named, "", "{line}"),
             Some(text) => assert!(!named.is_empty() && text.contains(named), "{line}: {text}"),
