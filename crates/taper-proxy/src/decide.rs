@@ -7,14 +7,19 @@ use taper_policy::DenialKind;
 use taper_policy::boundary::{self, Decision, Permit};
 use taper_store::{Counter, CounterKey, DecisionRecord, LinkRecord, Outcome, Reservation};
 
-use crate::gate::{Asked, Gate, Read};
+use crate::gate::{Asked, Gate, Read, refused};
 use crate::message::Message;
 use crate::methods::Subject;
+use crate::outstanding::Answering;
 use crate::refusal::{Denied, Refusal};
 use crate::rules;
+use crate::session::Owner;
 
 /// Resources that one `subscriptions/listen` may name.
 const MAX_SUBSCRIPTIONS: usize = 16;
+
+/// What an answer of the client has in place of a method.
+const RESPONSE: &str = "response";
 
 /// What was allowed.
 pub(crate) struct Allowed {
@@ -23,13 +28,19 @@ pub(crate) struct Allowed {
     pub(crate) calls: Option<Reservation>,
     /// The reads that a subscription amounts to, which were allowed as well.
     pub(crate) subscribed: Vec<Access>,
+    /// The request of the server that is answered.
+    pub(crate) answers: Option<Answering>,
 }
 
 impl Gate {
     /// Decides a request that was read and whose proof was taken. Of a refusal nothing stays reserved.
     pub(crate) fn decide(&self, asked: &Asked, read: &Read, now: i64) -> (Access, Result<Allowed, Refusal>) {
         let profile = &asked.profile;
-        let method = read.message.as_ref().map_or(asked.method.as_str(), |m| &m.method);
+        let method = match (&read.message, &read.answer) {
+            (Some(message), _) => message.method.as_str(),
+            (None, Some(_)) => RESPONSE,
+            (None, None) => asked.method.as_str(),
+        };
         let kind = read.class.map_or(AccessKind::Plumbing, |class| class.kind);
         let mut access = Access::new(kind, &profile.id, &profile.resource, method);
         access.body_bound = read.bound;
@@ -44,6 +55,7 @@ impl Gate {
             let denied = Denied::by_profile(rules::UNKNOWN_METHOD, reason);
             return Err(Refusal::Denied(denied));
         };
+        let answers = answered(asked, read)?;
         let mut uris = Vec::new();
         if let Some(message) = &read.message {
             fill(access, message, class.subject, asked)?;
@@ -68,6 +80,7 @@ impl Gate {
             permit,
             calls,
             subscribed,
+            answers,
         })
     }
 
@@ -121,17 +134,13 @@ impl Gate {
     fn ask(&self, asked: &Asked, access: Access, now: i64) -> Result<Permit, Refusal> {
         match boundary::decide(&self.policy, &asked.presentation, access, now) {
             Decision::Allow(permit) => Ok(permit),
-            Decision::Deny(denial) => Err(Refusal::Denied(Box::new(Denied {
-                rule: denial.rule,
-                kind: denial.kind,
-                link: denial.link,
-                caveat: denial.caveat,
-                obtainable: match denial.kind {
-                    DenialKind::NoRight => asked.profile.obtainable(denial.obtainable),
+            Decision::Deny(mut denial) => {
+                let obtainable = match denial.kind {
+                    DenialKind::NoRight => asked.profile.obtainable(std::mem::take(&mut denial.obtainable)),
                     _ => Vec::new(),
-                },
-                reason: denial.reason,
-            }))),
+                };
+                Err(refused(denial, obtainable))
+            }
             Decision::Indeterminate(reason) => Err(Refusal::Indeterminate(reason)),
         }
     }
@@ -171,6 +180,24 @@ impl Gate {
             client_ip: asked.client_ip,
             counted: Vec::new(),
         }
+    }
+}
+
+/// The request of the server that is answered, if the message answers one: of the caller's own session,
+/// and not answered yet (M-20). It stays so when the answer is refused. The modern era has no such requests.
+fn answered(asked: &Asked, read: &Read) -> Result<Option<Answering>, Refusal> {
+    let Some(answer) = &read.answer else {
+        return Ok(None);
+    };
+    let session = read.session.as_deref();
+    let taken = session.and_then(|session| {
+        let owner = Owner::of(asked.presentation.chain());
+        asked.sessions.answer(session, &owner, &answer.id)
+    });
+    if rules::CLIENT_ANSWER.holds(taken.is_some()) {
+        Ok(taken)
+    } else {
+        Err(Refusal::ClientAnswer)
     }
 }
 

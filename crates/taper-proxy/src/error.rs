@@ -18,6 +18,7 @@ use crate::config::DenyStyle;
 use crate::headers::DPOP_NONCE;
 use crate::message::{LEGACY, MODERN};
 use crate::refusal::{Denied, Refusal};
+use crate::rules;
 
 /// What an answer may mention. Scopes are configured names (RULES 24).
 #[derive(Clone, Debug, Default)]
@@ -167,6 +168,38 @@ fn cited(refusal: &Refusal, context: &AnswerContext) -> Value {
     json!({ "decision_id": context.decision_id, "rule": refusal.rule().as_str() })
 }
 
+/// Code and sentence for an answer that ends before its time (M-33).
+pub(crate) fn why_cut(refusal: &Refusal) -> (i64, &'static str) {
+    use Refusal as R;
+    match refusal {
+        R::Capability(taper_capability::Error::Expired { .. }) => (DENIED, "the capability has expired"),
+        R::Revoked(_) => (DENIED, "the capability is revoked"),
+        R::Denied(denied) if denied.kind == DenialKind::Expired => (DENIED, "the capability has expired"),
+        R::Denied(_) => (DENIED, "the capability does not allow this any more"),
+        _ => (UNDECIDED, "it could not be decided, try again"),
+    }
+}
+
+/// The message that answers the request `id` when its answer ends before its time: `rule` is the one that
+/// ends it, `cause` the one that is broken.
+pub(crate) fn cut(refusal: &Refusal, id: &taper_capability::json::Value, decision_id: &str) -> String {
+    let (code, text) = why_cut(refusal);
+    let mut data = json!({
+        "decision_id": decision_id, "rule": rules::STREAM.as_str(), "cause": refusal.rule().as_str(),
+    });
+    if let (Refusal::Denied(denied), Some(data)) = (refusal, data.as_object_mut()) {
+        let Value::Object(denial) = denial_data(denied, decision_id) else {
+            return String::new();
+        };
+        for name in ["link", "caveat", "obtainable"] {
+            data.insert(name.to_owned(), denial.get(name).cloned().unwrap_or(Value::Null));
+        }
+    }
+    // The id goes back as it came, whatever number it is.
+    let error = json!({ "code": code, "message": text, "data": data });
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#)
+}
+
 fn denial_data(denied: &Denied, decision_id: &str) -> Value {
     let caveat = denied
         .caveat
@@ -308,7 +341,6 @@ impl Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rules;
 
     fn context() -> AnswerContext {
         AnswerContext {

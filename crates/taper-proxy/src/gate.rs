@@ -21,6 +21,7 @@ use taper_dpop::rule::r;
 use taper_dpop::{
     CheckedProof, Expectation, MAX_FUTURE, NonceKey, NonceRule, Proof, PublicKey, TokenHash, base64url_encode,
 };
+use taper_policy::Denial;
 use taper_policy::boundary::BoundaryPolicy;
 use taper_store::{CallCounters, DecisionRecord, Reservation, Seen, SeenProofs};
 
@@ -29,13 +30,14 @@ use crate::config::NonceMode;
 use crate::headers::{self, Credentials, SESSION};
 use crate::issuers::Issuers;
 use crate::limits::{Limiter, Place, Work};
-use crate::message::{Era, Message, MessageError};
-use crate::methods::{self, Class, Subject};
+use crate::message::{ClientAnswer, Era, Message, MessageError, Received};
+use crate::methods::{self, Class, PLUMBING};
+use crate::outstanding::{Answering, Sessions};
 use crate::permitted::{Call, Outbound, Permitted};
 use crate::profile::Profile;
-use crate::refusal::Refusal;
+use crate::refusal::{Denied, Refusal};
 use crate::rules;
-use crate::session::{Owner, Owners};
+use crate::session::Owner;
 
 /// Everything that a judgement needs beside the request.
 pub(crate) struct Gate {
@@ -54,7 +56,7 @@ pub(crate) struct Gate {
 pub(crate) struct Asked {
     pub(crate) presentation: Arc<VerifiedPresentation>,
     pub(crate) profile: Arc<Profile>,
-    pub(crate) sessions: Arc<Owners>,
+    pub(crate) sessions: Arc<Sessions>,
     pub(crate) limiter: Arc<Limiter>,
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
@@ -188,7 +190,7 @@ impl Gate {
         let record = self.record(&asked, &access, decided.as_ref().err());
         let (calls, verdict) = match decided {
             Ok(allowed) => {
-                let outbound = outbound(asked, &read, allowed.subscribed);
+                let outbound = outbound(asked, &read, allowed.subscribed, allowed.answers);
                 (allowed.calls, Ok(Permitted::new(allowed.permit, outbound)))
             }
             Err(refusal) => (None, Err(refusal)),
@@ -212,26 +214,26 @@ impl Gate {
             .map_err(|e| bare(e.into()))?;
         let session = headers::single(&asked.headers, &SESSION).map_err(|_| bare(Refusal::Session))?;
         if asked.method != Method::POST {
-            let class = Class {
-                kind: AccessKind::Plumbing,
-                subject: Subject::Nothing,
-                list: None,
-            };
             let owned = self.owned_session(asked, session, Era::Legacy).map_err(bare)?;
             return Ok(Read {
                 message: None,
-                class: Some(class),
+                answer: None,
+                class: Some(PLUMBING),
                 bound,
                 is_get: asked.method == Method::GET,
                 era: Era::Legacy,
                 session: owned,
             });
         }
-        let message =
-            Message::parse(&asked.body, asked.profile.limits.max_body).map_err(|e| bare(e.into()))?;
+        let received = Received::parse(&asked.body, asked.profile.limits.max_body);
+        let message = match received.map_err(|e| bare(e.into()))? {
+            Received::Message(message) => message,
+            Received::Answer(answer) => return self.answer(asked, answer, bound, session).map_err(bare),
+        };
         match self.classified(asked, &message, bound, session) {
             Ok((class, era, session)) => Ok(Read {
                 message: Some(message),
+                answer: None,
                 class,
                 bound,
                 is_get: false,
@@ -262,6 +264,34 @@ impl Gate {
         };
         let session = self.owned_session(asked, session, era)?;
         Ok((known, era, session))
+    }
+
+    /// An answer of the client to a request of the server. Whether it is one is decided later.
+    fn answer(
+        &self,
+        asked: &Asked,
+        answer: ClientAnswer,
+        bound: bool,
+        session: Option<&str>,
+    ) -> Result<Read, Refusal> {
+        // It carries content, so no list of read-only tools exempts it.
+        if !rules::BINDING.holds(bound || !asked.profile.demands_binding_of_content()) {
+            return Err(Refusal::Unbound);
+        }
+        let era = match answer.check_headers(&asked.headers) {
+            Ok(era) => era,
+            Err(_) if rules::HEADERS.holds(false) => Era::Legacy,
+            Err(header) => return Err(Refusal::HeaderMismatch(header)),
+        };
+        let session = self.owned_session(asked, session, era)?;
+        Ok(Read {
+            message: None,
+            answer: Some(answer),
+            class: Some(PLUMBING),
+            bound,
+            era,
+            session,
+        })
     }
 
     /// A session is its owner's; modern messages have none (RULES 21).
@@ -330,12 +360,15 @@ fn check_expiry(chain: &VerifiedChain, now: i64) -> Result<(), taper_capability:
 /// A request of which body, message and headers are in order.
 pub(crate) struct Read {
     pub(crate) message: Option<Message>,
+    /// Instead of a message.
+    pub(crate) answer: Option<ClientAnswer>,
     /// `None` for a method that nobody knows.
     pub(crate) class: Option<Class>,
     pub(crate) bound: bool,
     is_get: bool,
-    era: Era,
-    session: Option<String>,
+    pub(crate) era: Era,
+    /// One of the caller's.
+    pub(crate) session: Option<String>,
 }
 
 impl Read {
@@ -349,14 +382,14 @@ impl Read {
     }
 }
 
-fn outbound(asked: Asked, read: &Read, subscribed: Vec<Access>) -> Outbound {
+fn outbound(asked: Asked, read: &Read, subscribed: Vec<Access>, answers: Option<Answering>) -> Outbound {
     let mut headers = headers::to_upstream(
         &asked.method,
         &asked.headers,
         &asked.profile.forward_headers,
         read.session.is_some(),
     );
-    if read.message.is_some() {
+    if asked.method == Method::POST {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     let call = read.message.as_ref().map(|message| Call {
@@ -375,7 +408,20 @@ fn outbound(asked: Asked, read: &Read, subscribed: Vec<Access>) -> Outbound {
         session: read.session.clone(),
         call,
         subscribed,
+        answers,
     }
+}
+
+/// A denial as a refusal. `obtainable` are the scopes that would help.
+pub(crate) fn refused(denial: Denial, obtainable: Vec<String>) -> Refusal {
+    Refusal::Denied(Box::new(Denied {
+        rule: denial.rule,
+        kind: denial.kind,
+        link: denial.link,
+        caveat: denial.caveat,
+        obtainable,
+        reason: denial.reason,
+    }))
 }
 
 impl From<MessageError> for Refusal {
@@ -384,7 +430,6 @@ impl From<MessageError> for Refusal {
             MessageError::Json(error) => Self::Json(error.to_string()),
             MessageError::Shape(reason) => Self::Message(reason),
             MessageError::FoldedKeys => Self::FoldedKeys,
-            MessageError::ClientAnswer => Self::ClientAnswer,
         }
     }
 }

@@ -14,8 +14,9 @@
 //! | `gate`, `decide` | the judgement, in the order of RULES 9; calls that are counted |
 //! | `permitted`, `upstream` | the only way out |
 //! | `limits` | what callers may use up: rates, places, decisions without an end |
-//! | `lists`, `sse`, `stream` | what comes back: filtered, and cut when the permit ends |
-//! | `session` | who owns a session |
+//! | `forward` | a permitted request on its way, and its answer on its way back |
+//! | `sse`, `events`, `lists`, `stream` | what comes back: read event by event, filtered, and cut when the permit ends |
+//! | `session`, `outstanding` | who owns a session, and what its server asked |
 //! | `refusal`, `error`, [`rules`] | refusals by number (`spec/proxy.md`), and in protocol words |
 //! | `service`, `ready`, `proxy` | the HTTP service; the configuration, checked; the daemon |
 
@@ -24,8 +25,10 @@ mod chains;
 pub mod config;
 mod decide;
 mod error;
+mod events;
 mod feed;
 mod followed;
+mod forward;
 mod gate;
 mod headers;
 mod issuers;
@@ -33,6 +36,7 @@ mod limits;
 mod lists;
 mod message;
 mod methods;
+mod outstanding;
 mod permitted;
 mod profile;
 mod proxy;

@@ -4,23 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
-use http_body::Frame;
-use http_body_util::{BodyExt as _, StreamBody};
-use taper_capability::json::{self, JsonLimits, Value};
+use taper_capability::json::{self, Value};
 use taper_capability::{Access, AccessKind, VerifiedPresentation};
 use taper_policy::boundary;
 use taper_service::clock::SharedClock;
-use taper_service::edge::BoxError;
 use taper_service::pool::CpuPool;
 
-use crate::body::Body;
+use crate::events::answer_limits;
 use crate::gate::Gate;
 use crate::message::Era;
 use crate::methods::List;
 use crate::profile::Profile;
 use crate::rules;
-use crate::sse::Events;
+use crate::sse::Event;
 
 /// How long the entries of one answer may take to decide: a list is one request, not a thousand.
 pub(crate) const FILTER_TIME: Duration = Duration::from_secs(2);
@@ -64,8 +60,6 @@ pub(crate) enum ListError {
     TooLarge,
     #[error("no worker was free")]
     Busy,
-    #[error("the upstream broke off")]
-    Broken,
 }
 
 impl ListFilter {
@@ -76,62 +70,23 @@ impl ListFilter {
         filtered.map_err(|_| ListError::Busy)?
     }
 
-    /// An event stream, filtered event by event.
-    pub(crate) fn stream(self, body: Body) -> Body {
-        let state = Some((self, body, Events::default()));
-        let frames = stream::unfold(state, |state| async move {
-            let (filter, mut body, mut events) = state?;
-            loop {
-                let item: Result<Option<Bytes>, ListError> = match body.frame().await {
-                    None => return None,
-                    Some(Err(_)) => Err(ListError::Broken),
-                    Some(Ok(frame)) => match frame.into_data() {
-                        Ok(data) => filter.events(&mut events, &data).await,
-                        Err(_) => continue,
-                    },
-                };
-                match item {
-                    Ok(None) => {}
-                    Ok(Some(bytes)) => return Some((Ok(Frame::data(bytes)), Some((filter, body, events)))),
-                    Err(error) => {
-                        tracing::warn!(%error, mcp.server = filter.profile.id, "a stream was cut");
-                        return Some((Err(BoxError::from(error)), None));
-                    }
-                }
-            }
-        });
-        StreamBody::new(frames).boxed_unsync()
-    }
-
-    async fn events(&self, events: &mut Events, data: &[u8]) -> Result<Option<Bytes>, ListError> {
-        let mut out = Vec::new();
-        for event in events.push(data) {
-            match event.data() {
-                None => out.extend(event.into_bytes()),
-                Some(message) => {
-                    let message = Bytes::from(message);
-                    let filtered = self.message(message.clone()).await?;
-                    if filtered == message {
-                        out.extend(event.into_bytes());
-                    } else {
-                        out.extend(event.with_data(&filtered));
-                    }
-                }
-            }
+    /// An event with its entries filtered; one without a list comes back as it is.
+    pub(crate) async fn event(&self, event: Event) -> Result<Bytes, ListError> {
+        let Some(message) = event.data().map(Bytes::from) else {
+            return Ok(event.into_bytes());
+        };
+        let filtered = self.message(message.clone()).await.inspect_err(|error| {
+            tracing::warn!(%error, mcp.server = self.profile.id, "a stream was cut");
+        })?;
+        if filtered == message {
+            Ok(event.into_bytes())
+        } else {
+            Ok(Bytes::from(event.with_data(&filtered)))
         }
-        if events.buffered() > self.profile.limits.max_list {
-            return Err(ListError::TooLarge);
-        }
-        Ok((!out.is_empty()).then(|| Bytes::from(out)))
     }
 
     fn filter(&self, message: Bytes) -> Result<Bytes, ListError> {
-        let limits = JsonLimits {
-            bytes: self.profile.limits.max_list,
-            depth: 64,
-            nodes: 1 << 20,
-            elements: 1 << 16,
-        };
+        let limits = answer_limits(self.profile.limits.max_list);
         let mut parsed = json::parse(&message, &limits)?;
         // A batch has no `result`, and another spelling may be what a client reads.
         if parsed.as_object().is_none() {

@@ -47,6 +47,22 @@ pub(crate) enum Era {
     Modern,
 }
 
+/// What a client sends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Received {
+    /// A request or notification.
+    Message(Message),
+    /// The answer to a request of the server.
+    Answer(ClientAnswer),
+}
+
+/// The answer to a request of the server. Nothing is read of it but whom it answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClientAnswer {
+    /// The id of the request, as it was sent: a text or an integer.
+    pub(crate) id: Value,
+}
+
 /// One request or notification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Message {
@@ -65,11 +81,9 @@ pub(crate) enum MessageError {
     Shape(&'static str),
     #[error("two keys, or a key and one of the protocol, differ in letter case only")]
     FoldedKeys,
-    #[error("the message answers a request that is not outstanding")]
-    ClientAnswer,
 }
 
-impl Message {
+impl Received {
     /// Reads one message of at most `max` bytes.
     pub(crate) fn parse(body: &[u8], max: usize) -> Result<Self, MessageError> {
         let limits = JsonLimits {
@@ -87,20 +101,23 @@ impl Message {
         if message.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
             return Err(shape("`jsonrpc` is not \"2.0\""));
         }
-        let answers = message.get("result").is_some() || message.get("error").is_some();
-        let method = match message.get("method") {
-            Some(Value::String(_)) if answers => {
-                return Err(shape("a message is a request or an answer, not both"));
-            }
-            Some(Value::String(method)) => method.clone(),
-            None if answers => return Err(MessageError::ClientAnswer),
-            _ => return Err(shape("`method` is not a text")),
-        };
+        let answers = (message.get("result").is_some(), message.get("error").is_some());
         let id = match message.get("id") {
             None => None,
-            Some(id @ Value::String(_)) => Some(id.clone()),
-            Some(id @ Value::Number(text)) if is_integer(text) => Some(id.clone()),
+            Some(id) if is_id(id) => Some(id.clone()),
             Some(_) => return Err(shape("`id` is neither a text nor an integer")),
+        };
+        let method = match (message.get("method"), answers) {
+            (Some(Value::String(method)), (false, false)) => method.clone(),
+            (Some(Value::String(_)), _) => {
+                return Err(shape("a message is a request or an answer, not both"));
+            }
+            (None, (true, true)) => return Err(shape("an answer is a result or an error, not both")),
+            (None, (true, false) | (false, true)) => {
+                let id = id.ok_or(shape("an answer has the `id` of its request"))?;
+                return Ok(Self::Answer(ClientAnswer { id }));
+            }
+            _ => return Err(shape("`method` is not a text")),
         };
         let params = match message.get("params") {
             None => Value::Object(Vec::new()),
@@ -120,7 +137,39 @@ impl Message {
         {
             return Err(MessageError::FoldedKeys);
         }
-        Ok(Self { id, method, params })
+        Ok(Self::Message(Message { id, method, params }))
+    }
+}
+
+impl ClientAnswer {
+    /// Says which era an answer is of. It has no method and no name that a header could repeat.
+    ///
+    /// # Errors
+    /// The header that differs.
+    pub(crate) fn check_headers(&self, headers: &HeaderMap) -> Result<Era, &'static str> {
+        let revision = headers::single(headers, &VERSION).map_err(|_| "MCP-Protocol-Version")?;
+        if headers.contains_key(&METHOD) {
+            return Err("Mcp-Method");
+        }
+        if headers.contains_key(&NAME) {
+            return Err("Mcp-Name");
+        }
+        Ok(if revision.is_some_and(is_modern) {
+            Era::Modern
+        } else {
+            Era::Legacy
+        })
+    }
+}
+
+impl Message {
+    /// Reads one request or notification.
+    #[cfg(test)]
+    pub(crate) fn parse(body: &[u8], max: usize) -> Result<Self, MessageError> {
+        match Received::parse(body, max)? {
+            Received::Message(message) => Ok(message),
+            Received::Answer(_) => Err(MessageError::Shape("an answer")),
+        }
     }
 
     /// A text member of `params`.
@@ -159,7 +208,6 @@ impl Message {
         let name = given(&NAME, "Mcp-Name")?;
 
         let claimed = self.claimed_revision();
-        let is_modern = |revision: &str| !LEGACY.contains(&revision);
         let era = match (claimed, revision) {
             (Some(claimed), _) if is_modern(claimed) => Era::Modern,
             (_, Some(revision)) if is_modern(revision) => Era::Modern,
@@ -206,6 +254,19 @@ fn decoded(value: &str) -> Result<String, ()> {
             let bytes = STANDARD.decode(encoded).map_err(|_| ())?;
             String::from_utf8(bytes).map_err(|_| ())
         }
+    }
+}
+
+fn is_modern(revision: &str) -> bool {
+    !LEGACY.contains(&revision)
+}
+
+/// Whether a value can be the id of a request: a text or an integer.
+pub(crate) fn is_id(id: &Value) -> bool {
+    match id {
+        Value::String(_) => true,
+        Value::Number(text) => is_integer(text),
+        _ => false,
     }
 }
 
@@ -300,7 +361,12 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"method":"x","params":{"arguments":[]}}"#,
             Err("`arguments`"),
         );
-        check(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, Err("outstanding"));
+        check(
+            r#"{"jsonrpc":"2.0","result":{},"error":{}}"#,
+            Err("a result or an error"),
+        );
+        check(r#"{"jsonrpc":"2.0","result":{}}"#, Err("the `id`"));
+        check(r#"{"jsonrpc":"2.0","id":null,"error":{}}"#, Err("`id`"));
         check(
             r#"{"jsonrpc":"2.0","id":1,"method":"x","result":{}}"#,
             Err("not both"),
@@ -321,6 +387,33 @@ mod tests {
         check("\u{feff}{}", Err("strict"));
         check("", Err("strict"));
         check(&" ".repeat(1001), Err("strict"));
+    }
+
+    #[test]
+    fn answers_have_an_id_and_no_method() {
+        let parse = |body: &str| Received::parse(body.as_bytes(), 1000);
+        let answer = |id: Value| Ok(Received::Answer(ClientAnswer { id }));
+        let (number, text) = (Value::Number("1".into()), Value::String("1".into()));
+        assert_eq!(
+            parse(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#),
+            answer(number.clone())
+        );
+        assert_eq!(parse(r#"{"jsonrpc":"2.0","id":"1","error":{}}"#), answer(text));
+        assert!(parse(r#"{"jsonrpc":"2.0","id":1,"Result":{}}"#).is_err());
+        let check = |given: &[(&'static str, &'static str)], expected: Result<Era, &str>| {
+            let headers = given.iter().map(|(name, value)| {
+                let name = HeaderName::from_static(name);
+                (name, HeaderValue::from_static(value))
+            });
+            let answer = ClientAnswer { id: number.clone() };
+            assert_eq!(answer.check_headers(&headers.collect()), expected, "{given:?}");
+        };
+        check(&[], Ok(Era::Legacy));
+        check(&[("mcp-protocol-version", "2025-11-25")], Ok(Era::Legacy));
+        check(&[("mcp-protocol-version", MODERN)], Ok(Era::Modern));
+        check(&[("mcp-protocol-version", "2030-01-01")], Ok(Era::Modern));
+        check(&[("mcp-method", "ping")], Err("Mcp-Method"));
+        check(&[("mcp-name", "x")], Err("Mcp-Name"));
     }
 
     #[test]

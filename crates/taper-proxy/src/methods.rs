@@ -73,7 +73,8 @@ const fn list(list: List) -> Class {
     }
 }
 
-const PLUMBING: Class = class(AccessKind::Plumbing, Subject::Nothing);
+/// What names nothing and needs no right.
+pub(crate) const PLUMBING: Class = class(AccessKind::Plumbing, Subject::Nothing);
 
 /// Every method that a client sends. What is not here is refused unless it is configured.
 const METHODS: [(&str, Class); 25] = [

@@ -8,6 +8,7 @@ use taper_policy::boundary::Permit;
 
 use crate::message::Era;
 use crate::methods::List;
+use crate::outstanding::Answering;
 use crate::session::Owner;
 
 /// Something that a permit was made for. Upstreams take nothing else, and only the gate makes one, from
@@ -71,10 +72,12 @@ pub(crate) struct Outbound {
     pub(crate) owner: Owner,
     /// A session of `owner`.
     pub(crate) session: Option<String>,
-    /// The message's method and id; nothing for GET and DELETE.
+    /// The message's method and id; nothing for GET, DELETE and what answers the server.
     pub(crate) call: Option<Call>,
     /// The reads that a subscription amounts to, permitted as well.
     pub(crate) subscribed: Vec<Access>,
+    /// The request of the server that the body answers.
+    pub(crate) answers: Option<Answering>,
 }
 
 /// What an upstream has to know of a message.

@@ -194,6 +194,11 @@ impl Profile {
         self.body_binding == BodyBinding::Required && !exempt
     }
 
+    /// Whether the proof of what carries content, and is no message, must carry the body's digest (M-14).
+    pub(crate) fn demands_binding_of_content(&self) -> bool {
+        self.body_binding == BodyBinding::Required
+    }
+
     /// Whether an allowed access may be forwarded before its decision is in the journal (M-27, RULES 30):
     /// where the operator says so, calls of tools that are listed as read-only, and messages that name
     /// nothing.

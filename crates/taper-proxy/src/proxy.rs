@@ -25,10 +25,10 @@ use crate::feed::{Follower, follow_keys};
 use crate::gate::Gate;
 use crate::issuers::Issuers;
 use crate::limits::Limiter;
+use crate::outstanding::Sessions;
 use crate::profile::{Profile, ProfileError};
 use crate::ready::{OpenError, Ready};
 use crate::service::{Server, Shared, answer, answer_admin};
-use crate::session::Owners;
 use crate::upstream::Upstream;
 
 /// How often the state forgets what has ended.
@@ -114,7 +114,7 @@ impl Proxy {
             }
         };
         let server = |(profile, upstream): (Profile, Upstream)| {
-            let sessions = Arc::new(Owners::new(profile.limits.max_sessions));
+            let sessions = Arc::new(Sessions::new(profile.limits.max_sessions));
             let server = Server {
                 limiter: Arc::new(limiter(&profile, &clock)?),
                 profile: Arc::new(profile),

@@ -15,20 +15,16 @@ use taper_service::rng;
 use taper_service::shutdown::Shutdown;
 use taper_store::{Audit, EmbeddedStore, Outcome, Record, RecordKind};
 
-use crate::body::{Body, empty, full};
+use crate::body::{Body, full};
 use crate::error::{AnswerContext, respond};
 use crate::gate::{Asked, Gate, Judgement};
-use crate::headers::{self, Credentials, Names, SESSION};
+use crate::headers::{self, Credentials, Names};
 use crate::limits::{self, Limiter};
-use crate::lists::{FILTER_TIME, ListFilter};
-use crate::message::Era;
-use crate::methods::List;
-use crate::permitted::{Call, Outbound, Permitted};
+use crate::outstanding::Sessions;
+use crate::permitted::{Outbound, Permitted};
 use crate::profile::Profile;
 use crate::refusal::Refusal;
 use crate::rules;
-use crate::session::{Owner, Owners};
-use crate::stream::{Lease, leased};
 use crate::upstream::Upstream;
 
 const METADATA_PREFIX: &str = "/.well-known/oauth-protected-resource";
@@ -49,7 +45,7 @@ pub(crate) struct Shared {
 pub(crate) struct Server {
     pub(crate) profile: Arc<Profile>,
     pub(crate) upstream: Upstream,
-    pub(crate) sessions: Arc<Owners>,
+    pub(crate) sessions: Arc<Sessions>,
     pub(crate) limiter: Arc<Limiter>,
 }
 
@@ -228,7 +224,10 @@ impl Shared {
         };
         let place = judgement.place.take();
         let permitted = self.settle(judgement, profile, context).await?;
-        let response = self.forward(server, presentation, permitted, shutdown).await?;
+        let decision_id = &context.decision_id;
+        let response = self
+            .forward(server, presentation, permitted, decision_id, shutdown)
+            .await?;
         Ok(match place {
             Some(place) => response.map(|body| limits::held(body, place)),
             None => response,
@@ -274,92 +273,6 @@ impl Shared {
             }
         }
     }
-
-    /// Forwards what is permitted, unless it was revoked or has expired while the journal took it.
-    pub(crate) async fn forward(
-        &self,
-        server: &Server,
-        presentation: Arc<taper_capability::VerifiedPresentation>,
-        permitted: Permitted<Outbound>,
-        shutdown: &Shutdown,
-    ) -> Result<Response<Body>, Refusal> {
-        let chain = presentation.chain();
-        self.gate.recheck(chain, self.clock.unix()).inspect_err(|refusal| {
-            let (rule, server) = (refusal.rule(), server.profile.id.as_str());
-            tracing::info!(%rule, mcp.server = server, grant.id = chain.grant_id(), reason = %refusal, "recorded as allowed, but not forwarded");
-        })?;
-        let permit = permitted.permit();
-        let lease = Lease {
-            gate: Arc::clone(&self.gate),
-            pool: self.pool.clone(),
-            clock: Arc::clone(&self.clock),
-            presentation: Arc::clone(&presentation),
-            access: permit.access().clone(),
-            subscribed: permitted.inner().subscribed.clone(),
-            expires_at: permit.expires_at(),
-            shutdown: shutdown.clone(),
-        };
-        let sent = Sent::of(&permitted);
-        let answered = server.upstream.forward(permitted, shutdown).await;
-        let response = answered.inspect_err(|refusal| {
-            if let (Refusal::UpstreamStatus(StatusCode::NOT_FOUND), Some(session)) = (refusal, &sent.session)
-            {
-                server.sessions.release(session);
-            }
-        })?;
-        let mut response = limits::bounded(response, &server.profile.limits, &server.profile.id);
-        bind_session(&server.sessions, &sent, &mut response)?;
-        let response = self.filter(server, presentation, &sent, response).await?;
-        Ok(response.map(|body| leased(body, lease)))
-    }
-
-    /// Shows of a list what may be shown.
-    async fn filter(
-        &self,
-        server: &Server,
-        presentation: Arc<taper_capability::VerifiedPresentation>,
-        sent: &Sent,
-        response: Response<Body>,
-    ) -> Result<Response<Body>, Refusal> {
-        let Some(lists) = sent.lists().filter(|_| response.status().is_success()) else {
-            return Ok(response);
-        };
-        let filter = ListFilter {
-            gate: Arc::clone(&self.gate),
-            pool: self.pool.clone(),
-            clock: Arc::clone(&self.clock),
-            presentation,
-            profile: Arc::clone(&server.profile),
-            era: sent.era,
-            lists,
-            time: FILTER_TIME,
-        };
-        let (mut parts, body) = response.into_parts();
-        let kind = parts
-            .headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok());
-        let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
-        if kind.trim().eq_ignore_ascii_case("text/event-stream") {
-            return Ok(Response::from_parts(parts, filter.stream(body)));
-        }
-        let limits = &server.profile.limits;
-        let whole = read_body(body, limits.max_list, limits.answer_timeout)
-            .await
-            .map_err(|_| Refusal::Upstream("its list is too large or broke off"))?;
-        if whole.is_empty() {
-            return Ok(Response::from_parts(parts, empty()));
-        }
-        let filtered = filter.message(whole).await.map_err(|error| {
-            tracing::warn!(%error, mcp.server = server.profile.id, "a list cannot be shown");
-            Refusal::Upstream("its list cannot be filtered")
-        })?;
-        parts.headers.insert(
-            header::CACHE_CONTROL,
-            HeaderValue::from_static("private, no-store"),
-        );
-        Ok(Response::from_parts(parts, full(filtered)))
-    }
 }
 
 fn busy(error: PoolError) -> Refusal {
@@ -389,57 +302,4 @@ async fn body_of(parts: &http::request::Parts, body: Incoming, profile: &Profile
             BodyError::TimedOut => Refusal::BodyTimedOut,
             BodyError::Broken => Refusal::BodyBroken,
         })
-}
-
-/// What has to be known of a request when its answer comes.
-struct Sent {
-    method: Method,
-    era: Era,
-    owner: Owner,
-    session: Option<String>,
-    call: Option<Call>,
-}
-
-impl Sent {
-    fn of(permitted: &Permitted<Outbound>) -> Self {
-        let outbound = permitted.inner();
-        Self {
-            method: outbound.method.clone(),
-            era: outbound.era,
-            owner: outbound.owner.clone(),
-            session: outbound.session.clone(),
-            call: outbound.call.clone(),
-        }
-    }
-
-    /// The lists that the answer may hold. A stream that is resumed may repeat any answer.
-    fn lists(&self) -> Option<&'static [List]> {
-        match &self.call {
-            Some(call) => match call.list? {
-                List::Tools => Some(&[List::Tools]),
-                List::Resources => Some(&[List::Resources]),
-                List::Templates => Some(&[List::Templates]),
-                List::Prompts => Some(&[List::Prompts]),
-            },
-            None => (self.method == Method::GET).then_some(&List::ALL),
-        }
-    }
-}
-
-/// Gives a new session to the one who opened it, and forgets one that ended (M-24).
-fn bind_session(sessions: &Owners, sent: &Sent, response: &mut Response<Body>) -> Result<(), Refusal> {
-    let ended = response.status() == StatusCode::NOT_FOUND
-        || (sent.method == Method::DELETE && response.status().is_success());
-    if let Some(session) = sent.session.as_ref().filter(|_| ended) {
-        sessions.release(session);
-    }
-    if ended || sent.era == Era::Modern {
-        response.headers_mut().remove(SESSION);
-        return Ok(());
-    }
-    match headers::single(response.headers(), &SESSION) {
-        Ok(None) => Ok(()),
-        Ok(Some(session)) if sessions.claim(session, &sent.owner) => Ok(()),
-        _ => Err(Refusal::Upstream("its session belongs to another holder")),
-    }
 }

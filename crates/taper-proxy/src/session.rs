@@ -1,4 +1,4 @@
-//! Who owns a handle: sessions, by (issuer, grant, last holder), insert-if-absent (RULES 21).
+//! Who owns a handle, of a session or a task: by (issuer, grant, last holder), insert-if-absent (RULES 21).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -42,41 +42,59 @@ impl Owner {
     }
 }
 
-/// Handles of one server and their owners; the oldest leave when it is full.
+/// Handles of one server, their owners, and a value of each; the oldest leave when it is full.
 #[derive(Debug)]
-pub(crate) struct Owners {
+pub(crate) struct Owners<T> {
     max: usize,
-    state: Mutex<State>,
+    state: Mutex<State<T>>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    owners: HashMap<String, (Owner, u64)>,
+#[derive(Debug)]
+struct State<T> {
+    owners: HashMap<String, Owned<T>>,
     order: VecDeque<(String, u64)>,
     next: u64,
 }
 
-impl Owners {
+#[derive(Debug)]
+struct Owned<T> {
+    owner: Owner,
+    number: u64,
+    value: T,
+}
+
+impl<T> Owners<T> {
     /// No handles yet; at most `max` are kept.
     pub(crate) fn new(max: usize) -> Self {
+        let state = State {
+            owners: HashMap::new(),
+            order: VecDeque::new(),
+            next: 0,
+        };
         Self {
             max: max.max(1),
-            state: Mutex::default(),
+            state: Mutex::new(state),
         }
     }
 
-    /// Gives `handle` to `owner` unless another has it. Whether it is the owner's now.
-    pub(crate) fn claim(&self, handle: &str, owner: &Owner) -> bool {
+    /// Gives `handle` to `owner` unless another has it. Whether it is the owner's now. `value` is its value
+    /// if it is new.
+    pub(crate) fn claim(&self, handle: &str, owner: &Owner, value: T) -> bool {
         if handle.is_empty() || handle.len() > MAX_HANDLE {
             return false;
         }
         let mut state = self.lock();
-        if let Some((known, _)) = state.owners.get(handle) {
-            return known == owner;
+        if let Some(known) = state.owners.get(handle) {
+            return known.owner == *owner;
         }
         state.next = state.next.wrapping_add(1);
         let number = state.next;
-        state.owners.insert(handle.to_owned(), (owner.clone(), number));
+        let owned = Owned {
+            owner: owner.clone(),
+            number,
+            value,
+        };
+        state.owners.insert(handle.to_owned(), owned);
         state.order.push_back((handle.to_owned(), number));
         while state.owners.len() > self.max || state.order.len() > self.max.saturating_mul(2) {
             let Some((oldest, number)) = state.order.pop_front() else {
@@ -86,7 +104,7 @@ impl Owners {
             if state
                 .owners
                 .get(&oldest)
-                .is_some_and(|(_, current)| *current == number)
+                .is_some_and(|current| current.number == number)
             {
                 if state.owners.len() > self.max {
                     state.owners.remove(&oldest);
@@ -100,10 +118,14 @@ impl Owners {
 
     /// Whether `handle` is known and `owner`'s.
     pub(crate) fn is_owned(&self, handle: &str, owner: &Owner) -> bool {
-        self.lock()
-            .owners
-            .get(handle)
-            .is_some_and(|(known, _)| known == owner)
+        self.with(handle, owner, |_| ()).is_some()
+    }
+
+    /// What `f` makes of the value of a handle that is known and `owner`'s.
+    pub(crate) fn with<R>(&self, handle: &str, owner: &Owner, f: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let mut state = self.lock();
+        let known = state.owners.get_mut(handle)?;
+        (known.owner == *owner).then(|| f(&mut known.value))
     }
 
     /// Forgets a handle.
@@ -111,7 +133,7 @@ impl Owners {
         self.lock().owners.remove(handle);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -120,28 +142,32 @@ impl Owners {
 mod tests {
     use super::*;
 
+    fn claim(owners: &Owners<()>, handle: &str, owner: &Owner) -> bool {
+        owners.claim(handle, owner, ())
+    }
+
     #[test]
     fn a_handle_has_one_owner() {
         let (owners, a, b) = (Owners::new(10), Owner::with_grant("g"), Owner::with_grant("g"));
-        assert!(owners.claim("s", &a) && owners.claim("s", &a.clone()));
-        assert!(!owners.claim("s", &b), "another holder of the same grant");
+        assert!(claim(&owners, "s", &a) && claim(&owners, "s", &a.clone()));
+        assert!(!claim(&owners, "s", &b), "another holder of the same grant");
         assert!(owners.is_owned("s", &a) && !owners.is_owned("s", &b) && !owners.is_owned("t", &a));
         owners.release("s");
-        assert!(!owners.is_owned("s", &a) && owners.claim("s", &b));
-        assert!(!owners.claim("", &a) && !owners.claim(&"x".repeat(MAX_HANDLE + 1), &a));
+        assert!(!owners.is_owned("s", &a) && claim(&owners, "s", &b));
+        assert!(!claim(&owners, "", &a) && !claim(&owners, &"x".repeat(MAX_HANDLE + 1), &a));
     }
 
     #[test]
     fn memory_is_bounded_and_the_oldest_leave() {
         let (owners, a) = (Owners::new(2), Owner::with_grant("g"));
         for handle in ["1", "2", "3"] {
-            assert!(owners.claim(handle, &a));
+            assert!(claim(&owners, handle, &a));
         }
         let owned: Vec<bool> = ["1", "2", "3"].iter().map(|h| owners.is_owned(h, &a)).collect();
         assert_eq!(owned, [false, true, true]);
         for n in 0..100 {
             let handle = format!("x{n}");
-            owners.claim(&handle, &a);
+            claim(&owners, &handle, &a);
             owners.release(&handle);
         }
         assert!(owners.is_owned("3", &a));

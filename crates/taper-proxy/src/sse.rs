@@ -1,58 +1,197 @@
-//! Event streams, event by event, byte for byte where nothing has to change (WHATWG HTML §9.2).
+//! Event streams, cut into events without changing a byte (WHATWG HTML §9.2).
+//!
+//! Comments and empty lines pass as soon as they are complete, and an event when its empty line came. An
+//! event that is larger than what may be held passes in parts, unread.
 
-/// Splits a stream into its events.
-#[derive(Debug, Default)]
-pub(crate) struct Events {
-    buffer: Vec<u8>,
-    /// Where the line that is being read begins.
-    line: usize,
-    /// How far the buffer was looked at.
+use bytes::{Bytes, BytesMut};
+use memchr::{memchr2, memmem};
+
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Cuts a stream into pieces. Joined, they are the stream.
+#[derive(Debug)]
+pub(crate) struct Splitter {
+    /// The beginning of a piece.
+    held: BytesMut,
+    /// How large an event may be that is held.
+    max: usize,
+    /// How far the piece was looked at, and where its current line begins.
     seen: usize,
+    line: usize,
+    /// Whether nothing was looked at yet: only here a byte order mark means nothing.
+    first: bool,
+    /// A piece ended with a CR; a LF that follows belongs to it.
+    after_cr: bool,
+    mode: Mode,
 }
 
-/// One event, or a block of comments, with the empty line that ends it.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Event(Vec<u8>);
+/// How the current piece passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// When it is complete.
+    Whole,
+    /// In parts: a comment, which ends with its line.
+    Comment,
+    /// In parts: an event. `goes_on` says whether its current line has a byte already.
+    Event { goes_on: bool },
+}
 
-impl Events {
-    /// Takes bytes and gives the events that they complete.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Vec<Event> {
-        self.buffer.extend_from_slice(bytes);
-        let mut complete = Vec::new();
-        while let Some((end, next)) = self.line_end() {
-            let is_empty = end == self.line;
-            self.line = next;
-            self.seen = next;
-            if is_empty {
-                let rest = self.buffer.split_off(next);
-                complete.push(Event(std::mem::replace(&mut self.buffer, rest)));
-                self.line = 0;
-                self.seen = 0;
+/// A piece of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// One event with the empty line that ends it.
+    Event(Event),
+    /// What stands between events: comments, empty lines, a byte order mark.
+    Between(Bytes),
+    /// A part of an event that is too large to be held.
+    Part {
+        /// Its bytes.
+        bytes: Bytes,
+        /// Whether the event ends here.
+        last: bool,
+    },
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Event,
+    Between,
+    Part { last: bool },
+}
+
+/// One event, as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Event(Bytes);
+
+impl Splitter {
+    /// At the start of a stream of which events of at most `max` bytes are held.
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            held: BytesMut::new(),
+            max,
+            seen: 0,
+            line: 0,
+            first: true,
+            after_cr: false,
+            mode: Mode::Whole,
+        }
+    }
+
+    /// Takes bytes and gives the pieces that they complete.
+    pub(crate) fn push(&mut self, mut bytes: Bytes) -> Vec<Piece> {
+        let mut pieces = Vec::new();
+        if self.held.is_empty() {
+            while let Some((kind, length)) = self.cut(&bytes) {
+                pieces.push(kind.piece(bytes.split_to(length)));
+            }
+            self.held = BytesMut::from(bytes.as_ref());
+        } else {
+            let mut held = std::mem::take(&mut self.held);
+            held.extend_from_slice(&bytes);
+            while let Some((kind, length)) = self.cut(&held) {
+                pieces.push(kind.piece(held.split_to(length).freeze()));
+            }
+            self.held = held;
+        }
+        pieces
+    }
+
+    /// What is left when the stream has ended: an event that no client takes for one.
+    pub(crate) fn finish(&mut self) -> Option<Bytes> {
+        let rest = std::mem::take(&mut self.held).freeze();
+        (!rest.is_empty()).then_some(rest)
+    }
+
+    /// The kind and length of the piece that `bytes` begin with, if it is complete.
+    fn cut(&mut self, bytes: &[u8]) -> Option<(Kind, usize)> {
+        if std::mem::take(&mut self.first) && !bytes.is_empty() {
+            if bytes.starts_with(MARK) {
+                return Some((Kind::Between, MARK.len()));
+            }
+            if MARK.starts_with(bytes) {
+                self.first = true;
+                return None;
             }
         }
-        complete
+        self.first &= bytes.is_empty();
+        if self.after_cr && !bytes.is_empty() {
+            self.after_cr = false;
+            if bytes.starts_with(b"\n") {
+                let kind = match self.mode {
+                    Mode::Whole => Kind::Between,
+                    Mode::Comment | Mode::Event { .. } => Kind::Part { last: false },
+                };
+                return Some((kind, 1));
+            }
+        }
+        while let Some((end, next)) = self.line_end(bytes) {
+            if self.ends_piece(bytes, end) {
+                let kind = match self.mode {
+                    Mode::Whole if self.line == 0 => Kind::Between,
+                    Mode::Whole if end <= self.max => Kind::Event,
+                    _ => Kind::Part { last: true },
+                };
+                self.after_cr = next == bytes.len() && bytes.last() == Some(&b'\r');
+                self.mode = Mode::Whole;
+                (self.line, self.seen) = (0, 0);
+                return Some((kind, next));
+            }
+            if let Mode::Event { goes_on } = &mut self.mode {
+                *goes_on = false;
+            }
+            (self.line, self.seen) = (next, next);
+        }
+        if bytes.is_empty() || (self.mode == Mode::Whole && bytes.len() <= self.max) {
+            return None;
+        }
+        // A CR at the very end has ended its line, which was not empty.
+        self.after_cr = bytes.last() == Some(&b'\r');
+        let in_line = bytes.len() > self.line || self.mode == Mode::Event { goes_on: true };
+        self.mode = match self.mode {
+            Mode::Comment => Mode::Comment,
+            Mode::Whole if self.line == 0 && bytes.starts_with(b":") => Mode::Comment,
+            _ => Mode::Event {
+                goes_on: in_line && !self.after_cr,
+            },
+        };
+        (self.line, self.seen) = (0, 0);
+        Some((Kind::Part { last: false }, bytes.len()))
     }
 
-    /// Bytes of an event that is not complete.
-    pub(crate) fn buffered(&self) -> usize {
-        self.buffer.len()
+    /// Whether the piece ends with the current line, which ends at `end`.
+    fn ends_piece(&self, bytes: &[u8], end: usize) -> bool {
+        match self.mode {
+            Mode::Whole => end == self.line || (self.line == 0 && bytes.starts_with(b":")),
+            Mode::Comment => true,
+            Mode::Event { goes_on } => end == self.line && !goes_on,
+        }
     }
 
-    /// The end of the current line and the start of the next. A CR at the very end may be half of a
-    /// line end, so it waits.
-    fn line_end(&mut self) -> Option<(usize, usize)> {
-        let rest = self.buffer.get(self.seen..).unwrap_or_default();
-        let Some(offset) = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')) else {
-            self.seen = self.buffer.len();
+    /// The end of the current line and the start of the next. A CR at the very end may be half of a line
+    /// end; it is waited for only where nothing depends on it.
+    fn line_end(&mut self, bytes: &[u8]) -> Option<(usize, usize)> {
+        let rest = bytes.get(self.seen..).unwrap_or_default();
+        let Some(offset) = memchr2(b'\r', b'\n', rest) else {
+            self.seen = bytes.len();
             return None;
         };
         let at = self.seen + offset;
         self.seen = at;
-        match (self.buffer.get(at), self.buffer.get(at + 1)) {
+        match (bytes.get(at), bytes.get(at + 1)) {
             (Some(b'\n'), _) => Some((at, at + 1)),
             (Some(_), Some(b'\n')) => Some((at, at + 2)),
             (Some(_), Some(_)) => Some((at, at + 1)),
-            _ => None,
+            _ => self.ends_piece(bytes, at).then_some((at, at + 1)),
+        }
+    }
+}
+
+impl Kind {
+    fn piece(self, bytes: Bytes) -> Piece {
+        match self {
+            Self::Event => Piece::Event(Event(bytes)),
+            Self::Between => Piece::Between(bytes),
+            Self::Part { last } => Piece::Part { bytes, last },
         }
     }
 }
@@ -75,8 +214,13 @@ impl Event {
         data
     }
 
+    /// Whether these bytes stand in it somewhere.
+    pub(crate) fn contains(&self, bytes: &[u8]) -> bool {
+        memmem::find(&self.0, bytes).is_some()
+    }
+
     /// As it came.
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Bytes {
         self.0
     }
 
@@ -100,8 +244,8 @@ fn lines(event: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 fn data_of(line: &[u8]) -> Option<&[u8]> {
-    // A byte order mark may stand before the first line of a stream.
-    let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+    // Some readers drop a byte order mark wherever it stands.
+    let line = line.strip_prefix(MARK).unwrap_or(line);
     match line.strip_prefix(b"data") {
         Some([]) => Some(&[]),
         Some([b':', b' ', value @ ..]) | Some([b':', value @ ..]) => Some(value),
@@ -111,51 +255,146 @@ fn data_of(line: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn all(parts: &[&str]) -> Vec<String> {
-        let mut events = Events::default();
+    const MAX: usize = 40;
+
+    /// What a stream is cut into: `=` an event, `-` what is between, `~` a part, `!` the last part.
+    fn pieces(parts: &[&[u8]], max: usize) -> Vec<(char, Vec<u8>)> {
+        let mut splitter = Splitter::new(max);
         let mut got = Vec::new();
         for part in parts {
-            for event in events.push(part.as_bytes()) {
-                got.push(String::from_utf8(event.into_bytes()).unwrap());
+            for piece in splitter.push(Bytes::copy_from_slice(part)) {
+                got.push(match piece {
+                    Piece::Event(event) => ('=', event.into_bytes().to_vec()),
+                    Piece::Between(bytes) => ('-', bytes.to_vec()),
+                    Piece::Part { bytes, last: false } => ('~', bytes.to_vec()),
+                    Piece::Part { bytes, last: true } => ('!', bytes.to_vec()),
+                });
             }
         }
+        got.extend(splitter.finish().map(|rest| ('.', rest.to_vec())));
         got
     }
 
-    #[test]
-    fn events_end_at_an_empty_line() {
-        let check = |parts: &[&str], expected: &[&str]| assert_eq!(all(parts), expected, "{parts:?}");
-        check(&["data: a\n\ndata: b\n\n"], &["data: a\n\n", "data: b\n\n"]);
-        check(&["data: a\r\n\r", "\ndata"], &["data: a\r\n\r\n"]);
-        check(&["data: a\r\rx"], &["data: a\r\r"]);
-        check(&[": ping\n", "\n"], &[": ping\n\n"]);
-        check(&["d", "ata: a", "\n", "\n", "x"], &["data: a\n\n"]);
-        check(&["data: a\n"], &[]);
+    fn told(parts: &[&str]) -> Vec<String> {
+        let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+        let tell = |(kind, bytes): (char, Vec<u8>)| format!("{kind}{}", String::from_utf8(bytes).unwrap());
+        pieces(&parts, MAX).into_iter().map(tell).collect()
     }
 
     #[test]
-    fn every_cut_gives_the_same_events() {
-        let text = "id: 1\r\ndata: a\r\ndata: b\r\n\r\n: c\n\ndata: d\r\re\n\n";
-        let whole = all(&[text]);
-        for at in 0..text.len() {
-            assert_eq!(all(&[&text[..at], &text[at..]]), whole, "{at}");
-        }
-        let single: Vec<&str> = text.split("").collect();
-        assert_eq!(all(&single), whole);
+    fn events_end_at_an_empty_line_and_comments_at_their_line() {
+        let check = |parts: &[&str], expected: &[&str]| assert_eq!(told(parts), expected, "{parts:?}");
+        check(&["data: a\n\ndata: b\n\n"], &["=data: a\n\n", "=data: b\n\n"]);
+        check(&["data: a\r\n\r", "\ndata"], &["=data: a\r\n\r", "-\n", ".data"]);
+        check(&["data: a\r\r"], &["=data: a\r\r"]);
+        check(&["data: a\r\n\r\n"], &["=data: a\r\n\r\n"]);
+        check(&[": ping\n", "\n"], &["-: ping\n", "-\n"]);
+        check(&[": ping\r", "\n\r\nx"], &["-: ping\r", "-\n", "-\r\n", ".x"]);
+        check(&["id: 1\n: c\ndata: a\n\n"], &["=id: 1\n: c\ndata: a\n\n"]);
+        check(&["d", "ata: a", "\n", "\n", "x"], &["=data: a\n\n", ".x"]);
+        check(&["data: a\n"], &[".data: a\n"]);
+        check(
+            &["\u{feff}: c\ndata: a\n\n"],
+            &["-\u{feff}", "-: c\n", "=data: a\n\n"],
+        );
+        check(&["\n\u{feff}: c\n\n"], &["-\n", "=\u{feff}: c\n\n"]);
+    }
+
+    #[test]
+    fn what_is_too_large_passes_in_parts() {
+        let long = "data: ".to_owned() + &"x".repeat(MAX);
+        let check = |parts: &[&str], expected: &[&str]| assert_eq!(told(parts), expected, "{parts:?}");
+        check(
+            &[&long, "y\n", "data: z\n", "\n: c\ndata: a\n\n"],
+            &[
+                &format!("~{long}"),
+                "~y\n",
+                "~data: z\n",
+                "!\n",
+                "-: c\n",
+                "=data: a\n\n",
+            ],
+        );
+        check(
+            &[&long, "\r", "\n", "\r", "\ndata: a\n\n"],
+            &[&format!("~{long}"), "~\r", "~\n", "!\r", "-\n", "=data: a\n\n"],
+        );
+        let whole = format!("{long}\n\n");
+        check(&[&whole], &[&format!("!{whole}")]);
+        let comment = format!(": {}", "c".repeat(MAX));
+        check(
+            &[&comment, "\ndata: a\n\n"],
+            &[&format!("~{comment}"), "!\n", "=data: a\n\n"],
+        );
     }
 
     #[test]
     fn data_is_read_and_replaced() {
-        let event = Event(b"id: 7\r\nevent: message\r\ndata: a\r\ndata:b\r\n\r\n".to_vec());
-        assert_eq!(event.data().as_deref(), Some(&b"a\nb"[..]));
-        assert_eq!(event.with_data(b"{}"), b"id: 7\nevent: message\ndata: {}\n\n");
-        assert_eq!(Event(b": c\n\n".to_vec()).data(), None);
-        assert_eq!(Event(b"datax: 1\n\n".to_vec()).data(), None);
+        let event = |text: &'static [u8]| Event(Bytes::from_static(text));
+        let two = event(b"id: 7\r\nevent: message\r\ndata: a\r\ndata:b\r\n\r\n");
+        assert_eq!(two.data().as_deref(), Some(&b"a\nb"[..]));
+        assert_eq!(two.with_data(b"{}"), b"id: 7\nevent: message\ndata: {}\n\n");
+        assert_eq!(event(b"id: 1\n\n").data(), None);
+        assert_eq!(event(b"datax: 1\n\n").data(), None);
         assert_eq!(
-            Event(b"\xef\xbb\xbfdata: 1\n\n".to_vec()).data().as_deref(),
+            event(b"\xef\xbb\xbfdata: 1\n\n").data().as_deref(),
             Some(&b"1"[..])
         );
+        assert!(two.contains(b"message") && !two.contains(b"Message"));
+    }
+
+    /// Texts of the characters that matter, more often than others.
+    fn streams() -> impl Strategy<Value = Vec<u8>> {
+        let part = prop_oneof![
+            4 => Just(b"\n".to_vec()),
+            4 => Just(b"\r".to_vec()),
+            3 => Just(b"\r\n".to_vec()),
+            3 => Just(b"data: {\"id\":1}".to_vec()),
+            2 => Just(b": comment".to_vec()),
+            1 => Just(MARK.to_vec()),
+            1 => Just(b"id: 7".to_vec()),
+            1 => Just(vec![b'x'; MAX]),
+            1 => proptest::collection::vec(any::<u8>(), 0..4),
+        ];
+        proptest::collection::vec(part, 0..24).prop_map(|parts| parts.concat())
+    }
+
+    fn events(pieces: &[(char, Vec<u8>)]) -> Vec<Option<Vec<u8>>> {
+        let events = pieces.iter().filter(|(kind, _)| *kind == '=');
+        events
+            .map(|(_, bytes)| Event(Bytes::copy_from_slice(bytes)).data())
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn every_cut_gives_the_same_bytes_and_the_same_events(
+            stream in streams(),
+            cuts in proptest::collection::vec(any::<proptest::sample::Index>(), 0..12),
+        ) {
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
+            cuts.sort_unstable();
+            let mut parts = Vec::new();
+            let mut rest = &stream[..];
+            for cut in cuts.iter().rev() {
+                let (before, after) = rest.split_at(*cut);
+                parts.push(after);
+                rest = before;
+            }
+            parts.push(rest);
+            parts.reverse();
+            let (whole, cut) = (pieces(&[&stream], MAX), pieces(&parts, MAX));
+            let single: Vec<&[u8]> = stream.chunks(1).collect();
+            let single = pieces(&single, MAX);
+            for got in [&whole, &cut, &single] {
+                let joined: Vec<u8> = got.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
+                prop_assert_eq!(&joined, &stream);
+                prop_assert_eq!(events(got), events(&whole));
+            }
+        }
     }
 }

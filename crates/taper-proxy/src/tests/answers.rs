@@ -4,24 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
-use http::{HeaderValue, Method, Response, StatusCode};
-use http_body::Frame;
-use http_body_util::{BodyExt as _, StreamBody};
+use http::{HeaderValue, Method, StatusCode};
 use taper_capability::{Access, AccessKind, VerifiedPresentation};
 use taper_dpop::{Algorithm, PrivateKey};
-use taper_service::edge::BoxError;
 use taper_service::pool::CpuPool;
 use taper_service::rng;
-use taper_store::{Revocation, RevocationKey};
-use tokio::sync::mpsc;
 
-use super::support::{ISSUER, NOW, Setup, URL, World, json, take, usual};
+use super::support::{NOW, URL, World, json, usual};
 use crate::headers::Credentials;
 use crate::lists::{ListError, ListFilter};
 use crate::message::Era;
 use crate::methods::List;
-use crate::stream::Lease;
+use crate::stream::{Ending, Lease};
 
 const LOG: &str = r#"{"repo_path":"acme/web"}"#;
 const INITIALIZE: &str =
@@ -185,9 +179,15 @@ async fn lasting_doubt_ends_a_stream() {
         pool: pool.clone(),
         clock: Arc::clone(&world.shared.clock),
         presentation: presented(&world),
-        access: Access::new(AccessKind::Plumbing, "git", URL, "ping"),
-        subscribed: Vec::new(),
+        accesses: vec![Access::new(AccessKind::Plumbing, "git", URL, "ping")],
         expires_at: NOW + 3600,
+        decided_at: NOW,
+        ending: Ending {
+            server: "git".into(),
+            decision_id: "d".into(),
+            id: None,
+            standing: false,
+        },
         shutdown: world.shutdown.clone(),
     };
     let mut undecided = 0;
@@ -211,34 +211,6 @@ async fn lasting_doubt_ends_a_stream() {
     assert!(decided.is_ok());
     assert_eq!(undecided, 0, "an answer ends the row");
     drop(lease);
-    world.end().await;
-}
-
-#[tokio::test]
-async fn what_is_revoked_while_the_upstream_works_is_cut() {
-    let world = World::start(Setup {
-        feed: true,
-        ..usual()
-    })
-    .await;
-    world.page(Vec::new(), 0);
-    let grant = world.grant();
-    let token = world.issue(&grant);
-    let gate = Arc::clone(&world.shared.gate);
-    world.upstream.answers(move |_| {
-        let entry = Revocation {
-            seq: 1,
-            at: NOW,
-            issuer: ISSUER.into(),
-            what: RevocationKey::Grant(grant.id.clone()),
-            until: None,
-        };
-        take(&gate.issuers, vec![entry], 1, NOW);
-        json(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)
-    });
-    let ask = world.call("git_log", LOG).token(token.as_str());
-    assert_eq!(world.whole(ask.request()).await, None, "nothing of the answer");
-    assert_eq!(world.upstream.seen().len(), 1);
     world.end().await;
 }
 
@@ -297,91 +269,6 @@ async fn an_upstreams_own_troubles_stay_here() {
     check(401, 502).await;
     check(407, 502).await;
     check(302, 502).await;
-    world.end().await;
-}
-
-/// An upstream whose answers are streams that a test feeds.
-fn streaming(world: &World) -> mpsc::Sender<&'static str> {
-    let (send, receive) = mpsc::channel::<&'static str>(8);
-    let mut receive = Some(receive);
-    world.upstream.answers(move |_| {
-        let parts = stream::unfold(receive.take().unwrap(), |mut receive| async {
-            let part = receive.recv().await?;
-            Some((
-                Ok::<_, BoxError>(Frame::data(Bytes::from_static(part.as_bytes()))),
-                receive,
-            ))
-        });
-        let mut response = Response::new(StreamBody::new(parts.boxed()).boxed_unsync());
-        let kind = HeaderValue::from_static("text/event-stream");
-        response.headers_mut().insert("content-type", kind);
-        response
-    });
-    send
-}
-
-#[tokio::test]
-async fn a_stream_ends_with_its_capability() {
-    let patience = Duration::from_secs(20);
-    let check = async |name: &str, end: &dyn Fn(&World, String)| {
-        let world = World::start(Setup {
-            feed: true,
-            ..usual()
-        })
-        .await;
-        world.page(Vec::new(), 0);
-        let feed = streaming(&world);
-        let grant = world.grant();
-        let token = world.issue(&grant);
-        let mut response = world
-            .open(world.call("git_log", LOG).token(token.as_str()).request())
-            .await;
-        feed.send("data: 1\n\n").await.unwrap();
-        let first = response.body_mut().frame().await.unwrap().unwrap();
-        assert_eq!(first.into_data().unwrap(), "data: 1\n\n", "{name}: unbuffered");
-        end(&world, grant.id);
-        let ended = tokio::time::timeout(patience, response.body_mut().frame()).await;
-        assert!(
-            ended.expect("cut in time").is_none_or(|frame| frame.is_err()),
-            "{name}"
-        );
-        let closed = tokio::time::timeout(patience, feed.closed()).await;
-        assert!(closed.is_ok(), "{name}: the upstream learns of it");
-        drop(response);
-        world.end().await;
-    };
-    check("revoked", &|world, grant| {
-        world.revoke(1, RevocationKey::Grant(grant))
-    })
-    .await;
-    // Any change of the view wakes the stream, which then finds itself expired.
-    check("expired", &|world, _| {
-        world.clock.advance(3600);
-        world.revoke(1, RevocationKey::Grant("another".into()));
-    })
-    .await;
-    check("shut down", &|world, _| world.shutdown.trigger()).await;
-}
-
-#[tokio::test]
-async fn a_stream_that_nothing_concerns_goes_on() {
-    let world = World::start(Setup {
-        feed: true,
-        ..usual()
-    })
-    .await;
-    world.page(Vec::new(), 0);
-    let feed = streaming(&world);
-    let mut response = world.open(world.call("git_log", LOG).request()).await;
-    world.revoke(1, RevocationKey::Grant("another".into()));
-    feed.send("data: 1\n\n").await.unwrap();
-    assert!(response.body_mut().frame().await.unwrap().is_ok());
-    drop(feed);
-    assert!(
-        response.body_mut().frame().await.is_none(),
-        "it ends when the upstream ends it"
-    );
-    drop(response);
     world.end().await;
 }
 

@@ -383,16 +383,14 @@ fn lease(gate: &Gate, ask: &Ask<'_>, permitted: &Permitted<Outbound>) -> Lease {
     let credentials = Credentials::of(ask.request().headers()).unwrap();
     let presentation = gate.authenticate(&credentials, "POST", URL, NOW).unwrap();
     let shared = &ask.world.shared;
-    Lease {
-        gate: Arc::clone(&shared.gate),
-        pool: shared.pool.clone(),
-        clock: Arc::clone(&shared.clock),
-        presentation: Arc::new(presentation),
-        access: permitted.permit().access().clone(),
-        subscribed: permitted.inner().subscribed.clone(),
-        expires_at: permitted.permit().expires_at(),
-        shutdown: ask.world.shutdown.clone(),
-    }
+    let server = shared.servers.get("git").unwrap();
+    shared.lease(
+        server,
+        Arc::new(presentation),
+        permitted,
+        "d",
+        &ask.world.shutdown,
+    )
 }
 
 /// Cannot count.

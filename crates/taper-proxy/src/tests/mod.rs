@@ -12,6 +12,7 @@ mod proofs;
 mod protocols;
 mod recording;
 mod remembering;
+mod returning;
 mod support;
 mod transparent;
 mod upstreams;

@@ -1,0 +1,202 @@
+//! Event streams on their way back: each event is read before the client can see it, where something is
+//! to be learned of it or hidden in it, and passes as it came.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
+use http_body_util::BodyExt as _;
+use taper_capability::json::{self, JsonLimits, Value};
+use taper_service::edge::BoxError;
+use taper_service::pool::CpuPool;
+
+use crate::body::Body;
+use crate::lists::{ListError, ListFilter};
+use crate::message::is_id;
+use crate::outstanding::Sessions;
+use crate::session::Owner;
+use crate::sse::{Event, Piece, Splitter};
+
+/// How large an event is held that nobody reads, so that a stream can be cut between events.
+const HELD_UNREAD: usize = 64 * 1024;
+/// From this size on an event is read on the pool.
+const LARGE: usize = 16 * 1024;
+
+/// A stream in pieces.
+pub(crate) type Events = BoxStream<'static, Result<Passed, BoxError>>;
+
+/// Bytes for the client.
+pub(crate) struct Passed {
+    pub(crate) bytes: Bytes,
+    /// Whether the stream could end after them.
+    pub(crate) boundary: bool,
+}
+
+/// Who reads the events of a stream.
+#[derive(Default)]
+pub(crate) struct Readers {
+    /// Remembers the requests of the server.
+    pub(crate) watch: Option<Watch>,
+    /// Hides entries of lists.
+    pub(crate) lists: Option<ListFilter>,
+    /// The largest event that is read, in bytes.
+    pub(crate) max: usize,
+}
+
+/// Remembers which requests of the server a session was shown (M-20).
+pub(crate) struct Watch {
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) session: String,
+    pub(crate) owner: Owner,
+    pub(crate) pool: CpuPool,
+    /// The largest event that is read, in bytes.
+    pub(crate) max: usize,
+}
+
+/// What messages of an upstream may be like.
+pub(crate) const fn answer_limits(bytes: usize) -> JsonLimits {
+    JsonLimits {
+        bytes,
+        depth: 64,
+        nodes: 1 << 20,
+        elements: 1 << 16,
+    }
+}
+
+/// An event stream, read by `readers`. Nothing is asked of the upstream before its last piece was taken.
+pub(crate) fn events(body: Body, readers: Readers) -> Events {
+    let held = if readers.watch.is_some() || readers.lists.is_some() {
+        readers.max
+    } else {
+        HELD_UNREAD
+    };
+    let reading = Reading {
+        body: Some(body),
+        splitter: Splitter::new(held),
+        pieces: VecDeque::new(),
+        readers,
+    };
+    stream::unfold(Some(reading), |reading| async move {
+        let mut reading = reading?;
+        match reading.next().await? {
+            Ok(passed) => Some((Ok(passed), Some(reading))),
+            Err(error) => Some((Err(error), None)),
+        }
+    })
+    .boxed()
+}
+
+struct Reading {
+    /// `None` when it has ended.
+    body: Option<Body>,
+    splitter: Splitter,
+    pieces: VecDeque<Piece>,
+    readers: Readers,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Option<Result<Passed, BoxError>> {
+        loop {
+            if let Some(piece) = self.pieces.pop_front() {
+                return Some(self.readers.read(piece).await);
+            }
+            match self.body.as_mut()?.frame().await {
+                None => {
+                    self.body = None;
+                    // Without its empty line it is no event; where entries are hidden, nobody shall take
+                    // it for one.
+                    let rest = self.splitter.finish()?;
+                    let bytes = self.readers.lists.is_none().then_some(rest)?;
+                    let boundary = false;
+                    return Some(Ok(Passed { bytes, boundary }));
+                }
+                Some(Err(error)) => return Some(Err(error)),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.pieces.extend(self.splitter.push(data));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Readers {
+    async fn read(&self, piece: Piece) -> Result<Passed, BoxError> {
+        let (bytes, boundary) = match piece {
+            Piece::Between(bytes) => (bytes, true),
+            Piece::Part { .. } if self.lists.is_some() => return Err(ListError::TooLarge.into()),
+            Piece::Part { bytes, last } => (bytes, last),
+            Piece::Event(event) => {
+                if let Some(watch) = &self.watch {
+                    watch.look(&event).await;
+                }
+                let bytes = match &self.lists {
+                    Some(lists) => lists.event(event).await?,
+                    None => event.into_bytes(),
+                };
+                (bytes, true)
+            }
+        };
+        Ok(Passed { bytes, boundary })
+    }
+}
+
+impl Watch {
+    /// Learns of a request, of which nothing is learned otherwise: its answer will be refused.
+    async fn look(&self, event: &Event) {
+        // A request has both keys, and nobody writes them with escapes.
+        if !event.contains(b"\"method\"") || !event.contains(b"\"id\"") {
+            return;
+        }
+        let Some(data) = event.data() else { return };
+        let limits = answer_limits(self.max);
+        let id = if data.len() < LARGE {
+            requested(&data, &limits)
+        } else {
+            let read = self.pool.run(move || requested(&data, &limits)).await;
+            read.unwrap_or_else(|error| {
+                tracing::debug!(%error, "a request of an upstream was not read");
+                None
+            })
+        };
+        if let Some(id) = id {
+            self.sessions
+                .with(&self.session, &self.owner, |requests| requests.show(&id));
+        }
+    }
+}
+
+/// The id of a message that is a request.
+fn requested(message: &[u8], limits: &JsonLimits) -> Option<Value> {
+    let message = json::parse(message, limits).ok()?;
+    message.get("method")?.as_str()?;
+    message.get("id").filter(|id| is_id(id)).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_known_by_method_and_id() {
+        let check = |text: &str, expected: Option<&str>| {
+            let id = requested(text.as_bytes(), &answer_limits(200));
+            assert_eq!(id.map(|id| id.to_string()).as_deref(), expected, "{text}");
+        };
+        check(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#, Some("1"));
+        check(
+            r#"{"jsonrpc":"2.0","id":"a","method":"roots/list"}"#,
+            Some("\"a\""),
+        );
+        check(r#"{"jsonrpc":"2.0","method":"notifications/message"}"#, None);
+        check(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, None);
+        check(r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#, None);
+        check(r#"{"jsonrpc":"2.0","id":1.0,"method":"ping"}"#, None);
+        check(r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#, None);
+        check(r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#, None);
+        let long = format!(r#"{{"id":1,"method":"{}"}}"#, "x".repeat(200));
+        check(&long, None);
+    }
+}

@@ -1,0 +1,221 @@
+//! A permitted request on its way to its upstream, and the answer on its way back: bound to its session,
+//! read where something is to be learned or hidden, and leased.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use taper_capability::VerifiedPresentation;
+use taper_service::edge::read_body;
+use taper_service::shutdown::Shutdown;
+
+use crate::body::{Body, empty, full};
+use crate::events::{Readers, Watch, events};
+use crate::headers::{self, SESSION};
+use crate::lists::{FILTER_TIME, ListFilter};
+use crate::message::Era;
+use crate::methods::List;
+use crate::outstanding::{Requests, Sessions};
+use crate::permitted::{Call, Outbound, Permitted};
+use crate::refusal::Refusal;
+use crate::service::{Server, Shared};
+use crate::session::Owner;
+use crate::stream::{Ending, Flow, Lease, leased};
+
+impl Shared {
+    /// Forwards what is permitted, unless it was revoked or has expired while the journal took it. The
+    /// answer is refused when that happened while the upstream worked on it.
+    pub(crate) async fn forward(
+        &self,
+        server: &Server,
+        presentation: Arc<VerifiedPresentation>,
+        permitted: Permitted<Outbound>,
+        decision_id: &str,
+        shutdown: &Shutdown,
+    ) -> Result<Response<Body>, Refusal> {
+        let chain = presentation.chain();
+        self.gate.recheck(chain, self.clock.unix()).inspect_err(|refusal| {
+            let (rule, server) = (refusal.rule(), server.profile.id.as_str());
+            tracing::info!(%rule, mcp.server = server, grant.id = chain.grant_id(), reason = %refusal, "recorded as allowed, but not forwarded");
+        })?;
+        let lease = self.lease(
+            server,
+            Arc::clone(&presentation),
+            &permitted,
+            decision_id,
+            shutdown,
+        );
+        let sent = Sent::of(&permitted);
+        if let Some(answers) = &permitted.inner().answers {
+            answers.sent();
+        }
+        let answered = server.upstream.forward(permitted, shutdown).await;
+        let mut response = answered.inspect_err(|refusal| {
+            if let (Refusal::UpstreamStatus(StatusCode::NOT_FOUND), Some(session)) = (refusal, &sent.session)
+            {
+                server.sessions.release(session);
+            }
+        })?;
+        let session = bind_session(&server.sessions, &sent, &mut response)?;
+        let (parts, flow) = self.read(server, presentation, &sent, session, response).await?;
+        lease.check_before().await?;
+        Ok(Response::from_parts(parts, leased(flow, lease)))
+    }
+
+    /// What the answer to a permitted request depends on.
+    pub(crate) fn lease(
+        &self,
+        server: &Server,
+        presentation: Arc<VerifiedPresentation>,
+        permitted: &Permitted<Outbound>,
+        decision_id: &str,
+        shutdown: &Shutdown,
+    ) -> Lease {
+        let (permit, outbound) = (permitted.permit(), permitted.inner());
+        let mut accesses = outbound.subscribed.clone();
+        accesses.push(permit.access().clone());
+        let call = outbound.call.as_ref();
+        Lease {
+            gate: Arc::clone(&self.gate),
+            pool: self.pool.clone(),
+            clock: Arc::clone(&self.clock),
+            presentation,
+            accesses,
+            expires_at: permit.expires_at(),
+            decided_at: self.clock.unix(),
+            ending: Ending {
+                server: server.profile.id.clone(),
+                decision_id: decision_id.to_owned(),
+                id: call.and_then(|call| call.id.clone()),
+                standing: call.map_or(outbound.method == Method::GET, |call| {
+                    call.method == "subscriptions/listen"
+                }),
+            },
+            shutdown: shutdown.clone(),
+        }
+    }
+
+    /// Reads of an answer what has to be read, and shows of a list what may be shown.
+    async fn read(
+        &self,
+        server: &Server,
+        presentation: Arc<VerifiedPresentation>,
+        sent: &Sent,
+        session: Option<String>,
+        response: Response<Body>,
+    ) -> Result<(http::response::Parts, Flow), Refusal> {
+        let limits = &server.profile.limits;
+        let (mut parts, body) = response.into_parts();
+        let lists = sent.lists().filter(|_| parts.status.is_success());
+        let lists = lists.map(|lists| ListFilter {
+            gate: Arc::clone(&self.gate),
+            pool: self.pool.clone(),
+            clock: Arc::clone(&self.clock),
+            presentation,
+            profile: Arc::clone(&server.profile),
+            era: sent.era,
+            lists,
+            time: FILTER_TIME,
+        });
+        if is_event_stream(&parts.headers) {
+            let watch = session.map(|session| Watch {
+                sessions: Arc::clone(&server.sessions),
+                session,
+                owner: sent.owner.clone(),
+                pool: self.pool.clone(),
+                max: limits.max_list,
+            });
+            let readers = Readers {
+                watch,
+                lists,
+                max: limits.max_list,
+            };
+            return Ok((parts, Flow::Events(events(body, readers))));
+        }
+        let Some(filter) = lists else {
+            return Ok((parts, Flow::Plain(body)));
+        };
+        let whole = read_body(body, limits.max_list, limits.answer_timeout)
+            .await
+            .map_err(|_| Refusal::Upstream("its list is too large or broke off"))?;
+        if whole.is_empty() {
+            return Ok((parts, Flow::Plain(empty())));
+        }
+        let filtered = filter.message(whole).await.map_err(|error| {
+            tracing::warn!(%error, mcp.server = server.profile.id, "a list cannot be shown");
+            Refusal::Upstream("its list cannot be filtered")
+        })?;
+        parts.headers.insert(
+            header::CACHE_CONTROL,
+            HeaderValue::from_static("private, no-store"),
+        );
+        Ok((parts, Flow::Plain(full(filtered))))
+    }
+}
+
+fn is_event_stream(headers: &HeaderMap) -> bool {
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("text/event-stream")
+}
+
+/// What has to be known of a request when its answer comes.
+struct Sent {
+    method: Method,
+    era: Era,
+    owner: Owner,
+    session: Option<String>,
+    call: Option<Call>,
+}
+
+impl Sent {
+    fn of(permitted: &Permitted<Outbound>) -> Self {
+        let outbound = permitted.inner();
+        Self {
+            method: outbound.method.clone(),
+            era: outbound.era,
+            owner: outbound.owner.clone(),
+            session: outbound.session.clone(),
+            call: outbound.call.clone(),
+        }
+    }
+
+    /// The lists that the answer may hold. A stream that is resumed may repeat any answer.
+    fn lists(&self) -> Option<&'static [List]> {
+        match &self.call {
+            Some(call) => match call.list? {
+                List::Tools => Some(&[List::Tools]),
+                List::Resources => Some(&[List::Resources]),
+                List::Templates => Some(&[List::Templates]),
+                List::Prompts => Some(&[List::Prompts]),
+            },
+            None => (self.method == Method::GET).then_some(&List::ALL),
+        }
+    }
+}
+
+/// Gives a new session to the one who opened it, and forgets one that ended (M-24). The session of the
+/// answer, if it is in one.
+fn bind_session(
+    sessions: &Sessions,
+    sent: &Sent,
+    response: &mut Response<Body>,
+) -> Result<Option<String>, Refusal> {
+    let ended = response.status() == StatusCode::NOT_FOUND
+        || (sent.method == Method::DELETE && response.status().is_success());
+    if let Some(session) = sent.session.as_ref().filter(|_| ended) {
+        sessions.release(session);
+    }
+    if ended || sent.era == Era::Modern {
+        response.headers_mut().remove(SESSION);
+        return Ok(None);
+    }
+    match headers::single(response.headers(), &SESSION) {
+        Ok(None) => Ok(sent.session.clone()),
+        Ok(Some(session)) if sessions.claim(session, &sent.owner, Requests::default()) => {
+            Ok(Some(sent.session.as_deref().unwrap_or(session).to_owned()))
+        }
+        _ => Err(Refusal::Upstream("its session belongs to another holder")),
+    }
+}
