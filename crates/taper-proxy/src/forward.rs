@@ -11,6 +11,7 @@ use taper_service::shutdown::Shutdown;
 use crate::body::{Body, empty, full};
 use crate::events::{Readers, Watch, events};
 use crate::headers::{self, SESSION};
+use crate::limits;
 use crate::lists::{FILTER_TIME, ListFilter};
 use crate::message::Era;
 use crate::methods::List;
@@ -49,12 +50,13 @@ impl Shared {
             answers.sent();
         }
         let answered = server.upstream.forward(permitted, shutdown).await;
-        let mut response = answered.inspect_err(|refusal| {
+        let response = answered.inspect_err(|refusal| {
             if let (Refusal::UpstreamStatus(StatusCode::NOT_FOUND), Some(session)) = (refusal, &sent.session)
             {
                 server.sessions.release(session);
             }
         })?;
+        let mut response = limits::bounded(response, &server.profile.limits, &server.profile.id);
         let session = bind_session(&server.sessions, &sent, &mut response)?;
         let (parts, flow) = self.read(server, presentation, &sent, session, response).await?;
         lease.check_before().await?;

@@ -130,14 +130,13 @@ impl Drop for Answering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::tests::owner;
 
     fn number(id: u32) -> Value {
         Value::Number(id.to_string())
     }
 
     fn sessions() -> (Arc<Sessions>, Owner) {
-        let (sessions, owner) = (Arc::new(Sessions::new(10)), owner("g"));
+        let (sessions, owner) = (Arc::new(Sessions::new(10)), Owner::with_grant("g"));
         assert!(sessions.claim("s", &owner, Requests::default()));
         (sessions, owner)
     }
@@ -149,7 +148,7 @@ mod tests {
     #[test]
     fn a_request_is_answered_once_and_in_its_own_session() {
         let (sessions, mine) = sessions();
-        let other = owner("g");
+        let other = Owner::with_grant("g");
         assert!(sessions.claim("t", &mine, Requests::default()));
         show(&sessions, &mine, &number(1));
         let text = Value::String("1".into());

@@ -51,7 +51,7 @@ rules! {
     HEADERS = "M-18";
     /// A method is one of the protocol's, or configured; a configured one needs some right on the server.
     UNKNOWN_METHOD = "M-19";
-    /// An answer of the client belongs to an outstanding request of its session.
+    /// An answer of the client belongs to an outstanding request of its session, and is the first.
     CLIENT_ANSWER = "M-20";
     /// Every template of a tool yields its resource, at most 64 of them, from the arguments.
     TEMPLATE = "M-21";

@@ -104,16 +104,15 @@ impl Splitter {
 
     /// The kind and length of the piece that `bytes` begin with, if it is complete.
     fn cut(&mut self, bytes: &[u8]) -> Option<(Kind, usize)> {
-        if std::mem::take(&mut self.first) && !bytes.is_empty() {
+        if self.first && !bytes.is_empty() {
+            self.first = MARK != bytes && MARK.starts_with(bytes);
             if bytes.starts_with(MARK) {
                 return Some((Kind::Between, MARK.len()));
             }
-            if MARK.starts_with(bytes) {
-                self.first = true;
+            if self.first {
                 return None;
             }
         }
-        self.first &= bytes.is_empty();
         if self.after_cr && !bytes.is_empty() {
             self.after_cr = false;
             if bytes.starts_with(b"\n") {

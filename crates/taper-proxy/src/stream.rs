@@ -131,7 +131,7 @@ impl State {
                 // the pool.
                 Ok(()) = self.changes.changed() => false,
                 // Requests are answered to their end, for which the listener has a deadline.
-                () = self.lease.shutdown.cancelled(), if standing => return None,
+                () = self.lease.shutdown.cancelled(), if standing => return self.end(),
                 next = self.flow.next() => match next? {
                     Ok((frame, boundary)) => {
                         self.boundary = boundary;
@@ -149,6 +149,12 @@ impl State {
                 return self.cut(refusal);
             }
         }
+    }
+
+    /// Ends a stream that answers nothing by itself.
+    fn end(self) -> Next {
+        let event = self.lease.ending.last().filter(|_| self.boundary)?;
+        Some((Ok(Frame::data(event)), None))
     }
 
     /// Says why, where the answer has a place for it, and ends it.
@@ -182,6 +188,17 @@ impl Flow {
 }
 
 impl Ending {
+    /// The answer to a request for notifications, which says that no more will come.
+    fn last(&self) -> Option<Bytes> {
+        let id = self.id.as_ref()?;
+        let result = format!(
+            r#"{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}"#
+        );
+        let text =
+            format!("event: message\ndata: {{\"jsonrpc\":\"2.0\",\"id\":{id},\"result\":{result}}}\n\n");
+        Some(Bytes::from(text))
+    }
+
     /// The last event: the error that answers the request, or a comment where there is none.
     fn event(&self, refusal: &Refusal) -> Bytes {
         let text = match &self.id {

@@ -307,8 +307,8 @@ async fn of_an_event_that_is_too_large_nothing_is_learned() {
     world.end().await;
 }
 
-/// The error that ends a stream.
-fn error_of(event: &Bytes) -> Value {
+/// The message of an event that ends a stream.
+fn last_message(event: &Bytes) -> Value {
     let text = std::str::from_utf8(event).unwrap();
     let data = text.strip_prefix("event: message\ndata: ").expect("an event");
     serde_json::from_str(data.strip_suffix("\n\n").unwrap()).unwrap()
@@ -332,7 +332,7 @@ async fn a_stream_ends_with_its_capability_and_says_why() {
         );
         end(&world, grant.id);
         let event = frame(&mut response).await.expect("an error");
-        let error = error_of(&event);
+        let error = last_message(&event);
         assert_eq!(error["id"], "one", "{name}");
         let told = (
             error["error"]["code"].as_i64().unwrap(),
@@ -460,14 +460,37 @@ async fn at_the_end_answers_go_on_and_standing_streams_end() {
     assert_eq!(frame(&mut response).await.unwrap(), "data: 1\n\n");
     let standing = streaming(&world);
     let mut stream = world.open(world.ask("").method(Method::GET).request()).await;
+    let listening = streaming(&world);
+    let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
+    let listen = format!(
+        r#"{{"jsonrpc":"2.0","id":"l","method":"subscriptions/listen","params":{{"notifications":{{}},"_meta":{meta}}}}}"#
+    );
+    let listen = world
+        .ask(listen)
+        .header("mcp-protocol-version", "2026-07-28")
+        .header("mcp-method", "subscriptions/listen");
+    let mut subscription = world.open(listen.request()).await;
+    assert_eq!(subscription.status().as_u16(), 200);
     world.shutdown.trigger();
     assert_eq!(frame(&mut stream).await, None, "a clean end at once");
-    let closed = tokio::time::timeout(PATIENCE, standing.closed()).await;
-    assert!(closed.is_ok(), "the upstream learns of it");
+    let last = last_message(&frame(&mut subscription).await.unwrap());
+    assert_eq!(
+        (&last["id"], &last["result"]["resultType"]),
+        (&"l".into(), &"complete".into())
+    );
+    assert_eq!(
+        last["result"]["_meta"]["io.modelcontextprotocol/subscriptionId"],
+        "l"
+    );
+    assert_eq!(frame(&mut subscription).await, None);
+    for feed in [&standing, &listening] {
+        let closed = tokio::time::timeout(PATIENCE, feed.closed()).await;
+        assert!(closed.is_ok(), "the upstream learns of it");
+    }
     feed.send("data: 2\n\n").await.unwrap();
     assert_eq!(frame(&mut response).await.unwrap(), "data: 2\n\n");
     drop(feed);
     assert_eq!(frame(&mut response).await, None);
-    drop((response, stream));
+    drop((response, stream, subscription));
     world.end().await;
 }

@@ -45,6 +45,7 @@ fn outbound(owner: &Owner, session: Option<&str>, call: Option<(&str, u32)>, bod
             revision: None,
         }),
         subscribed: Vec::new(),
+        answers: None,
     }
 }
 
