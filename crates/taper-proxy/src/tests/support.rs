@@ -476,4 +476,11 @@ impl World {
     pub(super) async fn open(&self, request: Request<Full<Bytes>>) -> Response<Incoming> {
         self.client.request(request).await.unwrap()
     }
+
+    /// The body of an answer, `None` when it broke off.
+    pub(super) async fn whole(&self, request: Request<Full<Bytes>>) -> Option<Bytes> {
+        let response = self.client.request(request).await.ok()?;
+        let body = response.into_body().collect().await.ok()?;
+        Some(body.to_bytes())
+    }
 }
