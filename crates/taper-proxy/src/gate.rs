@@ -289,6 +289,7 @@ impl Gate {
             answer: Some(answer),
             class: Some(PLUMBING),
             bound,
+            is_get: false,
             era,
             session,
         })
