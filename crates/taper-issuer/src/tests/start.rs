@@ -133,6 +133,58 @@ async fn it_serves_on_its_ports_ends_and_opens_again() {
 }
 
 #[tokio::test]
+async fn it_speaks_tls_with_a_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    write_files(folder.path());
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(folder.path().join("cert.pem"), pair.cert.pem()).unwrap();
+    let key = pair.signing_key.serialize_pem();
+    taper_service::secret::write_private_file(&folder.path().join("key.pem"), key.as_bytes()).unwrap();
+    let with = |tls: &str| format!("{}[tls]\ncertificate = 'cert.pem'\n{tls}", config_text(PROVIDER));
+    let refused = |text: &str, expected: &str| {
+        let config: Config = parse(text, "issuer.toml").unwrap();
+        let message = check(&config, folder.path(), &clock()).unwrap_err().to_string();
+        assert!(message.contains(expected), "{message}");
+    };
+    refused(&with("key = 'absent'"), "`tls`: the key");
+    let in_clear = with("key = 'key.pem'").replace(ISSUER, "http://127.0.0.1:1");
+    refused(&in_clear, "with `tls` it is an https url");
+
+    let fetcher = Fetcher::new(&FetchRules {
+        allow_loopback_http: true,
+        extra_roots: vec![pair.cert.pem().into_bytes()],
+        ..FetchRules::default()
+    })
+    .unwrap();
+    let status = async |url: String| {
+        fetcher
+            .get(url, 65_536)
+            .await
+            .map(|answer| answer.status.as_u16())
+            .ok()
+    };
+    for (admin, admin_scheme) in [("false", "http"), ("true", "https")] {
+        let text = with(&format!("key = 'key.pem'\nadmin = {admin}"));
+        let issuer = Issuer::open(parse(&text, "issuer.toml").unwrap(), folder.path(), clock()).unwrap();
+        let bound = issuer.bind().await.unwrap();
+        let (public, admin) = (bound.public_addr().port(), bound.admin_addr().port());
+        let shutdown = Shutdown::new();
+        shutdown.spawn("issuer", bound.serve(shutdown.clone()));
+        assert_eq!(
+            status(format!("https://localhost:{public}/readyz")).await,
+            Some(200)
+        );
+        assert_eq!(status(format!("http://localhost:{public}/readyz")).await, None);
+        assert_eq!(
+            status(format!("{admin_scheme}://localhost:{admin}/metrics")).await,
+            Some(200)
+        );
+        shutdown.trigger();
+        shutdown.drain(Duration::from_secs(20)).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn the_log_says_which_clients_and_keys_are_new_changed_or_gone() {
     let folder = tempfile::tempdir().unwrap();
     write_files(folder.path());

@@ -11,12 +11,14 @@ use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
 use taper_capability::RootKey;
 use taper_dpop::{Algorithm, PrivateKey};
+use taper_service::clock::{ManualClock, SharedClock};
 use taper_service::rng;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::support::{Answer, Ask, Setup, World, tool_call, usual};
+use super::support::{Answer, Ask, NOW, Setup, World, config, tool_call, usual};
+use crate::Proxy;
 
 const LOG: &str = r#"{"repo_path":"acme/web"}"#;
 
@@ -253,4 +255,46 @@ async fn a_host_said_twice_is_the_same_host() {
         .append(header::HOST, "proxy.test".parse().unwrap());
     assert_eq!(edge.send(Http::Two, request).await.unwrap().status.as_u16(), 421);
     edge.world.end().await;
+}
+
+#[test]
+fn a_certificate_is_checked_before_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = RootKey::generate(7, &mut rng::os());
+    let write = |name: &str, text: &str| {
+        taper_service::secret::write_private_file(&folder.path().join(name), text.as_bytes()).unwrap();
+    };
+    let pair = || rcgen::generate_simple_self_signed(["proxy.test".to_owned()]).unwrap();
+    let (first, second) = (pair(), pair());
+    write("cert.pem", &first.cert.pem());
+    write("key.pem", &first.signing_key.serialize_pem());
+    write("other.pem", &second.signing_key.serialize_pem());
+    let check = |tls: &'static str, public_url: &str, expected: &str| {
+        let setup = Setup { top: tls, ..usual() };
+        let mut config = config(&setup, &root, "127.0.0.1:1".parse().unwrap(), folder.path());
+        config.public_url = public_url.to_owned();
+        let checked = Proxy::check(&config, folder.path(), &(ManualClock::shared(NOW) as SharedClock));
+        let message = checked.map_or_else(|error| error.to_string(), |()| "ok".to_owned());
+        assert!(message.contains(expected), "{tls}: {message}");
+    };
+    let fits = "tls = { certificate = 'cert.pem', key = { file = 'key.pem' }, reload = '10s', admin = true }";
+    check(fits, "https://proxy.test", "ok");
+    check(fits, "https://other.test", "ok");
+    check(fits, "http://127.0.0.1:1", "with `tls` it is an https url");
+    let another = "tls = { certificate = 'cert.pem', key = 'other.pem' }";
+    check(another, "https://proxy.test", "`tls`: the key does not belong");
+    check(
+        "tls = { certificate = 'cert.pem', key = 'absent' }",
+        "https://proxy.test",
+        "absent",
+    );
+    let outbound = |path: &str, expected: &str| {
+        let mut config = config(&usual(), &root, "127.0.0.1:1".parse().unwrap(), folder.path());
+        config.outbound.ca_files = vec![path.into()];
+        let checked = Proxy::check(&config, folder.path(), &(ManualClock::shared(NOW) as SharedClock));
+        let message = checked.map_or_else(|error| error.to_string(), |()| "ok".to_owned());
+        assert!(message.contains(expected), "{message}");
+    };
+    outbound("cert.pem", "ok");
+    outbound("absent.pem", "absent.pem");
 }

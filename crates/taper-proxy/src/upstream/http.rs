@@ -127,22 +127,15 @@ fn causes(error: &dyn std::error::Error) -> String {
 
 /// Whether TLS failed for the certificate.
 fn is_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut cause = Some(error);
-    while let Some(link) = cause {
-        // An IO error shows the source of what it wraps as its own.
-        let wrapped = link
-            .downcast_ref::<std::io::Error>()
-            .and_then(std::io::Error::get_ref);
-        let tls = match wrapped {
-            Some(wrapped) => wrapped.downcast_ref::<rustls::Error>(),
-            None => link.downcast_ref::<rustls::Error>(),
-        };
-        if matches!(tls, Some(rustls::Error::InvalidCertificate(_))) {
-            return true;
-        }
-        cause = link.source();
+    if let Some(tls) = error.downcast_ref::<rustls::Error>() {
+        return matches!(tls, rustls::Error::InvalidCertificate(_));
     }
-    false
+    // An IO error shows the source of what it wraps as its own.
+    let wrapped = error.downcast_ref::<std::io::Error>();
+    match wrapped.and_then(std::io::Error::get_ref) {
+        Some(wrapped) => is_certificate(wrapped),
+        None => error.source().is_some_and(is_certificate),
+    }
 }
 
 impl std::fmt::Debug for HttpUpstream {
@@ -150,5 +143,58 @@ impl std::fmt::Debug for HttpUpstream {
         f.debug_struct("HttpUpstream")
             .field("uri", &self.uri)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use hyper::body::Incoming;
+    use taper_service::edge::{Bound, EdgeLimits, Tls};
+    use taper_service::shutdown::Shutdown;
+    use tower::service_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_certificate_that_is_not_accepted_is_told_from_other_troubles() {
+        let folder = tempfile::tempdir().unwrap();
+        let pair = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        std::fs::write(folder.path().join("c.pem"), pair.cert.pem()).unwrap();
+        let key = pair.signing_key.serialize_pem();
+        taper_service::secret::write_private_file(&folder.path().join("k.pem"), key.as_bytes()).unwrap();
+        let config = taper_service::config::parse("certificate = 'c.pem'\nkey = 'k.pem'", "x").unwrap();
+        let tls = Tls::load(&config, folder.path(), 1_800_000_000).unwrap();
+        let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), EdgeLimits::default())
+            .await
+            .unwrap();
+        let (addr, shutdown) = (bound.local_addr(), Shutdown::new());
+        let service = service_fn(|_: Request<Incoming>| {
+            std::future::ready(Ok::<_, Infallible>(Response::new(crate::body::empty())))
+        });
+        shutdown.spawn("up", bound.over(Some(&tls)).serve(service, shutdown.clone()));
+        let ask = async |uri: String, authorities: Option<ClientConfig>| {
+            let uri: Uri = uri.parse().unwrap();
+            let upstream = HttpUpstream::new(uri.clone(), Vec::new(), authorities, Duration::from_secs(20));
+            let mut request = Request::new(Full::default());
+            *request.uri_mut() = uri;
+            upstream.client.request(request).await.map(drop)
+        };
+        let believed = || Some(believing(pair.cert.pem().as_bytes()).unwrap());
+        ask(format!("https://{addr}/"), believed()).await.unwrap();
+        let stranger = ask(format!("https://{addr}/"), None).await.unwrap_err();
+        assert!(is_certificate(&stranger), "{}", causes(&stranger));
+        assert!(
+            causes(&stranger).contains("UnknownIssuer"),
+            "{}",
+            causes(&stranger)
+        );
+        let clear = ask(format!("http://{addr}/"), None).await.unwrap_err();
+        assert!(!is_certificate(&clear), "{}", causes(&clear));
+        shutdown.trigger();
+        shutdown.drain(Duration::from_secs(20)).await.unwrap();
+        let nobody = ask(format!("https://{addr}/"), believed()).await.unwrap_err();
+        assert!(!is_certificate(&nobody), "{}", causes(&nobody));
     }
 }
