@@ -176,7 +176,7 @@ mod tests {
         shutdown.spawn("up", bound.over(Some(&tls)).serve(service, shutdown.clone()));
         let ask = async |uri: String, authorities: Option<ClientConfig>| {
             let uri: Uri = uri.parse().unwrap();
-            let upstream = HttpUpstream::new(uri.clone(), Vec::new(), authorities, Duration::from_secs(20));
+            let upstream = HttpUpstream::new(uri.clone(), Vec::new(), authorities, &Limits::default());
             let mut request = Request::new(Full::default());
             *request.uri_mut() = uri;
             upstream.client.request(request).await.map(drop)
