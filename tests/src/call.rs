@@ -16,7 +16,7 @@ pub fn now() -> i64 {
 
 /// One HTTP/1.1 request. What is not made wrong is right: length, host, and the proof over the bytes
 /// that are sent.
-#[derive(Clone)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Call {
     /// The whole URL, as proofs name it.
     pub url: String,
@@ -161,6 +161,37 @@ impl Call {
             .unwrap()
     }
 
+    /// The value of a header, as text.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        let (_, value) = self.headers.iter().find(|(given, _)| given == name)?;
+        std::str::from_utf8(value).ok()
+    }
+
+    fn sent_proofs(&self) -> Vec<String> {
+        let right = || self.key.iter().map(|_| self.proof()).collect();
+        self.proofs.clone().unwrap_or_else(right)
+    }
+
+    /// The request as HTTP/2 sends it: the same, with the host as `:authority`.
+    pub fn fields(&self) -> Vec<(String, Vec<u8>)> {
+        let host = self
+            .value("host")
+            .unwrap_or_else(|| authority(&self.url))
+            .as_bytes();
+        let mut fields = vec![
+            (":method".to_owned(), self.method.clone().into_bytes()),
+            (":scheme".to_owned(), b"http".to_vec()),
+            (":authority".to_owned(), host.to_vec()),
+            (":path".to_owned(), self.target.clone().into_bytes()),
+        ];
+        for proof in self.sent_proofs() {
+            fields.push(("dpop".to_owned(), proof.into_bytes()));
+        }
+        let others = self.headers.iter().filter(|(name, _)| name != "host");
+        fields.extend(others.cloned());
+        fields
+    }
+
     /// The whole request.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = format!(
@@ -177,8 +208,7 @@ impl Call {
         if self.length {
             put("content-length", self.body.len().to_string().as_bytes());
         }
-        let right = || self.key.iter().map(|_| self.proof()).collect();
-        for proof in self.proofs.clone().unwrap_or_else(right) {
+        for proof in self.sent_proofs() {
             put("dpop", proof.as_bytes());
         }
         for (name, value) in &self.headers {

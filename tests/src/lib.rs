@@ -12,13 +12,14 @@
 
 pub mod call;
 pub mod daemon;
+pub mod h2;
 pub mod signer;
 pub mod upstream;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -87,7 +88,7 @@ pub struct Running {
     child: Child,
     /// The line of JSON.
     pub ready: Value,
-    log: Arc<Mutex<String>>,
+    log: Arc<(Mutex<String>, Condvar)>,
     reader: Option<JoinHandle<()>>,
 }
 
@@ -131,14 +132,15 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()
             .expect("it starts");
-        let log = Arc::new(Mutex::new(String::new()));
+        let log = Arc::new((Mutex::new(String::new()), Condvar::new()));
         let collected = Arc::clone(&log);
         let stderr = child.stderr.take().unwrap();
         let reader = std::thread::spawn(move || {
             for line in BufReader::new(stderr).split(b'\n').map_while(Result::ok) {
-                let mut log = collected.lock().unwrap();
+                let mut log = collected.0.lock().unwrap();
                 log.push_str(&String::from_utf8_lossy(&line));
                 log.push('\n');
+                collected.1.notify_all();
             }
         });
         Self {
@@ -159,7 +161,29 @@ impl Running {
 
     /// What it wrote to stderr so far.
     pub fn log(&self) -> String {
-        self.log.lock().unwrap().clone()
+        self.log.0.lock().unwrap().clone()
+    }
+
+    /// How many bytes that is.
+    pub fn logged(&self) -> usize {
+        self.log.0.lock().unwrap().len()
+    }
+
+    /// What `find` makes of the log after its first `from` bytes, as soon as it makes something of it;
+    /// `None` if it does not within `patience`.
+    pub fn find_in_log<T>(
+        &self,
+        from: usize,
+        patience: Duration,
+        find: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        let log = self.log.0.lock().unwrap();
+        let waited = self
+            .log
+            .1
+            .wait_timeout_while(log, patience, |log| find(&log[from..]).is_none());
+        let (log, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        find(&log[from..])
     }
 
     /// A string of the line of JSON, by RFC 6901 pointer.

@@ -332,7 +332,7 @@ pub enum KindForm {
     Path,
     /// A path that starts with `/`.
     AbsolutePath,
-    /// A URL that reads back as itself, with a path as above.
+    /// A URL that reads back as itself, with a path as above; one of `http` or `https` names no user.
     Url,
     /// Any text without control characters.
     Text,

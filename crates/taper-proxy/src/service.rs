@@ -70,6 +70,7 @@ pub(crate) async fn answer(
         ..AnswerContext::default()
     };
     let Some(server) = server else {
+        tracing::debug!(rule = %rules::PATH, reason = %Refusal::Path, "refused");
         return respond(&Refusal::Path, &context);
     };
     context.metadata_url = Some(server.profile.metadata_url.clone());

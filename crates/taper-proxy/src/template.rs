@@ -198,6 +198,8 @@ pub(crate) fn canonical(value: &str, form: KindForm) -> Result<(), &'static str>
         KindForm::Path => segments(value),
         KindForm::AbsolutePath => segments(value.strip_prefix('/').ok_or("it is not absolute")?),
         KindForm::Url => match Url::parse(value) {
+            // Who compares text takes the name before the `@` for the host.
+            Ok(url) if is_web(&url) && has_user(&url) => Err("it names a user"),
             Ok(url) if url.as_str() == value => {
                 let path = url.path();
                 let path = path.strip_prefix('/').unwrap_or(path);
@@ -210,6 +212,14 @@ pub(crate) fn canonical(value: &str, form: KindForm) -> Result<(), &'static str>
             _ => Err("it does not read back as the same url"),
         },
     }
+}
+
+fn is_web(url: &Url) -> bool {
+    ["http", "https"].contains(&url.scheme())
+}
+
+fn has_user(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
 }
 
 fn segments(path: &str) -> Result<(), &'static str> {
@@ -347,6 +357,9 @@ mod tests {
         check("file:///a/b", KindForm::Url, true);
         check("test://static-text", KindForm::Url, true);
         check("https://A.example/x", KindForm::Url, false);
+        check("https://a.example@evil.example/x", KindForm::Url, false);
+        check("https://:b@evil.example/x", KindForm::Url, false);
+        check("postgres://reader@db.example/x", KindForm::Url, true);
         check("https://a.example/x/../y", KindForm::Url, false);
         check("https://a.example/x%2e", KindForm::Url, false);
         check("https://a.example//x", KindForm::Url, false);
