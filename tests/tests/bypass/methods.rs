@@ -271,6 +271,6 @@ fn answers() -> Vec<Row> {
             "a result with a text for an id",
             r#"{"jsonrpc":"2.0","id":"1","result":{}}"#,
         ),
-        answer("a result without an id", r#"{"jsonrpc":"2.0","result":{}}"#),
+        answer("a result without an id", r#"{"jsonrpc":"2.0","result":{}}"#).is(400, -32600, "M-16"),
     ]
 }
