@@ -196,7 +196,8 @@ impl Kind {
 }
 
 impl Event {
-    /// Its data, the lines joined by line feeds; `None` when it has none.
+    /// Its data, the lines joined by line feeds; `None` when it has none. Empty data is none: no client
+    /// is told of such an event, with which servers begin a stream to give it an id (SEP-1699).
     pub(crate) fn data(&self) -> Option<Vec<u8>> {
         let mut data: Option<Vec<u8>> = None;
         for line in lines(&self.0) {
@@ -210,7 +211,7 @@ impl Event {
                 }
             }
         }
-        data
+        data.filter(|data| !data.is_empty())
     }
 
     /// Whether these bytes stand in it somewhere.
@@ -338,6 +339,8 @@ mod tests {
         assert_eq!(two.data().as_deref(), Some(&b"a\nb"[..]));
         assert_eq!(two.with_data(b"{}"), b"id: 7\nevent: message\ndata: {}\n\n");
         assert_eq!(event(b"id: 1\n\n").data(), None);
+        assert_eq!(event(b"data: \nid: 0\nretry: 3000\n\n").data(), None);
+        assert_eq!(event(b"data\ndata\n\n").data().as_deref(), Some(&b"\n"[..]));
         assert_eq!(event(b"datax: 1\n\n").data(), None);
         assert_eq!(
             event(b"\xef\xbb\xbfdata: 1\n\n").data().as_deref(),

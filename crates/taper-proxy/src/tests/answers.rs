@@ -99,7 +99,7 @@ async fn lists_show_what_could_be_used() {
 
     world.upstream.answers(|_| {
         let text = format!(
-            ": hello\n\nid: 9\r\ndata: {}\r\n\r\n",
+            "data: \nid: 0\nretry: 3000\n\n: hello\n\nid: 9\r\ndata: {}\r\n\r\n",
             TOOLS.replace("},{", "},\ndata: {")
         );
         let mut response = json(text);
@@ -109,7 +109,8 @@ async fn lists_show_what_could_be_used() {
     });
     let answer = list("tools/list").send().await;
     let text = String::from_utf8_lossy(&answer.body).into_owned();
-    assert!(text.starts_with(": hello\n\nid: 9\ndata: {"), "{text}");
+    let begin = "data: \nid: 0\nretry: 3000\n\n: hello\n\nid: 9\ndata: {";
+    assert!(text.starts_with(begin), "{text}");
     assert!(text.contains("git_log") && !text.contains("git_rm"), "{text}");
 
     world.upstream.answers_json(
