@@ -39,7 +39,8 @@ pub enum Reply {
 
 type Script = dyn Fn(&Received) -> Reply + Send + Sync;
 
-/// A server that counts and keeps what it gets.
+/// A server that counts and keeps what callers send. What the proxy asks by itself, which its
+/// `User-Agent` tells apart, is answered and not kept.
 pub struct Upstream {
     received: Arc<Mutex<Vec<Received>>>,
     /// Where it is.
@@ -75,12 +76,12 @@ impl Upstream {
         Self { received, url }
     }
 
-    /// Requests that got here.
+    /// Requests of callers that got here.
     pub fn count(&self) -> u64 {
         self.received.lock().unwrap().len() as u64
     }
 
-    /// The last request that got here.
+    /// The last request of a caller that got here.
     pub fn last(&self) -> Option<Received> {
         self.received.lock().unwrap().last().cloned()
     }
@@ -99,7 +100,10 @@ fn answer(mut stream: TcpStream, kept: &Mutex<Vec<Received>>, script: &Script) {
     let Some(request) = request(&mut stream) else {
         return;
     };
-    kept.lock().unwrap().push(request.clone());
+    let own = ("user-agent".to_owned(), "taper-proxy".to_owned());
+    if !request.headers().contains(&own) {
+        kept.lock().unwrap().push(request.clone());
+    }
     match script(&request) {
         Reply::Whole(bytes) => drop(stream.write_all(&bytes)),
         Reply::Open(bytes) => {

@@ -24,6 +24,54 @@ pub enum AccessKind {
     ListEntry,
 }
 
+/// What a server says of one of its tools. It is the server's own claim: a reason to refuse a call, and
+/// to allow one only as far as the server is trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolFacts {
+    /// Its hints.
+    pub hints: Option<ToolHints>,
+    /// SHA-256 of the RFC 8785 form of its whole definition, in lower-case hexadecimal (RULES 25).
+    pub digest: Option<String>,
+}
+
+/// The hints of a tool's `annotations`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToolHints {
+    /// `readOnlyHint`: it changes nothing.
+    pub read_only: bool,
+    /// `destructiveHint`: it may destroy.
+    pub destructive: bool,
+    /// `idempotentHint`: a second call with the same arguments changes nothing more.
+    pub idempotent: bool,
+    /// `openWorldHint`: it reaches what nobody has a list of.
+    pub open_world: bool,
+}
+
+impl Default for ToolHints {
+    /// What the protocol takes where a tool says nothing.
+    fn default() -> Self {
+        Self {
+            read_only: false,
+            destructive: true,
+            idempotent: false,
+            open_world: true,
+        }
+    }
+}
+
+impl ToolHints {
+    /// Each hint under the name that the protocol has for it.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, bool); 4] {
+        [
+            ("readOnlyHint", self.read_only),
+            ("destructiveHint", self.destructive),
+            ("idempotentHint", self.idempotent),
+            ("openWorldHint", self.open_world),
+        ]
+    }
+}
+
 /// One access, as the boundary understood it from the one message and the server's profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
@@ -49,6 +97,8 @@ pub struct Access {
     pub body_bound: bool,
     /// From where the call came.
     pub client_ip: Option<IpAddr>,
+    /// What the server itself says of the tool, where the boundary knows it and it was asked for.
+    pub tool_facts: Option<ToolFacts>,
     /// How often the max-calls caveats of the chain were used, this call included, as (counter, n).
     pub calls: Vec<(String, i64)>,
 }
@@ -69,6 +119,7 @@ impl Access {
             prompt: None,
             body_bound: false,
             client_ip: None,
+            tool_facts: None,
             calls: Vec::new(),
         }
     }

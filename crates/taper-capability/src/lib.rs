@@ -39,7 +39,7 @@ mod unverified;
 mod verify;
 pub mod vocabulary;
 
-pub use access::{Access, AccessKind};
+pub use access::{Access, AccessKind, ToolFacts, ToolHints};
 pub use admission::AdmittedCheck;
 pub use caveat::{ArgumentMatch, ArgumentValue, Caveat, ResourceMatch};
 pub use chain::{Counter, Link, LinkKind, VerifiedChain};

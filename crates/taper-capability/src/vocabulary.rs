@@ -5,7 +5,7 @@
 use crate::chain::VerifiedChain;
 use crate::grant::Right;
 use crate::terms::term;
-use crate::{Access, AccessKind, AdmittedCheck, functions};
+use crate::{Access, AccessKind, AdmittedCheck, ToolHints, functions};
 use biscuit_auth::builder::{Fact, Term};
 use biscuit_auth::datalog::ExternFunc;
 use std::collections::HashMap;
@@ -48,7 +48,7 @@ const fn grant(name: &'static str, arity: usize) -> Word {
 
 /// Every word that a check may use. `holder` and `max_depth` are not among them: later blocks have
 /// facts of those names, and a check must read the same whoever evaluates it.
-pub const WORDS: [Word; 28] = [
+pub const WORDS: [Word; 30] = [
     request("time", 1),
     request("audience", 1),
     request("server", 1),
@@ -61,6 +61,8 @@ pub const WORDS: [Word; 28] = [
     request("depth", 1),
     request("hop", 2),
     request("calls", 2),
+    request("tool_hint", 2),
+    request("tool_digest", 1),
     request("body_bound", 1),
     request("client_ip", 1),
     request("hour", 1),
@@ -93,6 +95,7 @@ pub(crate) fn is_multi_valued(name: &str) -> bool {
         "resource"
             | "hop"
             | "calls"
+            | "tool_hint"
             | "claim"
             | "for_audience"
             | "right"
@@ -108,7 +111,7 @@ pub(crate) fn is_multi_valued(name: &str) -> bool {
 pub fn supplies(kind: AccessKind, name: &str) -> bool {
     use AccessKind as K;
     match name {
-        "tool" => matches!(kind, K::ToolCall | K::ListEntry),
+        "tool" | "tool_hint" | "tool_digest" => matches!(kind, K::ToolCall | K::ListEntry),
         "args" | "resource" => kind == K::ToolCall,
         "uri" => matches!(kind, K::ResourceRead | K::Completion | K::ListEntry),
         "prompt" => matches!(kind, K::PromptGet | K::Completion | K::ListEntry),
@@ -170,6 +173,18 @@ pub fn facts(chain: &VerifiedChain, access: &Access, now: i64) -> Vec<Fact> {
     }
     if let Some(tool) = access.tool.as_deref().filter(|_| supplies(access.kind, "tool")) {
         add("tool", vec![text(tool)]);
+    }
+    if let Some(facts) = access
+        .tool_facts
+        .as_ref()
+        .filter(|_| supplies(access.kind, "tool_hint"))
+    {
+        for (hint, value) in facts.hints.iter().flat_map(ToolHints::named) {
+            add("tool_hint", vec![text(hint), Term::Bool(value)]);
+        }
+        if let Some(digest) = &facts.digest {
+            add("tool_digest", vec![text(digest)]);
+        }
     }
     if supplies(access.kind, "args") {
         let empty = crate::json::Value::Object(Vec::new());

@@ -10,6 +10,7 @@ use crate::{PolicyErrors, PolicyFile};
 use biscuit_auth::AuthorizerBuilder;
 use biscuit_auth::builder::{Fact, PolicyKind};
 use biscuit_auth::error::{FailedCheck, Logic, MatchedPolicy, Token as TokenError};
+use std::collections::BTreeSet;
 use std::fmt;
 use taper_capability::{
     Access, AccessKind, AdmittedCheck, Right, VerifiedChain, VerifiedPresentation, rules, vocabulary,
@@ -23,6 +24,8 @@ pub struct BoundaryPolicy {
     checks: Vec<String>,
     /// The positions of the policies, denies first.
     policies: Vec<String>,
+    /// The predicates that their bodies name.
+    named: BTreeSet<String>,
     digest: String,
 }
 
@@ -56,6 +59,15 @@ impl BoundaryPolicy {
             .partition(|(_, p)| p.kind == PolicyKind::Deny);
         let mut prepared = AuthorizerBuilder::new().set_limits(limits());
         let mut positions = (Vec::new(), Vec::new());
+        let of_checks = checks.iter().flat_map(|(_, check)| &check.queries);
+        let of_policies = denies
+            .iter()
+            .chain(&allows)
+            .flat_map(|(_, policy)| &policy.queries);
+        let named = rules.iter().chain(of_checks).chain(of_policies);
+        let named = named
+            .flat_map(|rule| rule.body.iter().map(|predicate| predicate.name.clone()))
+            .collect();
         let unusable = |error: TokenError| {
             PolicyErrors(vec![crate::PolicyError {
                 file: String::new(),
@@ -82,8 +94,15 @@ impl BoundaryPolicy {
             prepared,
             checks: positions.0,
             policies: positions.1,
+            named,
             digest: digest(files),
         })
+    }
+
+    /// Whether anything in the files depends on facts of this predicate.
+    #[must_use]
+    pub fn names(&self, predicate: &str) -> bool {
+        self.named.contains(predicate)
     }
 
     /// SHA-256 over the files' texts, in hexadecimal.
@@ -183,6 +202,14 @@ pub fn visible(
     let allowed = entry.kind == AccessKind::ListEntry
         && matches!(judge(policy, presentation, entry, now), Outcome::Allow);
     allowed.then_some(Visible(()))
+}
+
+/// Whether a decision over this chain depends on facts of `predicate`: the policy names it, or a check of
+/// the chain. Without such facts a `deny` would be silent, so who cannot supply them must not ask.
+#[must_use]
+pub fn depends_on(policy: &BoundaryPolicy, chain: &VerifiedChain, predicate: &str) -> bool {
+    let mut checks = chain.links().iter().flat_map(|link| &link.caveats);
+    policy.names(predicate) || checks.any(|check| check.words().any(|word| word == predicate))
 }
 
 enum Outcome {

@@ -196,6 +196,9 @@ pub struct Server {
     /// How many requests may come in a time. Default: as many as do.
     #[serde(default)]
     pub rate: Rates,
+    /// What the server says of its tools.
+    #[serde(default)]
+    pub catalogue: Catalogue,
     /// Methods outside the protocol; all others are refused. They need some right on the server, and
     /// every check runs.
     #[serde(default)]
@@ -336,6 +339,47 @@ pub enum KindForm {
     Url,
     /// Any text without control characters.
     Text,
+}
+
+/// How it is learned what a server says of its tools: their hints, their digests and which headers repeat
+/// their arguments.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Catalogue {
+    /// Whether the server is asked.
+    pub facts: Facts,
+    /// How often. Default 5 minutes; 1 hour for programs, since one is started each time.
+    #[serde(deserialize_with = "some_duration")]
+    pub refresh: Option<Duration>,
+    /// How long an answer counts while newer ones fail. Default 12 times `refresh`.
+    #[serde(deserialize_with = "some_duration")]
+    pub max_age: Option<Duration>,
+}
+
+fn some_duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    duration::deserialize(from).map(Some)
+}
+
+impl Catalogue {
+    /// How often the server is asked.
+    #[must_use]
+    pub fn refresh_of(&self, upstream: &Upstream) -> Duration {
+        self.refresh.unwrap_or(match upstream {
+            Upstream::Http { .. } => Duration::from_secs(5 * 60),
+            Upstream::Stdio { .. } => Duration::from_secs(60 * 60),
+        })
+    }
+}
+
+/// Whether a server is asked for its tools.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Facts {
+    /// Yes: over HTTP from the start on; a program when a policy or a check depends on its answer.
+    #[default]
+    Fetch,
+    /// No. What depends on the answer is denied.
+    Off,
 }
 
 /// Whether proofs must carry the body's digest.

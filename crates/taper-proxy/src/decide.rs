@@ -1,5 +1,6 @@
 //! The decision of the gate: what a message asks for, which calls it uses up, whether it may pass.
 
+use http::HeaderName;
 use taper_capability::json::Value;
 use taper_capability::{Access, AccessKind, VerifiedChain, vocabulary};
 use taper_dpop::ContentDigest;
@@ -7,8 +8,9 @@ use taper_policy::DenialKind;
 use taper_policy::boundary::{self, Decision, Permit};
 use taper_store::{Counter, CounterKey, DecisionRecord, LinkRecord, Outcome, Reservation};
 
+use crate::catalogue::{Known, Needed, proved};
 use crate::gate::{Asked, Gate, Read, refused};
-use crate::message::Message;
+use crate::message::{Era, Message};
 use crate::methods::Subject;
 use crate::outstanding::Answering;
 use crate::refusal::{Denied, Refusal};
@@ -30,6 +32,8 @@ pub(crate) struct Allowed {
     pub(crate) subscribed: Vec<Access>,
     /// The request of the server that is answered.
     pub(crate) answers: Option<Answering>,
+    /// The headers that repeat an argument as it is.
+    pub(crate) params: Vec<HeaderName>,
 }
 
 impl Gate {
@@ -61,6 +65,11 @@ impl Gate {
             fill(access, message, class.subject, asked)?;
             uris = subscriptions(message, class.subject, asked)?;
         }
+        let known = match &access.tool {
+            Some(tool) if access.kind == AccessKind::ToolCall => asked.catalogue.get(tool, now),
+            _ => Known::Nothing,
+        };
+        self.describe(asked, access, &known, now)?;
         let mut kinds = vec![access.kind];
         kinds.extend(uris.first().map(|_| AccessKind::ResourceRead));
         let calls = self.reserve(asked.presentation.chain(), &kinds, access)?;
@@ -76,12 +85,61 @@ impl Gate {
             subscribed.push(one);
         }
         let permit = self.ask(asked, access.clone(), now)?;
+        // Last, so that only who may call a tool learns which of its arguments have headers.
+        let params = match &known {
+            Known::Described(tool) if read.era == Era::Modern => {
+                let nothing = Value::Null;
+                let arguments = access.arguments.as_ref().unwrap_or(&nothing);
+                match proved(&tool.params, arguments, &asked.headers) {
+                    Err(_) if rules::HEADERS.holds(false) => Vec::new(),
+                    Err(_) => return Err(Refusal::HeaderMismatch("Mcp-Param")),
+                    Ok(proved) => proved,
+                }
+            }
+            _ => Vec::new(),
+        };
         Ok(Allowed {
             permit,
             calls,
             subscribed,
             answers,
+            params,
         })
+    }
+
+    /// Puts what the server says of the tool into `access`, where the decision depends on it (M-42). Who
+    /// has no right to the tool hears that first, and nothing of what is known.
+    fn describe(&self, asked: &Asked, access: &mut Access, known: &Known, now: i64) -> Result<(), Refusal> {
+        let needed = Needed::by(&self.policy, asked.presentation.chain());
+        if access.kind != AccessKind::ToolCall || !needed.any() {
+            return Ok(());
+        }
+        let refusal = match known {
+            Known::Described(tool) if needed.met_by(&tool.facts) => {
+                access.tool_facts = Some(tool.facts.clone());
+                return Ok(());
+            }
+            Known::NotYet => Refusal::Undescribed,
+            Known::Described(_) | Known::Nothing => {
+                let reason = "the decision depends on what the server says of the tool, which does not list it once, \
+                              or not in a readable way, or is not asked (`catalogue`)";
+                Refusal::Denied(Denied::by_profile(rules::FACTS, reason.to_owned()))
+            }
+        };
+        if rules::FACTS.holds(false) {
+            return Ok(());
+        }
+        match self.ask(asked, access.clone(), now) {
+            Err(Refusal::Denied(denied))
+                if matches!(
+                    denied.kind,
+                    DenialKind::NoRight | DenialKind::Audience | DenialKind::Expired
+                ) =>
+            {
+                Err(Refusal::Denied(denied))
+            }
+            _ => Err(refusal),
+        }
     }
 
     /// Reserves the call under every max-calls caveat of the chain (RULES 16, M-35), and puts into
@@ -150,7 +208,9 @@ impl Gate {
         let chain = asked.presentation.chain();
         let outcome = match refusal {
             None => Outcome::Allow,
-            Some(Refusal::Indeterminate(_) | Refusal::Uncounted) => Outcome::Indeterminate,
+            Some(Refusal::Indeterminate(_) | Refusal::Uncounted | Refusal::Undescribed) => {
+                Outcome::Indeterminate
+            }
             Some(_) => Outcome::Deny,
         };
         let link = |link: &taper_capability::Link| LinkRecord {

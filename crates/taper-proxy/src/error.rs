@@ -129,6 +129,7 @@ pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Bo
         | R::FeedHistory
         | R::SeenFailed
         | R::Uncounted
+        | R::Undescribed
         | R::Indeterminate(_)
         | R::Audit
         | R::Busy

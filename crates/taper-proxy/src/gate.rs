@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use taper_capability::rules::NOT_EXPIRED;
 use taper_capability::{Access, AccessKind, UnverifiedToken, VerifiedChain, VerifiedPresentation};
 use taper_dpop::rule::r;
@@ -25,6 +25,7 @@ use taper_policy::Denial;
 use taper_policy::boundary::BoundaryPolicy;
 use taper_store::{CallCounters, DecisionRecord, Reservation, Seen, SeenProofs};
 
+use crate::catalogue::Catalogue;
 use crate::chains::Chains;
 use crate::config::NonceMode;
 use crate::headers::{self, Credentials, SESSION};
@@ -58,6 +59,7 @@ pub(crate) struct Asked {
     pub(crate) profile: Arc<Profile>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) limiter: Arc<Limiter>,
+    pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
@@ -190,7 +192,7 @@ impl Gate {
         let record = self.record(&asked, &access, decided.as_ref().err());
         let (calls, verdict) = match decided {
             Ok(allowed) => {
-                let outbound = outbound(asked, &read, allowed.subscribed, allowed.answers);
+                let outbound = outbound(asked, &read, allowed.subscribed, allowed.answers, &allowed.params);
                 (allowed.calls, Ok(Permitted::new(allowed.permit, outbound)))
             }
             Err(refusal) => (None, Err(refusal)),
@@ -383,11 +385,18 @@ impl Read {
     }
 }
 
-fn outbound(asked: Asked, read: &Read, subscribed: Vec<Access>, answers: Option<Answering>) -> Outbound {
+fn outbound(
+    asked: Asked,
+    read: &Read,
+    subscribed: Vec<Access>,
+    answers: Option<Answering>,
+    params: &[HeaderName],
+) -> Outbound {
     let mut headers = headers::to_upstream(
         &asked.method,
         &asked.headers,
         &asked.profile.forward_headers,
+        params,
         read.session.is_some(),
     );
     if asked.method == Method::POST {

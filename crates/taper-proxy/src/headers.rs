@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, Method, Request, header};
 use taper_service::secret::Secret;
 
 use crate::refusal::Refusal;
+use crate::rules;
 
 /// Names of a caller that an upstream gets, beside `mcp-*` and the profile's. The content type is not
 /// among them: it is set anew, for a `charset` would make the upstream read another text than was
@@ -20,8 +21,8 @@ const TO_CALLER: [&str; 6] = [
     "retry-after",
     "x-accel-buffering",
 ];
-/// `Mcp-Param-*` repeats arguments; what cannot be proved equal to the body stays here.
-const PARAM_PREFIX: &str = "mcp-param-";
+/// `Mcp-Param-*` repeats arguments; what is not proved equal to the body stays here.
+pub(crate) const PARAM_PREFIX: &str = "mcp-param-";
 /// Ways to say another method than the request line does.
 const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
 
@@ -187,17 +188,22 @@ pub(crate) fn client_ip(peer: Option<SocketAddr>, headers: &HeaderMap, hops: usi
 }
 
 /// What an upstream gets of the caller's headers. Hop-by-hop names and credentials are in no list.
-/// `session` is whether the request has an owned one.
+/// `params` are the headers that were proved to repeat an argument; `session` is whether the request has
+/// an owned one.
 pub(crate) fn to_upstream(
     method: &Method,
     headers: &HeaderMap,
     extra: &[HeaderName],
+    params: &[HeaderName],
     session: bool,
 ) -> HeaderMap {
     let resumes = session && method == Method::GET;
     pass(headers, |name| {
         let text = name.as_str();
-        if text.starts_with(PARAM_PREFIX) || (name == SESSION && !session) {
+        if text.starts_with(PARAM_PREFIX) {
+            return rules::PARAMS.holds(params.contains(name));
+        }
+        if name == SESSION && !session {
             return false;
         }
         TO_UPSTREAM.contains(&text)
@@ -351,15 +357,15 @@ mod tests {
         };
         let own = [HeaderName::from_static("x-own")];
         assert_eq!(
-            names(&to_upstream(&Method::POST, &sent, &own, true)),
+            names(&to_upstream(&Method::POST, &sent, &own, &[], true)),
             "accept mcp-protocol-version mcp-session-id x-own"
         );
         assert_eq!(
-            names(&to_upstream(&Method::GET, &sent, &[], false)),
+            names(&to_upstream(&Method::GET, &sent, &[], &[], false)),
             "accept mcp-protocol-version"
         );
         assert_eq!(
-            names(&to_upstream(&Method::GET, &sent, &[], true)),
+            names(&to_upstream(&Method::GET, &sent, &[], &[], true)),
             "accept last-event-id mcp-protocol-version mcp-session-id"
         );
         let answered = headers(&[

@@ -14,6 +14,7 @@
 //! | `gate`, `decide` | the judgement, in the order of RULES 9; calls that are counted |
 //! | `permitted`, `upstream` | the only way out |
 //! | `limits` | what callers may use up: rates, places, decisions without an end |
+//! | `catalogue` | what a server says of its tools |
 //! | `forward` | a permitted request on its way, and its answer on its way back |
 //! | `sse`, `events`, `lists`, `stream` | what comes back: read event by event, filtered, and cut when the permit ends |
 //! | `session`, `outstanding` | who owns a session, and what its server asked |
@@ -21,6 +22,7 @@
 //! | `service`, `ready`, `proxy` | the HTTP service; the configuration, checked; the daemon |
 
 mod body;
+mod catalogue;
 mod chains;
 pub mod config;
 mod decide;

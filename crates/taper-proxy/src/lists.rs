@@ -10,6 +10,7 @@ use taper_policy::boundary;
 use taper_service::clock::SharedClock;
 use taper_service::pool::CpuPool;
 
+use crate::catalogue::{Needed, facts};
 use crate::events::answer_limits;
 use crate::gate::Gate;
 use crate::message::Era;
@@ -104,6 +105,7 @@ impl ListFilter {
             return Ok(message);
         };
         let now = self.clock.unix();
+        let needed = Needed::by(&self.gate.policy, self.presentation.chain());
         let mut filtered = false;
         for list in self.lists {
             match result.iter_mut().find(|(name, _)| name == list.member()) {
@@ -112,7 +114,7 @@ impl ListFilter {
                     let mut in_time = true;
                     entries.retain(|entry| {
                         in_time = in_time && begun.elapsed() < self.time;
-                        in_time && rules::LIST.holds(self.shows(*list, entry, now))
+                        in_time && rules::LIST.holds(self.shows(*list, entry, needed, now))
                     });
                     if !in_time {
                         return Err(ListError::TooLong);
@@ -134,7 +136,7 @@ impl ListFilter {
         Ok(Bytes::from(parsed.to_string()))
     }
 
-    fn shows(&self, list: List, entry: &Value, now: i64) -> bool {
+    fn shows(&self, list: List, entry: &Value, needed: Needed, now: i64) -> bool {
         let text = |name: &str| entry.get(name).and_then(Value::as_str).map(str::to_owned);
         let entry_of = |method: &str| {
             Access::new(
@@ -145,10 +147,18 @@ impl ListFilter {
             )
         };
         let access = match list {
-            List::Tools => Access {
-                tool: text("name"),
-                ..entry_of("tools/call")
-            },
+            List::Tools => {
+                // The entry speaks for itself; a call goes by what the proxy was told.
+                let facts = needed.any().then(|| facts(entry));
+                if !rules::FACTS.holds(facts.as_ref().is_none_or(|facts| needed.met_by(facts))) {
+                    return false;
+                }
+                Access {
+                    tool: text("name"),
+                    tool_facts: facts,
+                    ..entry_of("tools/call")
+                }
+            }
             List::Prompts => Access {
                 prompt: text("name"),
                 ..entry_of("prompts/get")

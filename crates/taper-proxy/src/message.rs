@@ -243,8 +243,12 @@ impl Message {
     }
 }
 
-/// A header value as text: as it is, or `=?base64?…?=` for what a header cannot hold.
-fn decoded(value: &str) -> Result<String, ()> {
+/// A header value as text: as it is, or `=?base64?…?=` for what a header cannot hold. Where the two marks
+/// overlap, some readers see them and some do not: that is neither.
+pub(crate) fn decoded(value: &str) -> Result<String, ()> {
+    if value == "=?base64?=" {
+        return Err(());
+    }
     let inner = value
         .strip_prefix("=?base64?")
         .and_then(|rest| rest.strip_suffix("?="));

@@ -19,6 +19,7 @@ use taper_store::{Audit as _, EmbeddedStore, JournalConfig, Record, RecordKind};
 use tokio::time::Instant;
 use tower::service_fn;
 
+use crate::catalogue::{self, Catalogue};
 use crate::chains::Chains;
 use crate::config::Config;
 use crate::feed::{Follower, follow_keys};
@@ -113,13 +114,14 @@ impl Proxy {
                 Some(bound.over(tls.filter(|tls| tls.for_admin())))
             }
         };
-        let server = |(profile, upstream): (Profile, Upstream)| {
+        let server = |(profile, upstream, catalogue): (Profile, Upstream, Catalogue)| {
             let sessions = Arc::new(Sessions::new(profile.limits.max_sessions));
             let server = Server {
                 limiter: Arc::new(limiter(&profile, &clock)?),
                 profile: Arc::new(profile),
                 upstream,
                 sessions,
+                catalogue: Arc::new(catalogue),
             };
             Ok((server.profile.id.clone(), Arc::new(server)))
         };
@@ -194,6 +196,10 @@ impl BoundProxy {
         if let Some(tls) = self.tls {
             let clock = Arc::clone(&shared.clock);
             shutdown.spawn("certificate", tls.follow(clock, shutdown.clone()));
+        }
+        for server in shared.servers.values() {
+            let run = catalogue::follow(Arc::clone(server), Arc::clone(&shared.clock), shutdown.clone());
+            shutdown.spawn("catalogue", run);
         }
         let (store, clock) = (Arc::clone(&shared.store), Arc::clone(&shared.clock));
         shutdown.spawn("sweep", sweep(store, self.journal, clock, shutdown.clone()));

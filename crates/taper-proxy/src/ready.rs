@@ -15,6 +15,7 @@ use taper_service::fetch::{FetchRules, Fetcher};
 use taper_service::secret::SecretError;
 use taper_store::{JournalConfig, RecordKind, StoreError, load_position};
 
+use crate::catalogue::Catalogue;
 use crate::config::{self, Config, EnvValue};
 use crate::feed::Follower;
 use crate::headers::{Names, may_forward};
@@ -92,7 +93,7 @@ pub(crate) struct Ready {
     pub(crate) proxies: u32,
     pub(crate) policy: BoundaryPolicy,
     pub(crate) policy_record: RecordKind,
-    pub(crate) servers: Vec<(Profile, Upstream)>,
+    pub(crate) servers: Vec<(Profile, Upstream, Catalogue)>,
     pub(crate) issuers: Vec<config::Issuer>,
     pub(crate) key_files: Vec<(String, Vec<u8>)>,
     pub(crate) key_uris: Vec<(String, String)>,
@@ -118,13 +119,14 @@ impl Ready {
             return Err(setting("proxies", "there is at least this one"));
         }
 
-        let mut servers = Vec::new();
+        let mut kept = Vec::new();
         for (id, server) in &config.servers {
             let profile = Profile::new(id, public, server)?;
             let upstream = upstream(id, server, folder)?;
-            servers.push((profile, upstream));
+            check_catalogue(id, &server.catalogue, &server.upstream)?;
+            kept.push((profile, upstream));
         }
-        if servers.is_empty() {
+        if kept.is_empty() {
             return Err(setting("servers", "there is none"));
         }
 
@@ -144,6 +146,16 @@ impl Ready {
             tracing::warn!("there is no policy, every call will be denied");
         }
         let policy = BoundaryPolicy::load(&files)?;
+        let named = policy.names("tool_hint") || policy.names("tool_digest");
+        let described = |((profile, upstream), server): ((Profile, Upstream), &config::Server)| {
+            let catalogue = Catalogue::new(&server.catalogue, &server.upstream, named);
+            (profile, upstream, catalogue)
+        };
+        let servers = kept
+            .into_iter()
+            .zip(config.servers.values())
+            .map(described)
+            .collect();
         let policy_record = RecordKind::Policy {
             digest: policy.digest().to_owned(),
             files: files.into_iter().map(|file| file.name).collect(),
@@ -328,6 +340,22 @@ fn names_of(config: &Config, public: &url::Url) -> Names {
     origins.push(format!("{}://{authority}", public.scheme()));
     hosts.push(authority);
     Names { hosts, origins }
+}
+
+fn check_catalogue(
+    id: &str,
+    catalogue: &config::Catalogue,
+    upstream: &config::Upstream,
+) -> Result<(), OpenError> {
+    let refresh = catalogue.refresh_of(upstream);
+    let name = |key: &str| format!("servers.{id}.catalogue.{key}");
+    if refresh.is_zero() {
+        return Err(setting(&name("refresh"), "it is nothing"));
+    }
+    if catalogue.max_age.is_some_and(|max_age| max_age < refresh) {
+        return Err(setting(&name("max_age"), "it is shorter than `refresh`"));
+    }
+    Ok(())
 }
 
 fn upstream(id: &str, server: &config::Server, folder: &Path) -> Result<Upstream, OpenError> {

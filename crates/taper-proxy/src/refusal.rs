@@ -79,6 +79,8 @@ pub(crate) enum Refusal {
     SeenFailed,
     #[error("the call cannot be counted")]
     Uncounted,
+    #[error("it is not known yet what the server says of the tool")]
+    Undescribed,
     #[error("{0}")]
     Json(String),
     #[error("{0}")]
@@ -168,6 +170,7 @@ impl Refusal {
             Self::Crowded { .. } => rules::PLACES,
             Self::Costly { .. } => rules::COSTLY,
             Self::Uncounted => rules::CALLS,
+            Self::Undescribed => rules::FACTS,
             Self::Json(_) => rules::JSON,
             Self::Message(_) => rules::MESSAGE,
             Self::FoldedKeys => rules::FOLDED_KEYS,

@@ -95,6 +95,10 @@ rules! {
     PLACES = "M-40";
     /// Who makes many decisions run into a limit waits before the next one.
     COSTLY = "M-41";
+    /// What a policy or a check says of a tool's hints or digest is decided only over what the server itself told the proxy of that tool.
+    FACTS = "M-42";
+    /// An `Mcp-Param-*` header is forwarded only where the server's own list has it for an argument, and it equals that.
+    PARAMS = "M-43";
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use taper_service::shutdown::Shutdown;
 use taper_store::{Audit, EmbeddedStore, Outcome, Record, RecordKind};
 
 use crate::body::{Body, full};
+use crate::catalogue::Catalogue;
 use crate::error::{AnswerContext, respond};
 use crate::gate::{Asked, Gate, Judgement};
 use crate::headers::{self, Credentials, Names};
@@ -47,6 +48,7 @@ pub(crate) struct Server {
     pub(crate) upstream: Upstream,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) limiter: Arc<Limiter>,
+    pub(crate) catalogue: Arc<Catalogue>,
 }
 
 /// Answers one request.
@@ -210,6 +212,7 @@ impl Shared {
             profile: Arc::clone(profile),
             sessions: Arc::clone(&server.sessions),
             limiter: Arc::clone(&server.limiter),
+            catalogue: Arc::clone(&server.catalogue),
             method: parts.method,
             headers: parts.headers,
             body,

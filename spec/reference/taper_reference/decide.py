@@ -32,6 +32,8 @@ class Access:
     prompt: str | None
     client_ip: str | None
     calls: tuple[tuple[str, int], ...]
+    tool_hints: tuple[tuple[str, bool], ...] = ()
+    tool_digest: str | None = None
 
 
 def read_arguments(access: Access) -> Value:
@@ -106,11 +108,13 @@ def _request_facts(access: Access, arguments: Value, body_bound: bool, now: int)
         ("prompt", _string(access.prompt)),
         ("body_bound", ("bool", body_bound)),
         ("client_ip", _string(access.client_ip)),
+        ("tool_digest", _string(access.tool_digest)),
         ("hour", ("integer", at.hour)),
         ("weekday", ("integer", at.isoweekday())),
     ]
     facts = [Predicate(name, (value,)) for name, value in candidates if value is not None]
     facts += [Predicate("resource", (("string", kind), ("string", value))) for kind, value in access.resources]
+    facts += [Predicate("tool_hint", (("string", name), ("bool", value))) for name, value in access.tool_hints]
     facts += [Predicate("calls", (("string", counter), ("integer", n))) for counter, n in access.calls]
     return [fact for fact in facts if access.kind in WORDS[fact.name].kinds]
 

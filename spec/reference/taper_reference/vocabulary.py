@@ -33,6 +33,8 @@ WORDS: dict[str, Word] = {
     "depth": Word(1, KINDS),
     "hop": Word(2, KINDS),
     "calls": Word(2, KINDS - _kinds("plumbing", "list_entry")),
+    "tool_hint": Word(2, _kinds("tool_call", "list_entry")),
+    "tool_digest": Word(1, _kinds("tool_call", "list_entry")),
     "body_bound": Word(1, KINDS - _kinds("list_entry")),
     "client_ip": Word(1, KINDS),
     "hour": Word(1, KINDS),
@@ -55,4 +57,6 @@ WORDS: dict[str, Word] = {
 POLICIES_ONLY = frozenset(("depth", "hop"))
 
 # P-19: of these there may be many facts.
-MANY = frozenset(("resource", "claim", "for_audience", "right", "right_any_tool", "right_resource", "right_prompt"))
+MANY = frozenset(
+    ("resource", "tool_hint", "claim", "for_audience", "right", "right_any_tool", "right_resource", "right_prompt")
+)

@@ -31,6 +31,7 @@ impl fmt::Debug for AccessCase {
             prompt,
             body_bound,
             client_ip,
+            tool_facts: _,
             calls: _,
         } = &self.access;
         let arguments = arguments.as_ref().map(ToString::to_string);

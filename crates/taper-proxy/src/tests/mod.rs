@@ -3,6 +3,7 @@
 
 mod answers;
 mod calls;
+mod catalogue;
 mod counting;
 mod following;
 mod limiting;

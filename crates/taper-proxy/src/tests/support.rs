@@ -123,6 +123,8 @@ pub(super) struct Setup {
     pub(super) upstream: Option<String>,
     /// The policy; `None` for no file at all.
     pub(super) policy: Option<&'static str>,
+    /// How its own tools are learned; not at all unless told.
+    pub(super) catalogue: Option<&'static str>,
     /// With a feed whose first page has not come yet.
     pub(super) feed: bool,
 }
@@ -159,9 +161,10 @@ pub(super) fn config(setup: &Setup, root: &RootKey, upstream: SocketAddr, folder
         "listen = '127.0.0.1:0'\nadmin_listen = '127.0.0.1:0'\npublic_url = 'https://proxy.test'\n\
          state = 'state'\npolicies = {policies}\noutbound = {{ allow_loopback_http = true }}\n{}\n\
          [[issuers]]\nissuer = '{ISSUER}'\njwks_file = 'jwks.json'\n{feed}\n\
-         [servers.git]\nupstream = {}\n{}\n",
+         [servers.git]\nupstream = {}\ncatalogue = {{ {} }}\n{}\n",
         setup.top,
         setup.upstream.as_ref().unwrap_or(&usual),
+        setup.catalogue.unwrap_or("facts = 'off'"),
         setup.server,
     );
     taper_service::config::parse(&text, "proxy.toml").unwrap_or_else(|e| panic!("{e}\n{text}"))

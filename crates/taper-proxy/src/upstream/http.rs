@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, Response, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
@@ -17,6 +17,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::time::Instant;
 
 use super::answer::admit;
+use super::own::OwnRequest;
 use crate::body::Body;
 use crate::config::Limits;
 use crate::permitted::Outbound;
@@ -88,10 +89,26 @@ impl HttpUpstream {
     }
 
     pub(super) async fn send(&self, outbound: Outbound) -> Result<Response<Body>, Refusal> {
-        let mut request = Request::new(Full::new(outbound.body));
-        *request.method_mut() = outbound.method;
+        self.exchange(outbound.method, outbound.headers, outbound.body)
+            .await
+    }
+
+    /// Sends a request of the proxy's own.
+    pub(super) async fn ask(&self, own: OwnRequest) -> Result<Response<Body>, Refusal> {
+        let (method, headers, body) = own.into_parts();
+        self.exchange(method, headers, body).await
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Body>, Refusal> {
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
         *request.uri_mut() = self.uri.clone();
-        *request.headers_mut() = outbound.headers;
+        *request.headers_mut() = headers;
         for (name, value) in &self.headers {
             request.headers_mut().insert(name.clone(), value.clone());
         }

@@ -1,13 +1,16 @@
-//! The way out: an upstream takes permitted requests and nothing else.
+//! The way out: of callers, an upstream takes permitted requests and nothing else. What the proxy asks by
+//! itself, for the list of a server's tools, has a type of its own (`own`).
 
 mod answer;
 mod http;
+mod own;
 mod stdio;
 
 use ::http::Response;
 use taper_service::shutdown::Shutdown;
 
 pub(crate) use self::http::{HttpUpstream, believing};
+pub(crate) use self::own::{OwnError, list_tools};
 pub(crate) use self::stdio::{StdioSettings, StdioUpstream};
 use crate::body::Body;
 use crate::permitted::{Outbound, Permitted};

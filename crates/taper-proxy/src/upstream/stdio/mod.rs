@@ -28,6 +28,7 @@ use taper_service::secret::Secret;
 use taper_service::shutdown::Shutdown;
 
 use self::lines::{Id, line_of};
+pub(super) use self::process::Lone;
 use self::process::Start;
 use self::program::{Patience, Program};
 use self::routing::Asked;
@@ -238,6 +239,16 @@ impl StdioUpstream {
         };
         process::start(&start, &program, input, shutdown)?;
         Ok(program)
+    }
+
+    /// Which era the program speaks.
+    pub(super) fn era(&self) -> StdioEra {
+        self.settings.era
+    }
+
+    /// A program for a question of the proxy's own, which no caller ever talks to.
+    pub(super) fn lone(&self) -> std::io::Result<Lone> {
+        Lone::start(&self.settings.command, &self.settings.env)
     }
 
     fn lock(&self) -> MutexGuard<'_, Programs> {

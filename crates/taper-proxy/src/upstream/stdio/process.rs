@@ -39,23 +39,12 @@ pub(super) fn start(
     input: Input,
     shutdown: &Shutdown,
 ) -> io::Result<()> {
-    let missing = || io::Error::new(io::ErrorKind::InvalidInput, "no command, or no pipe to it");
-    let (name, arguments) = start.command.split_first().ok_or_else(missing)?;
-    let mut command = Command::new(name);
-    command.args(arguments).env_clear().kill_on_drop(true);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let missing = || io::Error::new(io::ErrorKind::BrokenPipe, "no pipe to it");
+    let mut command = command(start.command, start.env)?;
     command.stderr(match start.stderr {
         StdioStderr::Drop => Stdio::null(),
         StdioStderr::Log => Stdio::piped(),
     });
-    #[cfg(unix)]
-    command.process_group(0);
-    if let Some(path) = std::env::var_os("PATH") {
-        command.env("PATH", path);
-    }
-    for (name, value) in start.env {
-        command.env(name, value.expose_str().map_err(io::Error::other)?);
-    }
     let mut process = command.spawn()?;
     let stdin = process.stdin.take().ok_or_else(missing)?;
     let stdout = process.stdout.take().ok_or_else(missing)?;
@@ -86,9 +75,58 @@ pub(super) fn start(
     Ok(())
 }
 
+/// The command in a group and an environment of its own, with pipes to and from it.
+fn command(command: &[String], env: &[(String, Secret)]) -> io::Result<Command> {
+    let missing = || io::Error::new(io::ErrorKind::InvalidInput, "no command");
+    let (name, arguments) = command.split_first().ok_or_else(missing)?;
+    let mut command = Command::new(name);
+    command.args(arguments).env_clear().kill_on_drop(true);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    #[cfg(unix)]
+    command.process_group(0);
+    if let Some(path) = std::env::var_os("PATH") {
+        command.env("PATH", path);
+    }
+    for (name, value) in env {
+        command.env(name, value.expose_str().map_err(io::Error::other)?);
+    }
+    Ok(command)
+}
+
+/// A program without tasks, for one talk. Dropped, it ends with everything that it started.
+pub(in crate::upstream) struct Lone(Child);
+
+impl Lone {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When there is no such command, or it cannot be started.
+    pub(super) fn start(of: &[String], env: &[(String, Secret)]) -> io::Result<Self> {
+        let mut command = command(of, env)?;
+        command.stderr(Stdio::null());
+        command.spawn().map(Self)
+    }
+
+    /// Its input and its output, once.
+    pub(in crate::upstream) fn pipes(&mut self) -> Option<(ChildStdin, ChildStdout)> {
+        Some((self.0.stdin.take()?, self.0.stdout.take()?))
+    }
+}
+
+impl Drop for Lone {
+    fn drop(&mut self) {
+        kill_group(&self.0);
+    }
+}
+
 /// Ends the program and what it started. The program is not waited for before, so that the number of
 /// its group cannot belong to others by now.
 async fn end(process: &mut Child) {
+    kill_group(process);
+    let _ = process.kill().await;
+}
+
+fn kill_group(process: &Child) {
     #[cfg(unix)]
     {
         let id = process.id().and_then(|id| i32::try_from(id).ok());
@@ -96,7 +134,6 @@ async fn end(process: &mut Child) {
             let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
         }
     }
-    let _ = process.kill().await;
 }
 
 /// Writes lines until the program does not take one within `patience`.
