@@ -60,10 +60,10 @@ impl Gate {
             return Err(Refusal::Denied(denied));
         };
         let answers = answered(asked, read)?;
-        let mut uris = Vec::new();
+        let mut subscribed = Vec::new();
         if let Some(message) = &read.message {
             fill(access, message, class.subject, asked)?;
-            uris = subscriptions(message, class.subject, asked)?;
+            subscribed = subscriptions(message, class.subject, asked, access)?;
         }
         let known = match &access.tool {
             Some(tool) if access.kind == AccessKind::ToolCall => asked.catalogue.get(tool, now),
@@ -71,18 +71,12 @@ impl Gate {
         };
         self.describe(asked, access, &known, now)?;
         let mut kinds = vec![access.kind];
-        kinds.extend(uris.first().map(|_| AccessKind::ResourceRead));
+        kinds.extend(subscribed.iter().map(|one| one.kind));
         let calls = self.reserve(asked.presentation.chain(), &kinds, access)?;
-        // Every resource that a subscription names is asked for like a read; all of it is one call.
-        let mut subscribed = Vec::new();
-        for uri in uris {
-            let one = Access {
-                kind: AccessKind::ResourceRead,
-                uri: Some(uri),
-                ..access.clone()
-            };
+        // Whatever a subscription names is asked for by itself; all of it is one call.
+        for one in &mut subscribed {
+            one.calls.clone_from(&access.calls);
             self.ask(asked, one.clone(), now)?;
-            subscribed.push(one);
         }
         let permit = self.ask(asked, access.clone(), now)?;
         // Last, so that only who may call a tool learns which of its arguments have headers.
@@ -306,30 +300,68 @@ fn fill(access: &mut Access, message: &Message, subject: Subject, asked: &Asked)
             }
         }
         Subject::Task => {
-            // No handle of a task is given out yet, so none is anybody's.
-            let reason = "the task is not one that this holder created".to_owned();
-            return Err(Refusal::Denied(Denied::by_profile(rules::TASK, reason)));
+            let task = text("taskId", "`params.taskId` is not a text")?;
+            owned_task(asked, &task)?;
         }
     }
     Ok(())
 }
 
-/// The resources that a subscription names, each in order by itself.
-fn subscriptions(message: &Message, subject: Subject, asked: &Asked) -> Result<Vec<String>, Refusal> {
-    let named = message.params.pointer("/notifications/resourceSubscriptions");
-    let Some(named) = named.filter(|_| subject == Subject::Subscriptions) else {
-        return Ok(Vec::new());
+/// Refuses a task that the caller did not make, as if it did not exist (M-34).
+fn owned_task(asked: &Asked, task: &str) -> Result<(), Refusal> {
+    let owner = Owner::of(asked.presentation.chain());
+    if rules::TASK.holds(asked.tasks.is_owned(task, &owner)) {
+        Ok(())
+    } else {
+        Err(Refusal::Task)
+    }
+}
+
+/// What a subscription amounts to: a read of each resource that it names, and a request for its tasks,
+/// which are the caller's.
+fn subscriptions(
+    message: &Message,
+    subject: Subject,
+    asked: &Asked,
+    access: &Access,
+) -> Result<Vec<Access>, Refusal> {
+    let mut amounts = Vec::new();
+    if subject != Subject::Subscriptions {
+        return Ok(amounts);
+    }
+    let named = |pointer: &str, wrong: &'static str| {
+        let Some(named) = message.params.pointer(pointer) else {
+            return Ok(Vec::new());
+        };
+        let named = named.as_array().filter(|named| named.len() <= MAX_SUBSCRIPTIONS);
+        let texts = named.and_then(|named| named.iter().map(Value::as_str).collect::<Option<Vec<_>>>());
+        texts.ok_or(Refusal::Message(wrong))
     };
-    let named = named.as_array().filter(|uris| uris.len() <= MAX_SUBSCRIPTIONS);
-    let named = named.ok_or(Refusal::Message("`resourceSubscriptions` is not a short array"))?;
-    let uri = |value: &Value| {
-        let uri = value
-            .as_str()
-            .ok_or(Refusal::Message("a subscription is not a uri"))?;
+    for uri in named(
+        "/notifications/resourceSubscriptions",
+        "`resourceSubscriptions` is not a short array of texts",
+    )? {
         asked.profile.check_uri(uri).map_err(Refusal::Denied)?;
-        Ok(uri.to_owned())
-    };
-    named.iter().map(uri).collect()
+        amounts.push(Access {
+            kind: AccessKind::ResourceRead,
+            uri: Some(uri.to_owned()),
+            ..access.clone()
+        });
+    }
+    let tasks = named(
+        "/notifications/taskIds",
+        "`taskIds` is not a short array of texts",
+    )?;
+    for task in &tasks {
+        owned_task(asked, task)?;
+    }
+    if !tasks.is_empty() {
+        amounts.push(Access {
+            kind: AccessKind::Task,
+            ..access.clone()
+        });
+    }
+    Ok(amounts)
 }
 
 fn hex(bytes: &[u8]) -> String {

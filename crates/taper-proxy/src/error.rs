@@ -94,6 +94,11 @@ pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Bo
             data: Some(json!({ "supported": LEGACY, "requested": requested.as_deref().unwrap_or(MODERN) })),
             ..plain(400, -32022, "the upstream does not speak this revision")
         },
+        // What servers say of a task that they do not know.
+        R::Task => Answer {
+            data: Some(json!({ "decision_id": context.decision_id, "rule": refusal.rule().as_str() })),
+            ..plain(200, -32602, "there is no such task")
+        },
         R::Session => plain(404, -32600, "there is no such session"),
         R::Denied(denied) => match denied.kind {
             DenialKind::Expired => unauthorized(ErrorCode::InvalidToken, "the capability has expired"),
@@ -421,6 +426,7 @@ mod tests {
         check(crowded(None), 503, "", 4503).await;
         check(Refusal::Stale, 503, "", 4503).await;
         check(Refusal::Uncounted, 503, "", 4503).await;
+        check(Refusal::Task, 200, "", -32602).await;
         check(denied(DenialKind::NoRight), 403, "scope=\"git:git_show\"", 0).await;
         check(denied(DenialKind::Expired), 401, "error=\"invalid_token\"", 0).await;
         check(denied(DenialKind::Caveat), 403, "", 4403).await;

@@ -17,6 +17,7 @@ use crate::message::is_id;
 use crate::outstanding::Sessions;
 use crate::session::Owner;
 use crate::sse::{Event, Piece, Splitter};
+use crate::tasks::TaskWatch;
 
 /// How large an event is held that nobody reads, so that a stream can be cut between events.
 const HELD_UNREAD: usize = 64 * 1024;
@@ -38,6 +39,8 @@ pub(crate) struct Passed {
 pub(crate) struct Readers {
     /// Remembers the requests of the server.
     pub(crate) watch: Option<Watch>,
+    /// Remembers tasks.
+    pub(crate) tasks: Option<TaskWatch>,
     /// Hides entries of lists.
     pub(crate) lists: Option<ListFilter>,
     /// The largest event that is read, in bytes.
@@ -66,11 +69,8 @@ pub(crate) const fn answer_limits(bytes: usize) -> JsonLimits {
 
 /// An event stream, read by `readers`. Nothing is asked of the upstream before its last piece was taken.
 pub(crate) fn events(body: Body, readers: Readers) -> Events {
-    let held = if readers.watch.is_some() || readers.lists.is_some() {
-        readers.max
-    } else {
-        HELD_UNREAD
-    };
+    let read = readers.watch.is_some() || readers.tasks.is_some() || readers.lists.is_some();
+    let held = if read { readers.max } else { HELD_UNREAD };
     let reading = Reading {
         body: Some(body),
         splitter: Splitter::new(held),
@@ -132,6 +132,12 @@ impl Readers {
                 if let Some(watch) = &self.watch {
                     watch.look(&event).await;
                 }
+                if let Some(tasks) = &self.tasks
+                    && event.contains(b"\"taskId\"")
+                    && let Some(message) = event.data()
+                {
+                    tasks.look(message.into(), self.max).await;
+                }
                 let bytes = match &self.lists {
                     Some(lists) => lists.event(event).await?,
                     None => event.into_bytes(),
@@ -152,20 +158,28 @@ impl Watch {
         }
         let Some(data) = event.data() else { return };
         let limits = answer_limits(self.max);
-        let id = if data.len() < LARGE {
-            requested(&data, &limits)
-        } else {
-            let read = self.pool.run(move || requested(&data, &limits)).await;
-            read.unwrap_or_else(|error| {
-                tracing::debug!(%error, "a request of an upstream was not read");
-                None
-            })
-        };
-        if let Some(id) = id {
+        let read = move |message: &[u8]| requested(message, &limits);
+        if let Some(id) = parsed(&self.pool, data.into(), read).await {
             self.sessions
                 .with(&self.session, &self.owner, |requests| requests.show(&id));
         }
     }
+}
+
+/// What `read` finds in a message; the pool reads larger ones. Where it has no place, nothing is found.
+pub(crate) async fn parsed<T, F>(pool: &CpuPool, message: Bytes, read: F) -> Option<T>
+where
+    T: Send + 'static,
+    F: FnOnce(&[u8]) -> Option<T> + Send + 'static,
+{
+    if message.len() < LARGE {
+        return read(&message);
+    }
+    let found = pool.run(move || read(&message)).await;
+    found.unwrap_or_else(|error| {
+        tracing::debug!(%error, "a message of an upstream was not read");
+        None
+    })
 }
 
 /// The id of a message that is a request.

@@ -21,6 +21,7 @@ use crate::refusal::Refusal;
 use crate::service::{Server, Shared};
 use crate::session::Owner;
 use crate::stream::{Ending, Flow, Lease, leased};
+use crate::tasks::TaskWatch;
 
 impl Shared {
     /// Forwards what is permitted, unless it was revoked or has expired while the journal took it. The
@@ -114,9 +115,18 @@ impl Shared {
             clock: Arc::clone(&self.clock),
             presentation,
             profile: Arc::clone(&server.profile),
+            tasks: Arc::clone(&server.tasks),
             era: sent.era,
             lists,
             time: FILTER_TIME,
+        });
+        let resumed = sent.method == Method::GET && session.is_some();
+        let tasks = (sent.call.as_ref().is_some_and(|call| call.makes_task) || resumed).then(|| TaskWatch {
+            tasks: Arc::clone(&server.tasks),
+            owner: sent.owner.clone(),
+            era: sent.era,
+            request: sent.call.as_ref().and_then(|call| call.id.clone()),
+            pool: self.pool.clone(),
         });
         if is_event_stream(&parts.headers) {
             let watch = session.map(|session| Watch {
@@ -128,12 +138,17 @@ impl Shared {
             });
             let readers = Readers {
                 watch,
+                tasks,
                 lists,
                 max: limits.max_list,
             };
             return Ok((parts, Flow::Events(events(body, readers))));
         }
         let Some(filter) = lists else {
+            let body = match tasks {
+                Some(tasks) => tasks.json(body),
+                None => body,
+            };
             return Ok((parts, Flow::Plain(body)));
         };
         let whole = read_body(body, limits.max_list, limits.answer_timeout)
@@ -191,6 +206,7 @@ impl Sent {
                 List::Resources => Some(&[List::Resources]),
                 List::Templates => Some(&[List::Templates]),
                 List::Prompts => Some(&[List::Prompts]),
+                List::Tasks => Some(&[List::Tasks]),
             },
             None => (self.method == Method::GET).then_some(&List::ALL),
         }

@@ -39,6 +39,7 @@ use crate::profile::Profile;
 use crate::refusal::{Denied, Refusal};
 use crate::rules;
 use crate::session::Owner;
+use crate::tasks::{self, Tasks};
 
 /// Everything that a judgement needs beside the request.
 pub(crate) struct Gate {
@@ -58,6 +59,7 @@ pub(crate) struct Asked {
     pub(crate) presentation: Arc<VerifiedPresentation>,
     pub(crate) profile: Arc<Profile>,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) tasks: Arc<Tasks>,
     pub(crate) limiter: Arc<Limiter>,
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) method: Method,
@@ -406,6 +408,7 @@ fn outbound(
         method: message.method.clone(),
         id: message.id.clone(),
         list: read.class.and_then(|class| class.list),
+        makes_task: tasks::may_make_one(message, read.era),
         progress: message.progress_token().cloned(),
         revision: message.claimed_revision().map(str::to_owned),
     });

@@ -17,16 +17,19 @@ use crate::message::Era;
 use crate::methods::List;
 use crate::profile::Profile;
 use crate::rules;
+use crate::session::Owner;
 use crate::sse::Event;
+use crate::tasks::Tasks;
 
 /// How long the entries of one answer may take to decide: a list is one request, not a thousand.
 pub(crate) const FILTER_TIME: Duration = Duration::from_secs(2);
 /// The members of a result that hold lists.
-const LISTS: [&str; 4] = [
+const LISTS: [&str; 5] = [
     List::Tools.member(),
     List::Resources.member(),
     List::Templates.member(),
     List::Prompts.member(),
+    List::Tasks.member(),
 ];
 
 /// Filters the messages of one answer.
@@ -37,6 +40,7 @@ pub(crate) struct ListFilter {
     pub(crate) clock: SharedClock,
     pub(crate) presentation: Arc<VerifiedPresentation>,
     pub(crate) profile: Arc<Profile>,
+    pub(crate) tasks: Arc<Tasks>,
     pub(crate) era: Era,
     /// The lists that the answer may hold: one for its request, all for a resumed stream.
     pub(crate) lists: &'static [List],
@@ -147,6 +151,11 @@ impl ListFilter {
             )
         };
         let access = match list {
+            // A task is no more than a name to others.
+            List::Tasks => {
+                let owner = Owner::of(self.presentation.chain());
+                return text("taskId").is_some_and(|task| self.tasks.is_owned(&task, &owner));
+            }
             List::Tools => {
                 // The entry speaks for itself; a call goes by what the proxy was told.
                 let facts = needed.any().then(|| facts(entry));

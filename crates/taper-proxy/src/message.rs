@@ -19,7 +19,7 @@ const NAME: HeaderName = HeaderName::from_static("mcp-name");
 
 /// Keys that give a message its meaning. An upstream that ignores letter case would take another
 /// spelling for the same key, which nothing here has read.
-const PROTOCOL_KEYS: [&str; 16] = [
+const PROTOCOL_KEYS: [&str; 17] = [
     "jsonrpc",
     "id",
     "method",
@@ -34,6 +34,7 @@ const PROTOCOL_KEYS: [&str; 16] = [
     "notifications",
     "resourceSubscriptions",
     "taskId",
+    "taskIds",
     "cursor",
     "_meta",
 ];

@@ -25,7 +25,7 @@ pub(crate) enum Subject {
     Reference,
     /// `params.taskId` is a task.
     Task,
-    /// `params.notifications` may name resources.
+    /// `params.notifications` may name resources and tasks.
     Subscriptions,
 }
 
@@ -40,11 +40,19 @@ pub(crate) enum List {
     Templates,
     /// `result.prompts`
     Prompts,
+    /// `result.tasks`
+    Tasks,
 }
 
 impl List {
     /// All of them.
-    pub(crate) const ALL: [Self; 4] = [Self::Tools, Self::Resources, Self::Templates, Self::Prompts];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Tools,
+        Self::Resources,
+        Self::Templates,
+        Self::Prompts,
+        Self::Tasks,
+    ];
 
     /// The member of the result that holds the entries.
     pub(crate) const fn member(self) -> &'static str {
@@ -53,6 +61,7 @@ impl List {
             Self::Resources => "resources",
             Self::Templates => "resourceTemplates",
             Self::Prompts => "prompts",
+            Self::Tasks => "tasks",
         }
     }
 }
@@ -77,7 +86,7 @@ const fn list(list: List) -> Class {
 pub(crate) const PLUMBING: Class = class(AccessKind::Plumbing, Subject::Nothing);
 
 /// Every method that a client sends. What is not here is refused unless it is configured.
-const METHODS: [(&str, Class); 25] = [
+const METHODS: [(&str, Class); 26] = [
     ("tools/call", class(AccessKind::ToolCall, Subject::Tool)),
     ("resources/read", class(AccessKind::ResourceRead, Subject::Uri)),
     (
@@ -101,6 +110,13 @@ const METHODS: [(&str, Class); 25] = [
     ("tasks/result", class(AccessKind::Task, Subject::Task)),
     ("tasks/cancel", class(AccessKind::Task, Subject::Task)),
     ("tasks/update", class(AccessKind::Task, Subject::Task)),
+    (
+        "tasks/list",
+        Class {
+            list: Some(List::Tasks),
+            ..class(AccessKind::Task, Subject::Nothing)
+        },
+    ),
     ("tools/list", list(List::Tools)),
     ("resources/list", list(List::Resources)),
     ("resources/templates/list", list(List::Templates)),
@@ -145,6 +161,7 @@ mod tests {
         };
         check("tools/call", Some(AccessKind::ToolCall));
         check("tools/list", Some(AccessKind::Plumbing));
+        check("tasks/list", Some(AccessKind::Task));
         check("resources/subscribe", Some(AccessKind::ResourceRead));
         check("x/own", Some(AccessKind::LoggingLevel));
         check("Tools/Call", None);

@@ -86,6 +86,8 @@ pub(crate) struct Call {
     pub(crate) method: String,
     pub(crate) id: Option<Value>,
     pub(crate) list: Option<List>,
+    /// Whether the answer may be a task.
+    pub(crate) makes_task: bool,
     /// The token by which progress of it is told.
     pub(crate) progress: Option<Value>,
     /// The revision that the message names.

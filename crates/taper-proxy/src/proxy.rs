@@ -30,6 +30,7 @@ use crate::outstanding::Sessions;
 use crate::profile::{Profile, ProfileError};
 use crate::ready::{OpenError, Ready};
 use crate::service::{Server, Shared, answer, answer_admin};
+use crate::tasks::Tasks;
 use crate::upstream::Upstream;
 
 /// How often the state forgets what has ended.
@@ -116,12 +117,14 @@ impl Proxy {
         };
         let server = |(profile, upstream, catalogue): (Profile, Upstream, Catalogue)| {
             let sessions = Arc::new(Sessions::new(profile.limits.max_sessions));
+            let tasks = Arc::new(Tasks::new(profile.limits.max_tasks));
             let server = Server {
                 limiter: Arc::new(limiter(&profile, &clock)?),
                 profile: Arc::new(profile),
                 upstream,
                 sessions,
                 catalogue: Arc::new(catalogue),
+                tasks,
             };
             Ok((server.profile.id.clone(), Arc::new(server)))
         };

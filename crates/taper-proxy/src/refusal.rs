@@ -95,6 +95,8 @@ pub(crate) enum Refusal {
     Revision { requested: Option<String> },
     #[error("there is no such session")]
     Session,
+    #[error("the task is not one that this holder created")]
+    Task,
     #[error("{0}")]
     Denied(Box<Denied>),
     #[error("the decision ran into a limit: {0}")]
@@ -178,6 +180,7 @@ impl Refusal {
             Self::ClientAnswer => rules::CLIENT_ANSWER,
             Self::Revision { .. } => rules::REVISION,
             Self::Session => rules::SESSION,
+            Self::Task => rules::TASK,
             Self::Denied(denied) => denied.rule,
             Self::Indeterminate(_) => capability_rules::LIMITS,
             Self::Audit => rules::AUDIT,

@@ -26,6 +26,7 @@ use crate::permitted::{Outbound, Permitted};
 use crate::profile::Profile;
 use crate::refusal::Refusal;
 use crate::rules;
+use crate::tasks::Tasks;
 use crate::upstream::Upstream;
 
 const METADATA_PREFIX: &str = "/.well-known/oauth-protected-resource";
@@ -47,6 +48,7 @@ pub(crate) struct Server {
     pub(crate) profile: Arc<Profile>,
     pub(crate) upstream: Upstream,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) tasks: Arc<Tasks>,
     pub(crate) limiter: Arc<Limiter>,
     pub(crate) catalogue: Arc<Catalogue>,
 }
@@ -211,6 +213,7 @@ impl Shared {
             presentation: Arc::clone(&presentation),
             profile: Arc::clone(profile),
             sessions: Arc::clone(&server.sessions),
+            tasks: Arc::clone(&server.tasks),
             limiter: Arc::clone(&server.limiter),
             catalogue: Arc::clone(&server.catalogue),
             method: parts.method,

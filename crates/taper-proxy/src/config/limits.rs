@@ -32,6 +32,8 @@ pub struct Limits {
     pub stream_idle: Option<Duration>,
     /// Sessions that are remembered.
     pub max_sessions: usize,
+    /// Tasks that are remembered. The oldest leave first.
+    pub max_tasks: usize,
     /// Requests that run at once, from their decision to the end of their answers, streams apart.
     pub max_running: usize,
     /// Of them, those of one grant.
@@ -63,6 +65,7 @@ impl Default for Limits {
             answer_idle: Duration::from_secs(60),
             stream_idle: None,
             max_sessions: 10_000,
+            max_tasks: 10_000,
             max_running: 1024,
             max_running_per_grant: 512,
             max_running_per_holder: 128,

@@ -160,6 +160,7 @@ async fn a_list_is_filtered_within_its_time() {
         clock: Arc::clone(&world.shared.clock),
         presentation: presented(&world),
         profile: Arc::clone(&server.profile),
+        tasks: Arc::clone(&server.tasks),
         era: Era::Legacy,
         lists: &[List::Tools],
         time,

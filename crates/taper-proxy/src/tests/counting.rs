@@ -368,6 +368,7 @@ fn judged(gate: &Gate, ask: &Ask<'_>) -> Judgement {
         presentation: Arc::new(presentation),
         profile: Arc::clone(&ask.world.shared.servers.get("git").unwrap().profile),
         sessions: Arc::new(Owners::new(1)),
+        tasks: Arc::new(Owners::new(1)),
         limiter: Arc::clone(&ask.world.shared.servers.get("git").unwrap().limiter),
         catalogue: Arc::clone(&ask.world.shared.servers.get("git").unwrap().catalogue),
         method: Method::POST,

@@ -15,5 +15,6 @@ mod recording;
 mod remembering;
 mod returning;
 mod support;
+mod tasks;
 mod transparent;
 mod upstreams;

@@ -117,8 +117,8 @@ async fn an_event_arrives_before_the_next_is_sent() {
     for part in [
         ": ping\n\n",
         "data: {\"jsonrpc\":\"2.0\"}\n\n",
-        ": a",
-        "nd more\n\n",
+        ": and more\n",
+        "\n",
     ] {
         in_time(send.send(Bytes::from_static(part.as_bytes())))
             .await

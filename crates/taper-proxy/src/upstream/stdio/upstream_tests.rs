@@ -41,6 +41,7 @@ fn outbound(owner: &Owner, session: Option<&str>, call: Option<(&str, u32)>, bod
             method: method.to_owned(),
             id: Some(taper_capability::json::Value::Number(id.to_string())),
             list: None,
+            makes_task: false,
             progress: None,
             revision: None,
         }),
