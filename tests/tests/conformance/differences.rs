@@ -32,58 +32,7 @@ pub(crate) fn between(bare: &Report, through: &Report) -> Vec<(String, String)> 
 }
 
 /// 2025-11-25.
-pub(crate) const LEGACY: &[Difference] = &[
-    Difference {
-        why: "answers of the client to requests of the server are not forwarded yet (M-20)",
-        checks: &[
-            "elicitation-sep1034-defaults / elicitation-sep1034-boolean-default / ElicitationSEP1034BooleanDefault / 0: SUCCESS -> absent",
-            "elicitation-sep1034-defaults / elicitation-sep1034-enum-default / ElicitationSEP1034EnumDefault / 0: SUCCESS -> absent",
-            "elicitation-sep1034-defaults / elicitation-sep1034-integer-default / ElicitationSEP1034IntegerDefault / 0: SUCCESS -> absent",
-            "elicitation-sep1034-defaults / elicitation-sep1034-number-default / ElicitationSEP1034NumberDefault / 0: SUCCESS -> absent",
-            "elicitation-sep1034-defaults / elicitation-sep1034-string-default / ElicitationSEP1034StringDefault / 0: SUCCESS -> absent",
-            "elicitation-sep1034-defaults / scenario-timeout / Scenario completes within the timeout / 0: absent -> FAILURE",
-            "elicitation-sep1330-enums / elicitation-sep1330-legacy-enumnames / ElicitationSEP1330LegacyEnumNames / 0: SUCCESS -> absent",
-            "elicitation-sep1330-enums / elicitation-sep1330-titled-multi / ElicitationSEP1330TitledMulti / 0: SUCCESS -> absent",
-            "elicitation-sep1330-enums / elicitation-sep1330-titled-single / ElicitationSEP1330TitledSingle / 0: SUCCESS -> absent",
-            "elicitation-sep1330-enums / elicitation-sep1330-untitled-multi / ElicitationSEP1330UntitledMulti / 0: SUCCESS -> absent",
-            "elicitation-sep1330-enums / elicitation-sep1330-untitled-single / ElicitationSEP1330UntitledSingle / 0: SUCCESS -> absent",
-            "elicitation-sep1330-enums / scenario-timeout / Scenario completes within the timeout / 0: absent -> FAILURE",
-            "tools-call-elicitation / scenario-timeout / Scenario completes within the timeout / 0: absent -> FAILURE",
-            "tools-call-elicitation / tools-call-elicitation / ToolsCallElicitation / 0: SUCCESS -> absent",
-            "tools-call-sampling / scenario-timeout / Scenario completes within the timeout / 0: absent -> FAILURE",
-            "tools-call-sampling / tools-call-sampling / ToolsCallSampling / 0: SUCCESS -> absent",
-        ],
-    },
-    Difference {
-        why: "an event without data, with which rmcp begins a legacy stream, cuts a list",
-        checks: &[
-            "json-schema-2020-12 / json-schema-2020-12-$defs / JsonSchema2020_12$Defs / 0: SUCCESS -> absent",
-            "json-schema-2020-12 / json-schema-2020-12-$schema / JsonSchema2020_12$Schema / 0: SUCCESS -> absent",
-            "json-schema-2020-12 / json-schema-2020-12-additionalProperties / JsonSchema2020_12AdditionalProperties / 0: SUCCESS -> absent",
-            "json-schema-2020-12 / json-schema-2020-12-tool-found / JsonSchema2020_12ToolFound / 0: SUCCESS -> absent",
-            "json-schema-2020-12 / scenario-timeout / Scenario completes within the timeout / 0: absent -> FAILURE",
-            "json-schema-2020-12 / sep-2106-anchor-keyword-preserved / JsonSchema2020_12AnchorKeyword / 0: SUCCESS -> absent",
-            "json-schema-2020-12 / sep-2106-composition-keywords-preserved / JsonSchema2020_12CompositionKeywords / 0: SUCCESS -> absent",
-            "json-schema-2020-12 / sep-2106-conditional-keywords-preserved / JsonSchema2020_12ConditionalKeywords / 0: SUCCESS -> absent",
-            "prompts-list / prompts-list / PromptsList / 0: SUCCESS -> absent",
-            "prompts-list / scenario-timeout / Scenario completes within the timeout / 0: absent -> FAILURE",
-            "resources-list / resources-list / ResourcesList / 0: SUCCESS -> absent",
-            "resources-list / scenario-timeout / Scenario completes within the timeout / 0: absent -> FAILURE",
-            "server-sse-multiple-streams / server-accepts-multiple-post-streams / ServerAcceptsMultiplePostStreams / 0: SUCCESS -> absent",
-            "server-sse-multiple-streams / server-sse-multiple-streams-error / ServerSSEMultipleStreamsTest / 0: absent -> FAILURE",
-            "server-sse-multiple-streams / server-sse-streams-functional / ServerSSEStreamsFunctional / 0: SUCCESS -> absent",
-            "tools-list / scenario-timeout / Scenario completes within the timeout / 0: absent -> FAILURE",
-            "tools-list / tools-list / ToolsList / 0: SUCCESS -> absent",
-            "tools-list / tools-name-format / ToolsNameFormat / 0: SUCCESS -> absent",
-        ],
-    },
-    Difference {
-        why: "log messages on the way are lost",
-        checks: &[
-            "tools-call-with-logging / tools-call-with-logging / ToolsCallWithLogging / 0: SUCCESS -> FAILURE",
-        ],
-    },
-];
+pub(crate) const LEGACY: &[Difference] = &[];
 
 /// 2026-07-28.
 pub(crate) const MODERN: &[Difference] = &[
