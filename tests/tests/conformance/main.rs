@@ -8,6 +8,7 @@
 )]
 
 mod differences;
+mod direct;
 mod parts;
 mod suite;
 
