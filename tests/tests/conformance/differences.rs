@@ -31,11 +31,14 @@ pub(crate) fn between(bare: &Report, through: &Report) -> Vec<(String, String)> 
     found
 }
 
-/// 2025-11-25.
+/// 2025-11-25, from a server over HTTP: nothing.
 pub(crate) const LEGACY: &[Difference] = &[];
 
-/// 2026-07-28.
+/// 2026-07-28, from a server over HTTP.
 pub(crate) const MODERN: &[Difference] = &[
+    METHOD,
+    META,
+    TASKS,
     Difference {
         why: "`Mcp-Param-*` headers are not forwarded yet",
         checks: &[
@@ -44,44 +47,108 @@ pub(crate) const MODERN: &[Difference] = &[
             "http-custom-header-server-validation / sep-2243-server-validate-param-match / ServerLiteralMissingBase64Suffix / 0: SUCCESS -> FAILURE",
         ],
     },
+];
+
+/// 2025-11-25, from a program: no failures, other forms.
+pub(crate) const LEGACY_PROGRAM: &[Difference] = &[
     Difference {
-        why: "a method of no revision, or without what it is about, is refused before the server can say that it has none",
+        why: "an answer that comes first is JSON, where rmcp always begins a stream",
         checks: &[
-            "server-stateless / sep-2575-http-server-method-not-found-404 / HttpServerMethodNotFound404 / 0: SUCCESS -> FAILURE",
-            "server-stateless / sep-2575-http-server-method-not-found-404-resources-subscribe / HttpServerMethodNotFound404resourcessubscribe / 0: SUCCESS -> FAILURE",
-            "server-stateless / sep-2575-http-server-method-not-found-404-resources-unsubscribe / HttpServerMethodNotFound404resourcesunsubscribe / 0: SUCCESS -> FAILURE",
+            "server-sse-multiple-streams / server-sse-streams-functional / ServerSSEStreamsFunctional / 0: SUCCESS -> INFO",
         ],
     },
     Difference {
-        why: "a missing `_meta` is told as a header that differs from the body",
+        why: "answers of a program are not kept for a client that comes back: no event ids",
         checks: &[
-            "server-stateless / sep-2575-request-meta-invalid-missing-meta / RequestMetaInvalid / 0: SUCCESS -> FAILURE",
-            "server-stateless / sep-2575-request-meta-invalid-missing-protocol-version / RequestMetaInvalid / 0: SUCCESS -> FAILURE",
-        ],
-    },
-    Difference {
-        why: "calls about tasks are denied (M-34)",
-        checks: &[
-            "tasks-capability-negotiation / sep-2663-tasks-methods-non-declaring / TasksMethodsGatedWithoutExtension / 0: SUCCESS -> FAILURE",
-            "tasks-dispatch-and-envelope / sep-2663-durable-create-strong-consistency / TasksStrongConsistencyImmediateGet / 0: SUCCESS -> FAILURE",
-            "tasks-dispatch-and-envelope / sep-2663-tasks-get-invalid-task-id-32602 / TasksGetUnknownTaskIdRejected / 0: SUCCESS -> FAILURE",
-            "tasks-dispatch-and-envelope / sep-2663-tasks-result-removed-method-not-found / TasksRemovedTasksResult / 0: SUCCESS -> FAILURE",
-            "tasks-dispatch-and-envelope / tasks-removed-tasks-list / TasksRemovedTasksList / 0: SUCCESS -> FAILURE",
-            "tasks-dispatch-and-envelope / tasks-result-type-complete-on-non-task-responses / TasksResultTypeCompleteOnNonTaskResponses / 0: SUCCESS -> FAILURE",
-            "tasks-lifecycle / sep-2663-cancel-ack-empty-result / TasksCancelEmptyAck / 0: SUCCESS -> FAILURE",
-            "tasks-lifecycle / sep-2663-tasks-get-status-completed / TasksGetTerminalInlinedResult / 0: SUCCESS -> FAILURE",
-            "tasks-lifecycle / sep-2663-tasks-get-status-failed / TasksProtocolErrorFailedShape / 0: SUCCESS -> FAILURE",
-            "tasks-lifecycle / sep-2663-tasks-get-status-working / TasksGetDuringWorking / 0: SUCCESS -> FAILURE",
-            "tasks-lifecycle / sep-2663-tool-error-uses-completed-status / TasksToolErrorCompletedIsError / 0: SUCCESS -> FAILURE",
-            "tasks-lifecycle / tasks-cancel-terminal-idempotent-ack / TasksCancelTerminalIdempotentAck / 0: SUCCESS -> FAILURE",
-            "tasks-mrtr-composition / sep-2663-mrtr-synchronous-before-task-creation / Sep2663MrtrSynchronousBeforeTaskCreation / 0: SUCCESS -> FAILURE",
-            "tasks-mrtr-input / sep-2663-tasks-get-status-input-required / TasksMRTRInputRequestsOnTasksGet / 0: SUCCESS -> FAILURE",
-            "tasks-mrtr-input / tasks-mrtr-partial-fulfillment / TasksMRTRPartialFulfillment / 0: SUCCESS -> FAILURE",
-            "tasks-mrtr-input / tasks-mrtr-tasks-update-resumes / TasksMRTRTasksUpdateResumes / 0: SUCCESS -> FAILURE",
-            "tasks-request-headers / sep-2663-routing-headers-accepted-on-tasks-get / Sep2663RoutingHeadersAcceptedOnTasksGet / 0: SUCCESS -> FAILURE",
-            "tasks-request-state-removal / tasks-get-detailed-no-request-state / TasksGetDetailedNoRequestState / 0: SUCCESS -> FAILURE",
-            "tasks-wire-fields / tasks-no-early-ttl-expiry / TasksNoEarlyTtlExpiry / 0: SUCCESS -> FAILURE",
-            "tasks-wire-fields / tasks-no-related-task-meta-on-inlined-result / TasksNoRelatedTaskMetaOnInlinedResult / 0: SUCCESS -> FAILURE",
+            "server-sse-polling / incoming-sse-event / IncomingSseEvent / 0: INFO -> absent",
+            "server-sse-polling / incoming-sse-event / IncomingSseEvent / 1: INFO -> absent",
+            "server-sse-polling / incoming-sse-event / IncomingSseEvent / 2: INFO -> absent",
+            "server-sse-polling / server-sse-content-type / ServerSSEContentType / 0: absent -> INFO",
+            "server-sse-polling / server-sse-disconnect-resume / ServerDisconnectResume / 0: INFO -> absent",
+            "server-sse-polling / server-sse-priming-event / ServerSendsPrimingEvent / 0: SUCCESS -> absent",
+            "server-sse-polling / server-sse-retry-field / ServerSendsRetryField / 0: SUCCESS -> absent",
+            "server-sse-polling / stream-closed / StreamClosed / 0: INFO -> absent",
         ],
     },
 ];
+
+/// 2026-07-28, from a program.
+pub(crate) const MODERN_PROGRAM: &[Difference] = &[
+    METHOD,
+    META,
+    TASKS,
+    Difference {
+        why: "a program sees no headers, so nobody compares `Mcp-Param-*` with its tool's arguments yet",
+        checks: &[
+            "http-custom-header-server-validation / sep-2243-server-reject-invalid-param-chars / ServerRejectsInvalidBase64Chars / 0: SUCCESS -> FAILURE",
+            "http-custom-header-server-validation / sep-2243-server-reject-invalid-param-chars / ServerRejectsInvalidBase64Padding / 0: SUCCESS -> FAILURE",
+            "http-custom-header-server-validation / sep-2243-server-reject-param-mismatch / ServerRejectsInvalidBase64CharsErrorCode / 0: SUCCESS -> FAILURE",
+            "http-custom-header-server-validation / sep-2243-server-reject-param-mismatch / ServerRejectsInvalidBase64PaddingErrorCode / 0: SUCCESS -> FAILURE",
+            "http-custom-header-server-validation / sep-2243-server-reject-param-mismatch / ServerRejectsMissingCustomHeaderErrorCode / 0: SUCCESS -> FAILURE",
+            "http-custom-header-server-validation / sep-2243-server-validate-param-match / ServerRejectsMissingCustomHeader / 0: SUCCESS -> FAILURE",
+        ],
+    },
+    Difference {
+        why: "errors of a program have status 200: it cannot say one, and the proxy does not make one from the code yet",
+        checks: &[
+            "server-stateless / sep-2575-http-server-meta-invalid-400 / HttpServerMetaInvalid400 / 2: SUCCESS -> FAILURE",
+            "server-stateless / sep-2575-http-server-method-not-found-404-initialize / HttpServerMethodNotFound404initialize / 0: SUCCESS -> FAILURE",
+            "server-stateless / sep-2575-http-server-method-not-found-404-logging-setlevel / HttpServerMethodNotFound404loggingsetLevel / 0: SUCCESS -> FAILURE",
+            "server-stateless / sep-2575-http-server-method-not-found-404-ping / HttpServerMethodNotFound404ping / 0: SUCCESS -> FAILURE",
+            "server-stateless / sep-2575-http-server-unsupported-version-400 / HttpServerUnsupportedVersion400 / 0: SUCCESS -> FAILURE",
+            "server-stateless / sep-2575-missing-capability-http-400 / MissingCapabilityHttp400 / 0: SUCCESS -> FAILURE",
+        ],
+    },
+    Difference {
+        why: "an answer that comes first is JSON, where rmcp always begins a stream",
+        checks: &[
+            "server-sse-multiple-streams / server-sse-streams-functional / ServerSSEStreamsFunctional / 0: SUCCESS -> INFO",
+        ],
+    },
+];
+
+/// Methods that are not there.
+const METHOD: Difference = Difference {
+    why: "a method that the revision has not is denied, or malformed, before the server can say so (M-16, M-19)",
+    checks: &[
+        "server-stateless / sep-2575-http-server-method-not-found-404 / HttpServerMethodNotFound404 / 0: SUCCESS -> FAILURE",
+        "server-stateless / sep-2575-http-server-method-not-found-404-resources-subscribe / HttpServerMethodNotFound404resourcessubscribe / 0: SUCCESS -> FAILURE",
+        "server-stateless / sep-2575-http-server-method-not-found-404-resources-unsubscribe / HttpServerMethodNotFound404resourcesunsubscribe / 0: SUCCESS -> FAILURE",
+    ],
+};
+
+/// What the body lacks and a header says.
+const META: Difference = Difference {
+    why: "a missing `_meta` is told as a header that differs from the body (M-18)",
+    checks: &[
+        "server-stateless / sep-2575-request-meta-invalid-missing-meta / RequestMetaInvalid / 0: SUCCESS -> FAILURE",
+        "server-stateless / sep-2575-request-meta-invalid-missing-protocol-version / RequestMetaInvalid / 0: SUCCESS -> FAILURE",
+    ],
+};
+
+/// Tasks of the modern era.
+const TASKS: Difference = Difference {
+    why: "calls about tasks are denied (M-34)",
+    checks: &[
+        "tasks-capability-negotiation / sep-2663-tasks-methods-non-declaring / TasksMethodsGatedWithoutExtension / 0: SUCCESS -> FAILURE",
+        "tasks-dispatch-and-envelope / sep-2663-durable-create-strong-consistency / TasksStrongConsistencyImmediateGet / 0: SUCCESS -> FAILURE",
+        "tasks-dispatch-and-envelope / sep-2663-tasks-get-invalid-task-id-32602 / TasksGetUnknownTaskIdRejected / 0: SUCCESS -> FAILURE",
+        "tasks-dispatch-and-envelope / sep-2663-tasks-result-removed-method-not-found / TasksRemovedTasksResult / 0: SUCCESS -> FAILURE",
+        "tasks-dispatch-and-envelope / tasks-removed-tasks-list / TasksRemovedTasksList / 0: SUCCESS -> FAILURE",
+        "tasks-dispatch-and-envelope / tasks-result-type-complete-on-non-task-responses / TasksResultTypeCompleteOnNonTaskResponses / 0: SUCCESS -> FAILURE",
+        "tasks-lifecycle / sep-2663-cancel-ack-empty-result / TasksCancelEmptyAck / 0: SUCCESS -> FAILURE",
+        "tasks-lifecycle / sep-2663-tasks-get-status-completed / TasksGetTerminalInlinedResult / 0: SUCCESS -> FAILURE",
+        "tasks-lifecycle / sep-2663-tasks-get-status-failed / TasksProtocolErrorFailedShape / 0: SUCCESS -> FAILURE",
+        "tasks-lifecycle / sep-2663-tasks-get-status-working / TasksGetDuringWorking / 0: SUCCESS -> FAILURE",
+        "tasks-lifecycle / sep-2663-tool-error-uses-completed-status / TasksToolErrorCompletedIsError / 0: SUCCESS -> FAILURE",
+        "tasks-lifecycle / tasks-cancel-terminal-idempotent-ack / TasksCancelTerminalIdempotentAck / 0: SUCCESS -> FAILURE",
+        "tasks-mrtr-composition / sep-2663-mrtr-synchronous-before-task-creation / Sep2663MrtrSynchronousBeforeTaskCreation / 0: SUCCESS -> FAILURE",
+        "tasks-mrtr-input / sep-2663-tasks-get-status-input-required / TasksMRTRInputRequestsOnTasksGet / 0: SUCCESS -> FAILURE",
+        "tasks-mrtr-input / tasks-mrtr-partial-fulfillment / TasksMRTRPartialFulfillment / 0: SUCCESS -> FAILURE",
+        "tasks-mrtr-input / tasks-mrtr-tasks-update-resumes / TasksMRTRTasksUpdateResumes / 0: SUCCESS -> FAILURE",
+        "tasks-request-headers / sep-2663-routing-headers-accepted-on-tasks-get / Sep2663RoutingHeadersAcceptedOnTasksGet / 0: SUCCESS -> FAILURE",
+        "tasks-request-state-removal / tasks-get-detailed-no-request-state / TasksGetDetailedNoRequestState / 0: SUCCESS -> FAILURE",
+        "tasks-wire-fields / tasks-no-early-ttl-expiry / TasksNoEarlyTtlExpiry / 0: SUCCESS -> FAILURE",
+        "tasks-wire-fields / tasks-no-related-task-meta-on-inlined-result / TasksNoRelatedTaskMetaOnInlinedResult / 0: SUCCESS -> FAILURE",
+    ],
+};

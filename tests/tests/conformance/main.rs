@@ -15,24 +15,31 @@ mod suite;
 use differences::Difference;
 use parts::{Fixture, Guarded};
 use suite::Report;
+use taper_tests::named_by_run;
 
 /// An era: its revision, how many checks of the suite the fixture passes, and which come out
-/// differently through the proxy.
+/// differently through the proxy, from the same server over HTTP and as a program.
 struct Era {
     revision: &'static str,
+    name: &'static str,
     checks: usize,
     differences: &'static [Difference],
+    of_program: &'static [Difference],
 }
 
 const LEGACY: Era = Era {
     revision: "2025-11-25",
+    name: "legacy",
     checks: 83,
     differences: differences::LEGACY,
+    of_program: differences::LEGACY_PROGRAM,
 };
 const MODERN: Era = Era {
     revision: "2026-07-28",
+    name: "modern",
     checks: 197,
     differences: differences::MODERN,
+    of_program: differences::MODERN_PROGRAM,
 };
 
 #[test]
@@ -57,16 +64,28 @@ fn bare_and_through_the_proxy(era: &Era) {
         bare.lines("FAILURE"),
         bare.lines("WARNING")
     );
-    let guarded = Guarded::start(&format!("{{ http = \"{}\" }}", fixture.url()));
-    let through = suite::run(guarded.url(), era.revision);
-    compare(era, &bare, &through, &guarded.proxy.log());
+    let over_http = format!("{{ http = \"{}\" }}", fixture.url());
+    let program = named_by_run("TAPER_FIXTURE").display().to_string();
+    let as_program = format!(
+        "{{ stdio = [\"{program}\", \"--stdio\"], era = \"{}\" }}",
+        era.name
+    );
+    for (upstream, known) in [(over_http, era.differences), (as_program, era.of_program)] {
+        let guarded = Guarded::start(&upstream);
+        let through = suite::run(guarded.url(), era.revision);
+        compare(
+            known,
+            &bare,
+            &through,
+            &format!("{}\n{upstream}", guarded.proxy.log()),
+        );
+    }
 }
 
 /// The differences are those of the table, each of them and no other.
 #[track_caller]
-fn compare(era: &Era, bare: &Report, through: &Report, log: &str) {
-    let mut expected: Vec<_> = era
-        .differences
+fn compare(known: &[Difference], bare: &Report, through: &Report, log: &str) {
+    let mut expected: Vec<_> = known
         .iter()
         .flat_map(|known| known.checks.iter().map(|check| (*check, known.why)))
         .collect();
@@ -86,7 +105,6 @@ fn compare(era: &Era, bare: &Report, through: &Report, log: &str) {
     let new = lines(new.collect());
     assert!(
         expected.is_empty() && unexpected.is_empty(),
-        "{log}\n{}: not in the table:\n{new}\n\nin the table, but not found so (take it out):\n{known}",
-        era.revision,
+        "{log}\nnot in the table:\n{new}\n\nin the table, but not found so (take it out):\n{known}"
     );
 }
