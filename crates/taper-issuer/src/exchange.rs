@@ -6,7 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use taper_capability::{Caveat, Party, ResourceMatch, Right, is_server};
-use taper_oauth::{ErrorCode, ExchangeRequest, McpDetail, Scope, ScopeTool, ToolSelection};
+use taper_oauth::details::{MAX_PROMPTS, MAX_TOOLS, MAX_URIS};
+use taper_oauth::{ErrorCode, ExchangeRequest, McpDetail, Scope, ScopeTool, ToolSelection, Wanted};
 use taper_policy::grant::{self, GrantPolicy, GrantRefusal, GrantRequest, GrantTerms};
 
 use crate::error::Refusal;
@@ -73,7 +74,17 @@ pub(crate) fn wish(request: &ExchangeRequest, servers: &Servers, now: i64) -> Re
             }
         }
     }
-    if !rules::ASKED.holds(!scopes.is_empty()) {
+    let mut rights: Vec<Right> = scopes.iter().map(right).collect();
+    for right in details.iter().flat_map(reads_of) {
+        if !rules::ASKED.holds(is_grantable(&right)) {
+            let reason = "`uris` holds what is not canonical: `.`, `..`, empty segments, `\\`, `%`";
+            return Err(malformed_details(rules::ASKED, reason));
+        }
+        if !rights.contains(&right) {
+            rights.push(right);
+        }
+    }
+    if !rules::ASKED.holds(!rights.is_empty()) {
         return Err(Refusal::new(
             rules::ASKED,
             ErrorCode::InvalidScope,
@@ -82,20 +93,19 @@ pub(crate) fn wish(request: &ExchangeRequest, servers: &Servers, now: i64) -> Re
     }
     let named = named_targets(request, servers)?;
     let mut targets = BTreeSet::new();
-    for scope in &scopes {
+    for server in rights.iter().map(Right::server).collect::<BTreeSet<_>>() {
         let resource = servers
-            .get(scope.server())
-            .ok_or_else(|| target(format!("the server `{}` is unknown here", scope.server())))?;
+            .get(server)
+            .ok_or_else(|| target(format!("the server `{server}` is unknown here")))?;
         if !rules::TARGET.holds(named.is_empty() || named.contains(resource)) {
             return Err(target(format!(
-                "the server `{}` is not among the requested targets",
-                scope.server()
+                "the server `{server}` is not among the requested targets"
             )));
         }
         targets.insert(resource.clone());
     }
     Ok(Wish {
-        rights: scopes.iter().map(right).collect(),
+        rights,
         scopes: scopes.iter().map(ToString::to_string).collect(),
         resources: common_resources(request)?,
         until: common_until(details, now)?,
@@ -165,31 +175,57 @@ pub(crate) fn granted_scopes(rights: &[Right]) -> Vec<Scope> {
     rights.iter().filter_map(scope).collect()
 }
 
-/// What was granted, in the long form (RFC 9396 §7): one entry per server.
+/// What was granted, in the long form (RFC 9396 §7): one entry per server, or more where one is too long.
 pub(crate) fn granted_details(terms: &Terms, wish: &Wish) -> Vec<McpDetail> {
-    let mut tools: BTreeMap<&str, ToolSelection> = BTreeMap::new();
+    let mut servers: BTreeMap<&str, Wanted> = BTreeMap::new();
     for right in &terms.rights {
+        let wanted = servers.entry(right.server()).or_default();
         match right {
-            Right::AnyTool { server } => {
-                tools.insert(server, ToolSelection::Any);
-            }
-            Right::Tool { server, tool } => {
-                let selection = tools.entry(server).or_insert(ToolSelection::Named(Vec::new()));
-                if let ToolSelection::Named(names) = selection
-                    && !names.contains(tool)
-                {
-                    names.push(tool.clone());
-                }
-            }
-            Right::Resource { .. } | Right::Prompt { .. } => {}
+            Right::AnyTool { .. } => wanted.tools = ToolSelection::Any,
+            Right::Tool { tool, .. } => match &mut wanted.tools {
+                ToolSelection::None => wanted.tools = ToolSelection::Named(vec![tool.clone()]),
+                ToolSelection::Named(names) if !names.contains(tool) => names.push(tool.clone()),
+                ToolSelection::Named(_) | ToolSelection::Any => {}
+            },
+            Right::Resource { uri_prefix, .. } => wanted.uris.push(uri_prefix.clone()),
+            Right::Prompt { name, .. } => wanted.prompts.push(name.clone()),
         }
     }
-    tools
-        .into_iter()
-        .filter_map(|(server, tools)| {
-            McpDetail::new(server, tools, wish.resources.clone(), Some(terms.expires_at)).ok()
+    let entries = servers.into_iter().flat_map(|(server, wanted)| {
+        let parts = in_parts(wanted).into_iter();
+        parts.map(move |part| (server, part))
+    });
+    entries
+        .filter_map(|(server, wanted)| {
+            McpDetail::new(server, wanted, wish.resources.clone(), Some(terms.expires_at)).ok()
         })
         .collect()
+}
+
+/// As many entries as it takes for none to be longer than one may be.
+fn in_parts(wanted: Wanted) -> Vec<Wanted> {
+    let tools: Vec<ToolSelection> = match wanted.tools {
+        ToolSelection::Named(names) => {
+            let parts = names.chunks(MAX_TOOLS);
+            parts.map(|part| ToolSelection::Named(part.to_vec())).collect()
+        }
+        ToolSelection::None => Vec::new(),
+        ToolSelection::Any => vec![ToolSelection::Any],
+    };
+    let (mut tools, mut uris, mut prompts) = (
+        tools.into_iter(),
+        wanted.uris.chunks(MAX_URIS),
+        wanted.prompts.chunks(MAX_PROMPTS),
+    );
+    let parts = std::iter::from_fn(|| {
+        let part = (tools.next(), uris.next(), prompts.next());
+        (part != (None, None, None)).then(|| Wanted {
+            tools: part.0.unwrap_or_default(),
+            uris: part.1.unwrap_or_default().to_vec(),
+            prompts: part.2.unwrap_or_default().to_vec(),
+        })
+    });
+    parts.collect()
 }
 
 fn expiry(terms: &GrantTerms, asker: &Asker, wish: &Wish, bounds: Bounds, now: i64) -> Result<i64, Refusal> {
@@ -244,11 +280,38 @@ fn nothing_granted() -> Refusal {
     )
 }
 
-/// `server:*` asks for everything on a server, so it also covers a resource or prompt there.
+/// `server:*` asks for every tool of a server, a URI that ends with `/` for all below it.
 fn covers(asked: &Right, granted: &Right) -> bool {
-    match asked {
-        Right::AnyTool { server } => server == granted.server(),
-        asked => asked == granted,
+    match (asked, granted) {
+        (Right::AnyTool { server }, Right::Tool { server: of, .. }) => server == of,
+        (
+            Right::Resource { server, uri_prefix },
+            Right::Resource {
+                server: of,
+                uri_prefix: granted,
+            },
+        ) => server == of && grant::uri_covers(uri_prefix, granted),
+        (asked, granted) => asked == granted,
+    }
+}
+
+/// The resources and prompts that an entry asks for.
+fn reads_of(detail: &McpDetail) -> impl Iterator<Item = Right> {
+    let uris = detail.uris().iter().map(|uri| Right::Resource {
+        server: detail.server().to_owned(),
+        uri_prefix: uri.clone(),
+    });
+    let prompts = detail.prompts().iter().map(|name| Right::Prompt {
+        server: detail.server().to_owned(),
+        name: name.clone(),
+    });
+    uris.chain(prompts)
+}
+
+fn is_grantable(right: &Right) -> bool {
+    match right {
+        Right::Resource { uri_prefix, .. } => grant::is_uri_prefix(uri_prefix),
+        _ => true,
     }
 }
 
@@ -268,6 +331,7 @@ fn scopes_of(detail: &McpDetail) -> Result<Vec<Scope>, Refusal> {
         Scope::new(detail.server(), tool).map_err(|error| malformed_details(rules::ASKED, error.to_string()))
     };
     match detail.tools() {
+        ToolSelection::None => Ok(Vec::new()),
         ToolSelection::Any => Ok(vec![scope(ScopeTool::Any)?]),
         ToolSelection::Named(names) => names
             .iter()

@@ -2,9 +2,12 @@
 //!
 //! ```json
 //! {"type":"mcp","server":"git","tools":["git_log"],"resources":{"repo":["acme/web"]},"until":"2030-01-01T00:00:00Z"}
+//! {"type":"mcp","server":"git","uris":["repo://acme/web/"],"prompts":["review"]}
 //! ```
 //!
-//! `tools` is required; `["*"]` means every tool. `resources` and `until` restrict further when present.
+//! `tools`, `uris` and `prompts` say what is asked for, at least one of them: tools to call, of which `["*"]`
+//! means every one; URIs of resources to read, of which one that ends with `/` means all below it; prompts to
+//! get. `resources` and `until` restrict further when present.
 //! What is not understood completely is refused (RFC 9396 §5): an unknown member or type, an empty or
 //! repeated entry, a `*` beside names.
 
@@ -25,6 +28,12 @@ pub const MAX_BYTES: usize = 32 * 1024;
 pub const MAX_DETAILS: usize = 16;
 /// How many tools an entry may name.
 pub const MAX_TOOLS: usize = 128;
+/// How many URIs an entry may name.
+pub const MAX_URIS: usize = 64;
+/// How long a URI may be, in bytes.
+pub const MAX_URI: usize = 1024;
+/// How many prompts an entry may name.
+pub const MAX_PROMPTS: usize = 64;
 /// How many resource kinds an entry may restrict.
 pub const MAX_KINDS: usize = 16;
 /// How many values a kind may have.
@@ -38,14 +47,37 @@ const MAX_KIND: usize = 64;
 #[serde(try_from = "Wire", into = "Wire")]
 pub struct McpDetail {
     server: String,
-    tools: ToolSelection,
+    wanted: Wanted,
     resources: BTreeMap<String, Vec<String>>,
     until: Option<i64>,
 }
 
+/// What an entry asks for on its server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The tools.
+    pub tools: ToolSelection,
+    /// URIs of resources; one that ends with `/` means all below it.
+    pub uris: Vec<String>,
+    /// Names of prompts.
+    pub prompts: Vec<String>,
+}
+
+impl From<ToolSelection> for Wanted {
+    fn from(tools: ToolSelection) -> Self {
+        Self {
+            tools,
+            ..Self::default()
+        }
+    }
+}
+
 /// The tools that an entry asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum ToolSelection {
+    /// No `tools`.
+    #[default]
+    None,
     /// `["*"]`.
     Any,
     /// At least one name, none twice.
@@ -60,23 +92,22 @@ impl McpDetail {
     /// [`WireError::Detail`] when a part is not valid.
     pub fn new(
         server: &str,
-        tools: ToolSelection,
+        wanted: impl Into<Wanted>,
         resources: BTreeMap<String, Vec<String>>,
         until: Option<i64>,
     ) -> Result<Self, WireError> {
         if !scope::is_server(server) {
             return refuse("`server` is not a server id");
         }
-        if let ToolSelection::Named(names) = &tools {
-            check_tools(names)?;
-        }
+        let wanted = wanted.into();
+        check_wanted(&wanted)?;
         check_resources(&resources)?;
         if let Some(until) = until {
             format_time(until)?;
         }
         Ok(Self {
             server: server.to_owned(),
-            tools,
+            wanted,
             resources,
             until,
         })
@@ -89,7 +120,17 @@ impl McpDetail {
 
     /// The tools.
     pub fn tools(&self) -> &ToolSelection {
-        &self.tools
+        &self.wanted.tools
+    }
+
+    /// The URIs of resources, or what they begin with.
+    pub fn uris(&self) -> &[String] {
+        &self.wanted.uris
+    }
+
+    /// The prompts.
+    pub fn prompts(&self) -> &[String] {
+        &self.wanted.prompts
     }
 
     /// The values per resource kind; no kind means no restriction.
@@ -129,7 +170,24 @@ struct Wire {
     #[serde(rename = "type")]
     kind: String,
     server: String,
-    tools: Vec<String>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
+    tools: Option<Vec<String>>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
+    uris: Option<Vec<String>>,
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "present"
+    )]
+    prompts: Option<Vec<String>>,
     // Absent means unrestricted; `null` and `{}` could be meant either way and are refused.
     #[serde(
         default,
@@ -163,14 +221,21 @@ impl TryFrom<Wire> for McpDetail {
         if wire.resources.as_ref().is_some_and(BTreeMap::is_empty) {
             return refuse("`resources` is empty");
         }
-        let any = wire.tools.len() == 1 && wire.tools.first().is_some_and(|tool| tool == "*");
-        let tools = if any {
-            ToolSelection::Any
-        } else {
-            ToolSelection::Named(wire.tools)
+        let tools = match wire.tools {
+            None => ToolSelection::None,
+            Some(tools) if tools == ["*"] => ToolSelection::Any,
+            Some(tools) => ToolSelection::Named(tools),
+        };
+        if wire.uris.as_ref().is_some_and(Vec::is_empty) || wire.prompts.as_ref().is_some_and(Vec::is_empty) {
+            return refuse("`uris` or `prompts` is empty");
+        }
+        let wanted = Wanted {
+            tools,
+            uris: wire.uris.unwrap_or_default(),
+            prompts: wire.prompts.unwrap_or_default(),
         };
         let until = wire.until.as_deref().map(parse_time).transpose()?;
-        Self::new(&wire.server, tools, wire.resources.unwrap_or_default(), until)
+        Self::new(&wire.server, wanted, wire.resources.unwrap_or_default(), until)
     }
 }
 
@@ -179,14 +244,43 @@ impl From<McpDetail> for Wire {
         Self {
             kind: DETAIL_TYPE.to_owned(),
             server: detail.server,
-            tools: match detail.tools {
-                ToolSelection::Any => vec!["*".to_owned()],
-                ToolSelection::Named(names) => names,
+            tools: match detail.wanted.tools {
+                ToolSelection::None => None,
+                ToolSelection::Any => Some(vec!["*".to_owned()]),
+                ToolSelection::Named(names) => Some(names),
             },
+            uris: Some(detail.wanted.uris).filter(|uris| !uris.is_empty()),
+            prompts: Some(detail.wanted.prompts).filter(|prompts| !prompts.is_empty()),
             resources: (!detail.resources.is_empty()).then_some(detail.resources),
             until: detail.until.and_then(|until| format_time(until).ok()),
         }
     }
+}
+
+fn check_wanted(wanted: &Wanted) -> Result<(), WireError> {
+    let Wanted { tools, uris, prompts } = wanted;
+    match tools {
+        ToolSelection::None if uris.is_empty() && prompts.is_empty() => {
+            return refuse("it names none of `tools`, `uris` and `prompts`");
+        }
+        ToolSelection::Named(names) => check_tools(names)?,
+        ToolSelection::None | ToolSelection::Any => {}
+    }
+    if uris.len() > MAX_URIS || prompts.len() > MAX_PROMPTS {
+        return refuse("the number of `uris` or `prompts` is out of bounds");
+    }
+    let is_uri = |uri: &String| (1..=MAX_URI).contains(&uri.len()) && !uri.chars().any(char::is_control);
+    if !uris.iter().all(is_uri) {
+        return refuse("one of `uris` is empty, too long or not printable");
+    }
+    // Prompts are named in the alphabet of tools.
+    if !prompts.iter().all(|name| scope::is_tool(name)) {
+        return refuse("`prompts` holds something that is not a prompt name");
+    }
+    if repeats(uris) || repeats(prompts) {
+        return refuse("`uris` or `prompts` repeats an entry");
+    }
+    Ok(())
 }
 
 fn check_tools(names: &[String]) -> Result<(), WireError> {

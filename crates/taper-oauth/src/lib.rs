@@ -34,7 +34,7 @@ pub use algorithm::SigningAlgorithm;
 pub use challenge::Challenge;
 pub use claims::{Actor, MayAct, SubjectClaims};
 pub use client_auth::ClientAuthentication;
-pub use details::{McpDetail, ToolSelection};
+pub use details::{McpDetail, ToolSelection, Wanted};
 pub use error::{ErrorBody, ErrorCode, JwtError, OAuthError, WireError};
 pub use exchange::{ExchangeRequest, TokenRequest, TokenType};
 pub use form::Form;

@@ -4,6 +4,7 @@
 //! policy file, then `allow`. Files cannot reorder this, and a policy can only subtract.
 
 use crate::denial::{Denial, DenialKind};
+use crate::grant::uri_covers;
 use crate::limits::limits;
 use crate::source::{Dialect, Parsed, digest, load};
 use crate::{PolicyErrors, PolicyFile};
@@ -282,9 +283,7 @@ fn has_right(rights: &[Right], access: &Access) -> bool {
     let resource = |uri: &str| {
         is_canonical(uri)
             && here().any(|right| match right {
-                Right::Resource { uri_prefix, .. } => {
-                    uri == uri_prefix || (uri_prefix.ends_with('/') && uri.starts_with(uri_prefix.as_str()))
-                }
+                Right::Resource { uri_prefix, .. } => uri_covers(uri_prefix, uri),
                 _ => false,
             })
     };
@@ -306,7 +305,7 @@ fn has_right(rights: &[Right], access: &Access) -> bool {
 
 /// Whether a URI has one reading: no empty segment but the last, none that is `.` or `..`, no backslash,
 /// escape or control character (which parsers drop).
-fn is_canonical(uri: &str) -> bool {
+pub(crate) fn is_canonical(uri: &str) -> bool {
     let is_scheme = |scheme: &str| {
         scheme.starts_with(|c: char| c.is_ascii_alphabetic())
             && scheme

@@ -1,10 +1,11 @@
 //! The decision at the issuer: what of the requested is granted (`spec/exchange.md`).
 //!
 //! A grant policy derives `grant_right(server, tool)`, `grant_any_tool(server)`,
-//! `grant_resource(server, kind, pattern)`, `grant_ttl(seconds)`, `grant_depth(n)`,
+//! `grant_uri(server, prefix)`, `grant_prompt(server, name)`, `grant_resource(server, kind, pattern)`, `grant_ttl(seconds)`, `grant_depth(n)`,
 //! `renew_until(t)` and `deny(reason)`. Nothing derived is nothing granted, a `deny` wins, and
 //! never more is granted than was requested.
 
+use crate::boundary::is_canonical;
 use crate::limits::limits;
 use crate::source::{Dialect, digest, load};
 use crate::{PolicyError, PolicyErrors, PolicyFile};
@@ -12,10 +13,10 @@ use biscuit_auth::builder::{Fact, Rule, Term};
 use biscuit_auth::{Authorizer, AuthorizerBuilder};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use taper_capability::{Caveat, Party, ResourceMatch, Right, is_server, is_tool};
+use taper_capability::{Caveat, Party, ResourceMatch, Right, is_prompt, is_server, is_tool};
 
 /// The words that a grant policy is given.
-const GIVEN: [(&str, usize); 8] = [
+const GIVEN: [(&str, usize); 10] = [
     ("subject", 2),
     ("claim", 2),
     ("client", 1),
@@ -23,13 +24,17 @@ const GIVEN: [(&str, usize); 8] = [
     ("scope", 1),
     ("requested", 2),
     ("requested_any_tool", 1),
+    ("requested_uri", 2),
+    ("requested_prompt", 2),
     ("resource", 1),
 ];
 
 /// The heads that mean something; `time` is given besides.
-const HEADS: [(&str, usize); 7] = [
+const HEADS: [(&str, usize); 9] = [
     ("grant_right", 2),
     ("grant_any_tool", 1),
+    ("grant_uri", 2),
+    ("grant_prompt", 2),
     ("grant_resource", 3),
     ("grant_ttl", 1),
     ("grant_depth", 1),
@@ -207,7 +212,10 @@ fn facts(request: &GrantRequest, now: i64) -> Vec<Fact> {
         match right {
             Right::Tool { server, tool } => add("requested", vec![text(server), text(tool)]),
             Right::AnyTool { server } => add("requested_any_tool", vec![text(server)]),
-            Right::Resource { .. } | Right::Prompt { .. } => {}
+            Right::Resource { server, uri_prefix } => {
+                add("requested_uri", vec![text(server), text(uri_prefix)]);
+            }
+            Right::Prompt { server, name } => add("requested_prompt", vec![text(server), text(name)]),
         }
     }
     facts
@@ -257,6 +265,8 @@ fn rights(world: &mut Authorizer, request: &GrantRequest) -> Result<Vec<Right>, 
             _ => Err(wrong("grant_right")),
         })
         .collect::<Result<_, _>>()?;
+    let uris = pairs(world, "grant_uri", is_uri_prefix)?;
+    let prompts = pairs(world, "grant_prompt", is_prompt)?;
     let mut granted = BTreeSet::new();
     for right in &request.requested {
         match right {
@@ -275,10 +285,60 @@ fn rights(world: &mut Authorizer, request: &GrantRequest) -> Result<Vec<Right>, 
                     tool: tool.clone(),
                 }));
             }
-            Right::Resource { .. } | Right::Prompt { .. } => {}
+            Right::Resource { server, uri_prefix } => {
+                let here = uris.iter().filter(|(of, _)| of == server);
+                // What both allow: the narrower of what was asked for and what the policy says.
+                let common = here.filter_map(|(_, uri)| match () {
+                    () if uri_covers(uri, uri_prefix) => Some(uri_prefix),
+                    () if uri_covers(uri_prefix, uri) => Some(uri),
+                    () => None,
+                });
+                granted.extend(common.map(|uri| Right::Resource {
+                    server: server.clone(),
+                    uri_prefix: uri.clone(),
+                }));
+            }
+            Right::Prompt { server, name } => {
+                if prompts.contains(&(server.clone(), name.clone())) {
+                    granted.insert(right.clone());
+                }
+            }
         }
     }
     Ok(granted.into_iter().collect())
+}
+
+/// What the policy derived of a head with a server and a name that `is_name` takes.
+fn pairs(
+    world: &mut Authorizer,
+    head: &str,
+    is_name: fn(&str) -> bool,
+) -> Result<BTreeSet<(String, String)>, GrantRefusal> {
+    derived(world, head, 2)?
+        .into_iter()
+        .map(|terms| match terms.as_slice() {
+            [Term::Str(server), Term::Str(name)] if is_server(server) && is_name(name) => {
+                Ok((server.clone(), name.clone()))
+            }
+            _ => Err(GrantRefusal::Error(format!(
+                "`{head}` derives what is no server or cannot be granted there"
+            ))),
+        })
+        .collect()
+}
+
+/// Whether `uri` can be granted: what no read of a canonical URI could use is a mistake.
+#[must_use]
+pub fn is_uri_prefix(uri: &str) -> bool {
+    const LONGEST: usize = 1024;
+    (1..=LONGEST).contains(&uri.len()) && is_canonical(uri)
+}
+
+/// Whether whoever may read `outer` may read `inner`: it is the same URI, or lies below one that ends with
+/// `/`, as the boundary compares them.
+#[must_use]
+pub fn uri_covers(outer: &str, inner: &str) -> bool {
+    inner == outer || (outer.ends_with('/') && inner.starts_with(outer))
 }
 
 /// `grant_resource(server, kind, pattern)` as caveats. A caveat holds for the whole capability, so

@@ -78,6 +78,115 @@ fn never_more_than_requested_and_never_more_than_granted() {
     );
 }
 
+fn uri(uri_prefix: &str) -> Right {
+    Right::Resource {
+        server: "git".into(),
+        uri_prefix: uri_prefix.into(),
+    }
+}
+
+fn prompt(name: &str) -> Right {
+    Right::Prompt {
+        server: "git".into(),
+        name: name.into(),
+    }
+}
+
+#[test]
+fn resources_and_prompts_are_granted_by_their_own_heads() {
+    let source = r#"
+        grant_any_tool("git") <- claim("groups", "eng");
+        grant_uri("git", "repo://acme/") <- client("dev");
+        grant_uri("git", "repo://home/readme") <- client("dev");
+        grant_uri("mail", "repo://mail/") <- client("dev");
+        grant_prompt("git", "review") <- requested_prompt("git", "review");
+        grant_uri("git", $uri) <- claim("groups", "all"), requested_uri("git", $uri);
+    "#;
+    let policy = policy(source).unwrap();
+    let check = |claims: &[(&str, &str)], asked: &[Right], granted: &[Right]| {
+        let rights = decide(&policy, &request(claims, asked), 0).map(|terms| terms.rights);
+        let expected = match granted {
+            [] => Err(GrantRefusal::NothingGranted),
+            granted => Ok(granted.to_vec()),
+        };
+        assert_eq!(rights, expected, "{asked:?}");
+    };
+    check(&[], &[uri("repo://acme/")], &[uri("repo://acme/")]);
+    // The narrower one of both, whichever it is.
+    check(&[], &[uri("repo://acme/web/")], &[uri("repo://acme/web/")]);
+    check(&[], &[uri("repo://acme/web")], &[uri("repo://acme/web")]);
+    check(
+        &[],
+        &[uri("repo://")],
+        &[uri("repo://acme/"), uri("repo://home/readme")],
+    );
+    // A prefix ends at a boundary.
+    check(&[], &[uri("repo://acme")], &[]);
+    check(&[], &[uri("repo://acme-web/")], &[]);
+    check(&[], &[uri("repo://home/readme.md")], &[]);
+    check(&[], &[uri("repo://home/readme/")], &[]);
+    check(&[], &[uri("repo://mail/")], &[]);
+    check(
+        &[("groups", "all")],
+        &[uri("repo://mail/")],
+        &[uri("repo://mail/")],
+    );
+    check(&[], &[prompt("review")], &[prompt("review")]);
+    check(&[], &[prompt("other")], &[]);
+    // Neither tools bring the others along, nor the other way round.
+    let eng = [("groups", "eng")];
+    check(&eng, &[any()], &[any()]);
+    check(&eng, &[prompt("other")], &[]);
+    check(&[], &[any(), prompt("review")], &[prompt("review")]);
+    check(
+        &eng,
+        &[any(), prompt("review"), uri("repo://acme/x")],
+        &[any(), uri("repo://acme/x"), prompt("review")],
+    );
+}
+
+mod never_more {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn any_uri() -> impl Strategy<Value = String> {
+        proptest::collection::vec(prop_oneof!["a", "b", "ab"], 0..4).prop_flat_map(|parts| {
+            prop_oneof![Just(""), Just("/")].prop_map(move |end| {
+                format!("repo://{}{end}", parts.join("/")).replace("repo:///", "repo://")
+            })
+        })
+    }
+
+    proptest! {
+        /// What is granted can be read by who asked and by whom the policy says, and all that both say is
+        /// granted.
+        #[test]
+        fn a_uri_is_readable_when_it_was_requested_and_allowed(
+            asked in proptest::collection::vec(any_uri(), 1..4),
+            allowed in proptest::collection::vec(any_uri(), 0..4),
+            read in any_uri(),
+        ) {
+            let rules: Vec<String> = allowed
+                .iter()
+                .map(|uri| format!("grant_uri(\"git\", \"{uri}\") <- client(\"dev\");"))
+                .collect();
+            let requested: Vec<Right> = asked.iter().map(|prefix| uri(prefix)).collect();
+            let decided = decide(&policy(&rules.join("\n")).unwrap(), &request(&[], &requested), 0);
+            let granted = match decided {
+                Ok(terms) => terms.rights,
+                Err(GrantRefusal::NothingGranted) => Vec::new(),
+                Err(other) => panic!("{other}"),
+            };
+            let readable = |prefixes: &[String]| prefixes.iter().any(|prefix| uri_covers(prefix, &read));
+            let by_grant = granted.iter().any(|right| match right {
+                Right::Resource { uri_prefix, .. } => uri_covers(uri_prefix, &read),
+                _ => false,
+            });
+            prop_assert_eq!(by_grant, readable(&asked) && readable(&allowed));
+        }
+    }
+}
+
 #[test]
 fn the_smallest_terms_hold() {
     let policy = policy(POLICY).unwrap();
@@ -124,6 +233,10 @@ fn what_cannot_be_granted_is_an_error() {
     let base = "grant_any_tool(\"git\") <- client($c);";
     check("grant_any_tool(\"*\") <- client($c);");
     check("grant_right(\"git\", 1) <- client($c);");
+    check("grant_uri(\"git\", \"repo://a/../b/\") <- client($c);");
+    check("grant_uri(\"*\", \"repo://a/\") <- client($c);");
+    check("grant_uri(\"git\", 1) <- client($c);");
+    check("grant_prompt(\"git\", \"a b\") <- client($c);");
     check(&format!("{base} grant_ttl(\"x\") <- client($c);"));
     check(&format!("{base} grant_ttl(-1) <- client($c);"));
     check(&format!(

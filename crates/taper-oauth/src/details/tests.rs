@@ -25,7 +25,7 @@ fn an_entry_is_understood_completely_or_refused() {
     );
     check(r#"{"type":"mcp","tools":["*"]}"#, Err("missing field `server`"));
     check(r#"{"type":"mcp","server":"*","tools":["*"]}"#, Err("server id"));
-    check(r#"{"type":"mcp","server":"git"}"#, Err("missing field `tools`"));
+    check(r#"{"type":"mcp","server":"git"}"#, Err("none of `tools`"));
     check(
         r#"{"type":"mcp","server":"git","tools":[]}"#,
         Err("`tools` is out of bounds"),
@@ -79,6 +79,38 @@ fn an_entry_is_understood_completely_or_refused() {
         Err("resource kind"),
     );
     check(
+        r#"{"type":"mcp","server":"git","uris":["repo://acme/"],"prompts":["review"]}"#,
+        Ok(()),
+    );
+    check(r#"{"type":"mcp","server":"git","prompts":["review"]}"#, Ok(()));
+    check(
+        r#"{"type":"mcp","server":"git","tools":["a"],"uris":["repo://acme/"]}"#,
+        Ok(()),
+    );
+    check(r#"{"type":"mcp","server":"git","uris":[]}"#, Err("empty"));
+    check(r#"{"type":"mcp","server":"git","prompts":[]}"#, Err("empty"));
+    check(
+        r#"{"type":"mcp","server":"git","tools":["a"],"uris":null}"#,
+        Err("invalid type"),
+    );
+    check(r#"{"type":"mcp","server":"git","uris":[""]}"#, Err("empty"));
+    check(
+        r#"{"type":"mcp","server":"git","uris":["a\n"]}"#,
+        Err("printable"),
+    );
+    check(
+        r#"{"type":"mcp","server":"git","uris":["a","a"]}"#,
+        Err("repeats"),
+    );
+    check(
+        r#"{"type":"mcp","server":"git","prompts":["*"]}"#,
+        Err("prompt name"),
+    );
+    check(
+        r#"{"type":"mcp","server":"git","prompts":["a","a"]}"#,
+        Err("repeats"),
+    );
+    check(
         r#"{"type":"mcp","server":"git","tools":["a"],"until":"tomorrow"}"#,
         Err("RFC 3339"),
     );
@@ -112,7 +144,9 @@ fn counts_and_lengths_are_bounded() {
     let kinds = |n: usize| (0..n).map(|i| (format!("k{i}"), vec!["v".to_owned()])).collect();
     let values = |n: usize| BTreeMap::from([("k".to_owned(), (0..n).map(|i| i.to_string()).collect())]);
     let value = |n: usize| BTreeMap::from([("k".to_owned(), vec!["v".repeat(n)])]);
-    let passes = |tools, resources| McpDetail::new("git", tools, resources, None).is_ok();
+    fn passes(wanted: impl Into<Wanted>, resources: BTreeMap<String, Vec<String>>) -> bool {
+        McpDetail::new("git", wanted, resources, None).is_ok()
+    }
     assert!(passes(tools(MAX_TOOLS), kinds(MAX_KINDS)));
     assert!(!passes(tools(MAX_TOOLS + 1), kinds(0)));
     assert!(!passes(tools(1), kinds(MAX_KINDS + 1)));
@@ -121,6 +155,16 @@ fn counts_and_lengths_are_bounded() {
     assert!(passes(tools(1), value(MAX_VALUE)));
     assert!(!passes(tools(1), value(MAX_VALUE + 1)));
     assert!(McpDetail::new("git", tools(1), kinds(0), Some(i64::MAX)).is_err());
+    let wanted = |uris: usize, length: usize, prompts: usize| Wanted {
+        tools: ToolSelection::None,
+        uris: (0..uris).map(|i| format!("{i:0length$}")).collect(),
+        prompts: (0..prompts).map(|i| format!("p{i}")).collect(),
+    };
+    assert!(passes(wanted(MAX_URIS, MAX_URI, MAX_PROMPTS), kinds(0)));
+    assert!(!passes(wanted(MAX_URIS + 1, 4, 0), kinds(0)));
+    assert!(!passes(wanted(1, MAX_URI + 1, 0), kinds(0)));
+    assert!(!passes(wanted(0, 4, MAX_PROMPTS + 1), kinds(0)));
+    assert!(!passes(wanted(0, 0, 0), kinds(0)), "nothing at all");
 }
 
 #[test]
@@ -144,13 +188,17 @@ proptest! {
             0..4,
         ),
         until in proptest::option::of(0_i64..253_402_300_800),
+        uris in proptest::collection::btree_set("[^\\x00-\\x1f\\x7f-\\u{9f}]{1,16}", 0..4),
+        prompts in proptest::collection::btree_set("[A-Za-z0-9_./-]{1,16}", 0..4),
     ) {
         let tools = match tools {
             None => ToolSelection::Any,
             Some(names) => ToolSelection::Named(names.into_iter().collect()),
         };
         let resources = resources.into_iter().map(|(k, v)| (k, v.into_iter().collect())).collect();
-        let details = vec![McpDetail::new(&server, tools, resources, until).unwrap()];
+        let (uris, prompts) = (uris.into_iter().collect(), prompts.into_iter().collect());
+        let wanted = Wanted { tools, uris, prompts };
+        let details = vec![McpDetail::new(&server, wanted, resources, until).unwrap()];
         prop_assert_eq!(parse_list(&format_list(&details).unwrap()).unwrap(), details);
     }
 

@@ -1,10 +1,11 @@
 //! `taper exchange`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use taper_agent::{Client, Issuer, exchange};
-use taper_oauth::{ExchangeRequest, McpDetail, Scope, Secret, TokenType};
+use taper_oauth::{ExchangeRequest, McpDetail, Scope, Secret, TokenType, Wanted};
 use taper_service::clock::rfc3339;
 use taper_service::secret;
 
@@ -31,8 +32,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
     /// What is wanted: `server:tool` or `server:*`; may repeat.
-    #[arg(long, value_name = "SCOPE", required_unless_present = "detail")]
+    #[arg(long, value_name = "SCOPE", required_unless_present_any = ["detail", "uri", "prompt"])]
     scope: Vec<Scope>,
+    /// A resource to read, or with a `/` at its end all below it: `server:uri`; may repeat.
+    #[arg(long, value_name = "SERVER:URI", value_parser = uri)]
+    uri: Vec<McpDetail>,
+    /// A prompt to get: `server:name`; may repeat.
+    #[arg(long, value_name = "SERVER:NAME", value_parser = prompt)]
+    prompt: Vec<McpDetail>,
     /// What is wanted, as an entry of `authorization_details` (RFC 9396); may repeat.
     #[arg(long, value_name = "JSON", value_parser = detail)]
     detail: Vec<McpDetail>,
@@ -64,6 +71,9 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let mut request = ExchangeRequest::new(Secret::new(subject.as_str()), TokenType::AccessToken);
     request.scope = args.scope;
     request.authorization_details = args.detail;
+    request
+        .authorization_details
+        .extend(together(args.uri.iter().chain(&args.prompt))?);
     request.resources = args.resource;
     let clock = context.clock();
     let exchanged = context.block_on(async {
@@ -80,7 +90,7 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         "capability for the key {}, until {}: {}",
         key.public().thumbprint(),
         rfc3339(until),
-        taper_capability::escaped(scope)
+        taper_capability::escaped(&granted(scope, &response.authorization_details))
     ));
     let json = json!({
         "holder": key.public().thumbprint().to_string(),
@@ -89,6 +99,54 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         "authorization_details": response.authorization_details,
     });
     context.deliver(&exchanged.token, &args.out, json)
+}
+
+/// What was granted, in a line: scopes, and what no scope can say.
+fn granted(scope: &str, details: &[McpDetail]) -> String {
+    let mut all: Vec<String> = scope.split(' ').map(str::to_owned).collect();
+    for detail in details {
+        let reads = detail.uris().iter().chain(detail.prompts());
+        all.extend(reads.map(|read| format!("{}:{read}", detail.server())));
+    }
+    all.retain(|one| !one.is_empty());
+    all.join(" ")
+}
+
+/// One entry per server.
+fn together<'a>(entries: impl Iterator<Item = &'a McpDetail>) -> Result<Vec<McpDetail>, Failure> {
+    let mut servers: BTreeMap<&str, Wanted> = BTreeMap::new();
+    for entry in entries {
+        let wanted = servers.entry(entry.server()).or_default();
+        wanted.uris.extend_from_slice(entry.uris());
+        wanted.prompts.extend_from_slice(entry.prompts());
+    }
+    let entries = servers.into_iter();
+    entries
+        .map(|(server, wanted)| McpDetail::new(server, wanted, BTreeMap::new(), None))
+        .collect::<Result<_, _>>()
+        .map_err(Failure::failed)
+}
+
+fn uri(text: &str) -> Result<McpDetail, String> {
+    named(text, |name| Wanted {
+        uris: vec![name],
+        ..Wanted::default()
+    })
+}
+
+fn prompt(text: &str) -> Result<McpDetail, String> {
+    named(text, |name| Wanted {
+        prompts: vec![name],
+        ..Wanted::default()
+    })
+}
+
+/// A server's id is what stands before the first `:`, as in a scope.
+fn named(text: &str, wanted: impl FnOnce(String) -> Wanted) -> Result<McpDetail, String> {
+    let (server, name) = text
+        .split_once(':')
+        .ok_or("there is no `:` behind the server's id")?;
+    McpDetail::new(server, wanted(name.to_owned()), BTreeMap::new(), None).map_err(|e| e.to_string())
 }
 
 fn detail(text: &str) -> Result<McpDetail, String> {
@@ -102,6 +160,29 @@ fn detail(text: &str) -> Result<McpDetail, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_to_be_read_is_one_entry_per_server() {
+        let entries = ["git:repo://acme/", "git:x", "files:file:///a"].map(|text| uri(text).unwrap());
+        let entries = entries
+            .into_iter()
+            .chain([prompt("git:review").unwrap()])
+            .collect::<Vec<_>>();
+        let told = taper_oauth::details::format_list(&together(entries.iter()).unwrap()).unwrap();
+        assert_eq!(
+            told,
+            r#"[{"type":"mcp","server":"files","uris":["file:///a"]},{"type":"mcp","server":"git","uris":["repo://acme/","x"],"prompts":["review"]}]"#
+        );
+        assert!(
+            uri("git").is_err() && uri("git:").is_err() && uri("*:x").is_err() && prompt("git:a b").is_err()
+        );
+        let line = granted("git:git_log", &together(entries.iter()).unwrap());
+        assert_eq!(
+            line,
+            "git:git_log files:file:///a git:repo://acme/ git:x git:review"
+        );
+        assert_eq!(granted("", &[]), "");
+    }
 
     #[test]
     fn details_are_single_entries() {
