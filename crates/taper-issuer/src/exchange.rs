@@ -63,7 +63,7 @@ pub(crate) struct Terms {
     pub(crate) caveats: Vec<Caveat>,
 }
 
-/// Reads what is asked for.
+/// Reads what is asked for.
 pub(crate) fn wish(request: &ExchangeRequest, servers: &Servers, now: i64) -> Result<Wish, Refusal> {
     let details = &request.authorization_details;
     let mut scopes: Vec<Scope> = request.scope.clone();
@@ -76,9 +76,9 @@ pub(crate) fn wish(request: &ExchangeRequest, servers: &Servers, now: i64) -> Re
     }
     let mut rights: Vec<Right> = scopes.iter().map(right).collect();
     for right in details.iter().flat_map(reads_of) {
-        if !rules::ASKED.holds(is_grantable(&right)) {
+        if !rules::URI.holds(is_grantable(&right)) {
             let reason = "`uris` holds what is not canonical: `.`, `..`, empty segments, `\\`, `%`";
-            return Err(malformed_details(rules::ASKED, reason));
+            return Err(malformed_details(rules::URI, reason));
         }
         if !rights.contains(&right) {
             rights.push(right);

@@ -73,3 +73,5 @@ pub const REVOKE_SECRET: RuleId = RuleId::new("X-33");
 pub const REVOKE_SHOWN: RuleId = RuleId::new("X-34");
 /// What the holders of a grant and its client revoke below it is kept up to a number.
 pub const REVOKE_COUNT: RuleId = RuleId::new("X-35");
+/// A URI that is asked for is canonical, as the proxy compares URIs.
+pub const URI: RuleId = RuleId::new("X-36");

@@ -284,3 +284,37 @@ async fn what_does_not_fit_into_a_capability_is_refused() {
         .refused("too many", 400, "invalid_scope")
         .await;
 }
+
+#[tokio::test]
+async fn resources_and_prompts_are_granted_as_far_as_both_say() {
+    let rig = Rig::new().await;
+    let ask = |uris: Value, prompts: Value| {
+        let entry = json!([{"type": "mcp", "server": "git", "uris": uris, "prompts": prompts}]);
+        let ask = rig.ask().without("scope");
+        ask.set("authorization_details", entry.to_string())
+    };
+    let answer = ask(
+        json!(["repo://acme/web/", "repo://other/"]),
+        json!(["review", "other"]),
+    )
+    .accepted("both")
+    .await;
+    assert!(answer.json.get("scope").is_none());
+    let granted = &answer.json["authorization_details"][0];
+    assert_eq!(
+        (&granted["uris"], &granted["prompts"], granted.get("tools")),
+        (&json!(["repo://acme/web/"]), &json!(["review"]), None)
+    );
+    let chain = rig.verify(answer.json["access_token"].as_str().unwrap());
+    let rights: Vec<String> = chain.rights().iter().map(ToString::to_string).collect();
+    assert_eq!(rights, ["git resource repo://acme/web/", "git prompt review"]);
+    ask(json!(["repo://other/"]), json!(["other"]))
+        .refused("neither", 400, "invalid_scope")
+        .await;
+    ask(json!(["repo://acme/../other/"]), json!(["review"]))
+        .refused("not canonical", 400, "invalid_authorization_details")
+        .await;
+    let any = rig.ask().set("scope", "git:*").accepted("tools only").await;
+    let chain = rig.verify(any.json["access_token"].as_str().unwrap());
+    assert_eq!(chain.rights().len(), 1);
+}

@@ -32,6 +32,8 @@ pub(super) const SECRET: &str = "s3cret";
 const POLICY: &str = r#"
 grant_any_tool($s) <- claim("groups", "eng"), requested_any_tool($s);
 grant_right($s, $t) <- claim("groups", "eng"), requested($s, $t);
+grant_uri("git", "repo://acme/") <- claim("groups", "eng");
+grant_prompt("git", "review") <- claim("groups", "eng");
 grant_ttl(3600) <- client($c);
 grant_depth(3) <- client($c);
 deny("mallory gets nothing") <- subject($iss, "mallory");
