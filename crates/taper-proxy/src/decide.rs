@@ -55,9 +55,7 @@ impl Gate {
 
     fn permit(&self, asked: &Asked, read: &Read, access: &mut Access, now: i64) -> Result<Allowed, Refusal> {
         let Some(class) = read.class else {
-            let reason = "the method is neither the protocol's nor configured".to_owned();
-            let denied = Denied::by_profile(rules::UNKNOWN_METHOD, reason);
-            return Err(Refusal::Denied(denied));
+            return Err(Refusal::UnknownMethod(read.era));
         };
         let answers = answered(asked, read)?;
         let mut subscribed = Vec::new();

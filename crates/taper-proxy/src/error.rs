@@ -16,7 +16,7 @@ use taper_policy::DenialKind;
 use crate::body::Body;
 use crate::config::DenyStyle;
 use crate::headers::DPOP_NONCE;
-use crate::message::{LEGACY, MODERN};
+use crate::message::{Era, LEGACY, MODERN};
 use crate::refusal::{Denied, Refusal};
 use crate::rules;
 
@@ -98,6 +98,20 @@ pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Bo
         R::Task => Answer {
             data: Some(json!({ "decision_id": context.decision_id, "rule": refusal.rule().as_str() })),
             ..plain(200, -32602, "there is no such task")
+        },
+        R::NoRevision => plain(400, -32602, &refusal.to_string()),
+        // A client of the modern era knows by this what a server does not have.
+        R::UnknownMethod(Era::Modern) => Answer {
+            data: Some(cited(refusal, context)),
+            ..plain(404, -32601, "there is no such method here")
+        },
+        R::UnknownMethod(Era::Legacy) => Answer {
+            data: Some(denial_data(
+                &Denied::by_profile(rules::UNKNOWN_METHOD, String::new()),
+                &context.decision_id,
+            )),
+            style: context.deny_style,
+            ..plain(403, DENIED, "the capability does not allow this")
         },
         R::Session => plain(404, -32600, "there is no such session"),
         R::Denied(denied) => match denied.kind {
@@ -409,6 +423,9 @@ mod tests {
         .await;
         check(Refusal::Json(String::new()), 400, "", -32700).await;
         check(Refusal::HeaderMismatch("Mcp-Name"), 400, "", -32020).await;
+        check(Refusal::NoRevision, 400, "", -32602).await;
+        check(Refusal::UnknownMethod(Era::Modern), 404, "", -32601).await;
+        check(Refusal::UnknownMethod(Era::Legacy), 403, "", 4403).await;
         check(Refusal::BodyTooLarge, 413, "", -32600).await;
         check(Refusal::MediaType, 415, "", -32600).await;
         check(Refusal::Host, 421, "", -32600).await;

@@ -31,7 +31,7 @@ use crate::config::NonceMode;
 use crate::headers::{self, Credentials, SESSION};
 use crate::issuers::Issuers;
 use crate::limits::{Limiter, Place, Work};
-use crate::message::{ClientAnswer, Era, Message, MessageError, Received};
+use crate::message::{ClientAnswer, Era, Message, MessageError, Mismatch, Received};
 use crate::methods::{self, Class, PLUMBING};
 use crate::outstanding::{Answering, Sessions};
 use crate::permitted::{Call, Outbound, Permitted};
@@ -264,8 +264,9 @@ impl Gate {
         let era = match message.check_headers(&asked.headers) {
             Ok(era) => era,
             Err(_) if rules::HEADERS.holds(false) => Era::Legacy,
-            Err(header) => return Err(Refusal::HeaderMismatch(header)),
+            Err(mismatch) => return Err(mismatch.into()),
         };
+        let known = known.filter(|_| methods::exists_in(&message.method, era));
         let session = self.owned_session(asked, session, era)?;
         Ok((known, era, session))
     }
@@ -435,6 +436,15 @@ pub(crate) fn refused(denial: Denial, obtainable: Vec<String>) -> Refusal {
         obtainable,
         reason: denial.reason,
     }))
+}
+
+impl From<Mismatch> for Refusal {
+    fn from(mismatch: Mismatch) -> Self {
+        match mismatch {
+            Mismatch::Header(name) => Self::HeaderMismatch(name),
+            Mismatch::NoRevision => Self::NoRevision,
+        }
+    }
 }
 
 impl From<MessageError> for Refusal {

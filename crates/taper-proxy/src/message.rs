@@ -142,6 +142,15 @@ impl Received {
     }
 }
 
+/// How headers and message do not fit (M-18).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mismatch {
+    /// This header does not say what the message says.
+    Header(&'static str),
+    /// The message names no revision, but its header one of the modern era.
+    NoRevision,
+}
+
 impl ClientAnswer {
     /// Says which era an answer is of. It has no method and no name that a header could repeat.
     ///
@@ -201,9 +210,11 @@ impl Message {
     /// A modern request has all of them; whatever is given equals the body in both eras.
     ///
     /// # Errors
-    /// The header that differs.
-    pub(crate) fn check_headers(&self, headers: &HeaderMap) -> Result<Era, &'static str> {
-        let given = |name: &HeaderName, says: &'static str| headers::single(headers, name).map_err(|_| says);
+    /// The header that differs; or that a modern request itself names no revision.
+    pub(crate) fn check_headers(&self, headers: &HeaderMap) -> Result<Era, Mismatch> {
+        let given = |name: &HeaderName, says: &'static str| {
+            headers::single(headers, name).map_err(|_| Mismatch::Header(says))
+        };
         let revision = given(&VERSION, "MCP-Protocol-Version")?;
         let method = given(&METHOD, "Mcp-Method")?;
         let name = given(&NAME, "Mcp-Name")?;
@@ -219,7 +230,8 @@ impl Message {
             (Some(claimed), Some(revision)) if claimed == revision => {}
             (None, None) => {}
             (None, Some(_)) | (Some(_), None) if !modern_request => {}
-            _ => return Err("MCP-Protocol-Version"),
+            (None, Some(_)) => return Err(Mismatch::NoRevision),
+            _ => return Err(Mismatch::Header("MCP-Protocol-Version")),
         }
         let fits = |given: Option<String>, body: Option<&str>| match (&given, body) {
             (Some(given), Some(body)) => given == body,
@@ -228,9 +240,12 @@ impl Message {
             (None, None) => true,
         };
         if !fits(method.map(str::to_owned), Some(&self.method)) {
-            return Err("Mcp-Method");
+            return Err(Mismatch::Header("Mcp-Method"));
         }
-        let name = name.map(decoded).transpose().map_err(|()| "Mcp-Name")?;
+        let name = name
+            .map(decoded)
+            .transpose()
+            .map_err(|()| Mismatch::Header("Mcp-Name"))?;
         let body_name = self.header_name();
         // Older drafts send the name for a few methods only; one that is absent is no contradiction there.
         let optional = !matches!(
@@ -238,7 +253,7 @@ impl Message {
             "tools/call" | "prompts/get" | "resources/read"
         );
         if !(fits(name.clone(), body_name) || optional && name.is_none()) {
-            return Err("Mcp-Name");
+            return Err(Mismatch::Header("Mcp-Name"));
         }
         Ok(era)
     }
@@ -472,7 +487,12 @@ mod tests {
             for (name, value) in given {
                 headers.append(*name, HeaderValue::from_static(value));
             }
-            assert_eq!(call(meta).check_headers(&headers), expected, "{meta} {given:?}");
+            let got = call(meta).check_headers(&headers);
+            let got = got.map_err(|mismatch| match mismatch {
+                Mismatch::Header(name) => name,
+                Mismatch::NoRevision => "no revision",
+            });
+            assert_eq!(got, expected, "{meta} {given:?}");
         };
         let all = [
             ("mcp-protocol-version", MODERN),
@@ -500,7 +520,7 @@ mod tests {
             Err("MCP-Protocol-Version"),
         );
         check(modern, &[all[0], all[1], all[2], all[2]], Err("Mcp-Name"));
-        check("", &all, Err("MCP-Protocol-Version"));
+        check("", &all, Err("no revision"));
         check("", &[], Ok(Era::Legacy));
         check("", &[("mcp-protocol-version", "2025-11-25")], Ok(Era::Legacy));
         check("", &[("mcp-method", "ping")], Err("Mcp-Method"));

@@ -2,6 +2,8 @@
 
 use taper_capability::AccessKind;
 
+use crate::message::Era;
+
 /// What a method is, and where its subject stands in `params`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Class {
@@ -136,6 +138,24 @@ const METHODS: [(&str, Class); 26] = [
     ("notifications/tasks/status", PLUMBING),
 ];
 
+/// Methods that the modern era has no more. What it replaced them by has its own names.
+const REMOVED: [&str; 9] = [
+    "initialize",
+    "ping",
+    "logging/setLevel",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "tasks/list",
+    "tasks/result",
+    "notifications/initialized",
+    "notifications/roots/list_changed",
+];
+
+/// Whether a message of this era may say `method`, if anybody may.
+pub(crate) fn exists_in(method: &str, era: Era) -> bool {
+    era == Era::Legacy || !REMOVED.contains(&method)
+}
+
 /// A configured method: what it does is unknown here, so it needs some right on the server, and every
 /// check of the chain runs.
 const CONFIGURED: Class = class(AccessKind::LoggingLevel, Subject::Nothing);
@@ -168,5 +188,19 @@ mod tests {
         check("tools/call ", None);
         check("notifications/anything", None);
         check("", None);
+    }
+
+    #[test]
+    fn the_modern_era_has_fewer() {
+        let check = |method: &str, modern: bool| {
+            assert!(exists_in(method, Era::Legacy), "{method}");
+            assert_eq!(exists_in(method, Era::Modern), modern, "{method}");
+        };
+        check("tools/call", true);
+        check("server/discover", true);
+        check("x/own", true);
+        for method in REMOVED {
+            check(method, false);
+        }
     }
 }

@@ -7,6 +7,7 @@ use taper_dpop::RuleId;
 use taper_dpop::rule::r;
 use taper_policy::DenialKind;
 
+use crate::message::Era;
 use crate::rules;
 
 /// Why a request was refused. `rule` says which check it was; [`crate::error::respond`] what the caller reads.
@@ -93,6 +94,10 @@ pub(crate) enum Refusal {
     ClientAnswer,
     #[error("the upstream does not speak this revision")]
     Revision { requested: Option<String> },
+    #[error("the method is neither the protocol's nor configured")]
+    UnknownMethod(Era),
+    #[error("`_meta` names no protocol version")]
+    NoRevision,
     #[error("there is no such session")]
     Session,
     #[error("the task is not one that this holder created")]
@@ -176,7 +181,8 @@ impl Refusal {
             Self::Json(_) => rules::JSON,
             Self::Message(_) => rules::MESSAGE,
             Self::FoldedKeys => rules::FOLDED_KEYS,
-            Self::HeaderMismatch(_) => rules::HEADERS,
+            Self::HeaderMismatch(_) | Self::NoRevision => rules::HEADERS,
+            Self::UnknownMethod(_) => rules::UNKNOWN_METHOD,
             Self::ClientAnswer => rules::CLIENT_ANSWER,
             Self::Revision { .. } => rules::REVISION,
             Self::Session => rules::SESSION,

@@ -108,7 +108,7 @@ fn server_id(path: &str) -> Option<&str> {
 fn log(refusal: &Refusal, profile: &Profile, context: &AnswerContext) {
     let (rule, server) = (refusal.rule(), profile.id.as_str());
     match refusal {
-        Refusal::Denied(_) => {
+        Refusal::Denied(_) | Refusal::UnknownMethod(_) => {
             tracing::info!(%rule, mcp.server = server, decision.id = context.decision_id, reason = %refusal, "denied");
         }
         Refusal::Upstream(_) | Refusal::Audit => {

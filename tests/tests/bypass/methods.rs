@@ -62,7 +62,7 @@ fn methods() -> Vec<Row> {
                 format!("method {method:?}, with its header"),
                 says(method, crate::world::HONEST),
             )
-            .denied("M-19")
+            .is(404, -32601, "M-19")
             .only(Era::Modern, "the rows before it are its like"),
         );
     }
