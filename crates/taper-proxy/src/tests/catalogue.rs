@@ -14,7 +14,7 @@ use crate::body::{Body, full};
 use crate::upstream::OwnError;
 
 const LOG: &str = r#"{"repo_path":"acme/web"}"#;
-/// Facts are asked for, but by the tests only: the next time is far.
+/// Facts are asked for, but answered only when a test asks.
 const FETCH: &str = "facts = 'fetch', refresh = '1h', max_age = '2h'";
 const READS: &str = r#"{"name":"git_log","annotations":{"readOnlyHint":true,"destructiveHint":false}}"#;
 const WRITES: &str = r#"{"name":"git_push","inputSchema":{"type":"object"}}"#;
@@ -33,12 +33,6 @@ async fn world(policy: String) -> World {
         ..usual()
     })
     .await
-}
-
-fn is_own(seen: &Seen) -> bool {
-    seen.headers
-        .get("user-agent")
-        .is_some_and(|agent| agent == "taper-proxy")
 }
 
 fn message(seen: &Seen) -> serde_json::Value {
@@ -73,7 +67,10 @@ fn lists(world: &World, tools: &str) {
 async fn fetch(world: &World) -> Result<usize, OwnError> {
     let server = &world.shared.servers["git"];
     let clock: SharedClock = Arc::clone(&world.clock) as _;
-    server.catalogue.fetch(server, &clock).await
+    world.upstream.tells(true);
+    let fetched = server.catalogue.fetch(server, &clock).await;
+    world.upstream.tells(false);
+    fetched
 }
 
 fn told(answer: &Answer) -> (u16, String) {
@@ -90,7 +87,7 @@ fn is(code: u16, rule: &str) -> (u16, String) {
 
 /// Requests of callers that got through.
 fn passed(world: &World) -> usize {
-    world.upstream.seen().iter().filter(|seen| !is_own(seen)).count()
+    world.upstream.seen().iter().filter(|seen| !seen.is_own()).count()
 }
 
 #[tokio::test]
@@ -206,7 +203,7 @@ async fn an_old_list_counts_until_its_age() {
     lists(&world, READS);
     fetch(&world).await.unwrap();
     world.upstream.answers(|seen| {
-        if is_own(seen) {
+        if seen.is_own() {
             status(500, "{}")
         } else {
             reply(seen, "{}")
@@ -252,13 +249,14 @@ async fn it_is_asked_at_the_start_and_for_itself() {
     })
     .await;
     lists(&world, READS);
+    world.upstream.tells(true);
     let known = world.shared.servers["git"].catalogue.changed();
     tokio::time::timeout(Duration::from_secs(60), known)
         .await
         .unwrap();
     let seen = world.upstream.seen();
     let own = seen.last().unwrap();
-    assert!(is_own(own));
+    assert!(own.is_own());
     let said = message(own);
     assert_eq!(
         (
@@ -303,7 +301,7 @@ async fn a_legacy_server_is_asked_in_its_own_way() {
         }
     });
     assert_eq!(fetch(&world).await, Ok(2));
-    let own: Vec<Seen> = world.upstream.seen().into_iter().filter(is_own).collect();
+    let own: Vec<Seen> = world.upstream.seen().into_iter().filter(Seen::is_own).collect();
     let said: Vec<String> = own
         .iter()
         .rev()
@@ -420,7 +418,7 @@ async fn a_header_goes_on_when_it_says_what_the_body_says() {
     };
     let got = |name: &str| {
         let seen = world.upstream.seen();
-        let last = seen.iter().rev().find(|seen| !is_own(seen)).unwrap();
+        let last = seen.iter().rev().find(|seen| !seen.is_own()).unwrap();
         last.headers
             .get(name)
             .map(|value| value.to_str().unwrap().to_owned())
@@ -428,7 +426,7 @@ async fn a_header_goes_on_when_it_says_what_the_body_says() {
     let arguments = r#"{"region":"us-west1"}"#;
     // Not known yet: it stays here, and is no error.
     world.upstream.answers(|seen| {
-        if is_own(seen) {
+        if seen.is_own() {
             status(500, "{}")
         } else {
             reply(seen, "{}")
@@ -476,4 +474,38 @@ async fn a_header_goes_on_when_it_says_what_the_body_says() {
         .await;
     assert_eq!((legacy.status.as_u16(), got("mcp-param-region")), (200, None));
     world.end().await;
+}
+
+#[tokio::test]
+async fn a_program_is_asked_by_itself_and_ended() {
+    let script = r#"while read -r line; do case "$line" in
+      *\"initialize\"*) echo 'a log line'; echo '{"jsonrpc":"2.0","id":0,"result":{"protocolVersion":"2025-06-18"}}';;
+      *\"tools/list\"*\"cursor\":\"next\"*) echo '{"jsonrpc":"2.0","id":2,"result":{"tools":[{"name":"git_push"}]}}';;
+      *\"tools/list\"*) echo '{"jsonrpc":"2.0","method":"notifications/message"}';
+        echo '{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"git_log"}],"nextCursor":"next"}}';;
+    esac; done"#;
+    let program = |script: &str, era: &str| {
+        let script = serde_json::to_string(script).unwrap();
+        Setup {
+            upstream: Some(format!("{{ stdio = [\"sh\", \"-c\", {script}], era = '{era}' }}")),
+            catalogue: Some(FETCH),
+            ..usual()
+        }
+    };
+    let legacy = World::start(program(script, "legacy")).await;
+    assert_eq!(fetch(&legacy).await, Ok(2));
+    legacy.end().await;
+    // In the modern era there is no handshake.
+    let modern = World::start(program(&script.replace("initialize", "never"), "modern")).await;
+    assert_eq!(fetch(&modern).await, Ok(2));
+    modern.end().await;
+    for (script, error) in [
+        ("exit 0", "broke off"),
+        ("read -r line; head -c 9000000 /dev/zero", "longer than its size"),
+    ] {
+        let world = World::start(program(script, "modern")).await;
+        let failed = fetch(&world).await.unwrap_err().to_string();
+        assert!(failed.contains(error), "{failed}");
+        world.end().await;
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -39,6 +40,15 @@ pub(super) struct Seen {
     pub(super) body: Bytes,
 }
 
+impl Seen {
+    /// Whether the proxy asked by itself.
+    pub(super) fn is_own(&self) -> bool {
+        self.headers
+            .get("user-agent")
+            .is_some_and(|agent| agent == "taper-proxy")
+    }
+}
+
 type Script = Box<dyn FnMut(&Seen) -> Response<Body> + Send>;
 
 /// An upstream that records.
@@ -46,6 +56,8 @@ type Script = Box<dyn FnMut(&Seen) -> Response<Body> + Send>;
 pub(super) struct Recorder {
     seen: Arc<Mutex<Vec<Seen>>>,
     script: Arc<Mutex<Script>>,
+    /// Whether what the proxy asks by itself is answered; it asks when it likes.
+    tells: Arc<AtomicBool>,
 }
 
 impl Recorder {
@@ -61,12 +73,18 @@ impl Recorder {
         self.answers(move |_| json(text));
     }
 
+    /// Whether the proxy's own questions are answered from now on.
+    pub(super) fn tells(&self, tells: bool) {
+        self.tells.store(tells, Ordering::SeqCst);
+    }
+
     async fn start(shutdown: &Shutdown) -> (Self, SocketAddr) {
         let recorder = Self {
             seen: Arc::default(),
             script: Arc::new(Mutex::new(Box::new(|_| {
                 json(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)
             }))),
+            tells: Arc::default(),
         };
         let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), EdgeLimits::default())
             .await
@@ -82,6 +100,11 @@ impl Recorder {
                     headers: parts.headers,
                     body: body.collect().await.unwrap().to_bytes(),
                 };
+                if seen.is_own() && !this.tells.load(Ordering::SeqCst) {
+                    let mut response = json("{}");
+                    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                    return Ok(response);
+                }
                 this.seen.lock().unwrap().push(seen.clone());
                 let response = this.script.lock().unwrap()(&seen);
                 Ok::<_, std::convert::Infallible>(response)
