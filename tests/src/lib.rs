@@ -283,6 +283,11 @@ impl Up {
 
     /// Obtains a capability `NAME.cap` for `scope`, held by the key `NAME.jwk`, which is made.
     pub fn capability(&self, name: &str, scope: &str) {
+        self.obtain(name, &["--scope", scope]);
+    }
+
+    /// As [`Self::capability`], for what `wanted` says. What the command printed.
+    pub fn obtain(&self, name: &str, wanted: &[&str]) -> String {
         self.keygen(name);
         let token = taper_ok(
             self.dir(),
@@ -290,24 +295,22 @@ impl Up {
         );
         std::fs::write(self.dir().join("access-token"), token).unwrap();
         let (issuer, key, cap) = (self.issuer(), format!("{name}.jwk"), format!("{name}.cap"));
-        taper_ok(
-            self.dir(),
-            &[
-                "exchange",
-                "--issuer",
-                &issuer,
-                "--client-id",
-                "dev",
-                "--subject-token",
-                "access-token",
-                "--key",
-                &key,
-                "--scope",
-                scope,
-                "--out",
-                &cap,
-            ],
-        );
+        let exchange = [
+            "exchange",
+            "--issuer",
+            &issuer,
+            "--client-id",
+            "dev",
+            "--subject-token",
+            "access-token",
+            "--key",
+            &key,
+            "--out",
+            &cap,
+            "--format",
+            "json",
+        ];
+        taper_ok(self.dir(), &[&exchange, wanted].concat())
     }
 }
 

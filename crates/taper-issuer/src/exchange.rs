@@ -77,7 +77,7 @@ pub(crate) fn wish(request: &ExchangeRequest, servers: &Servers, now: i64) -> Re
     let mut rights: Vec<Right> = scopes.iter().map(right).collect();
     for right in details.iter().flat_map(reads_of) {
         if !rules::URI.holds(is_grantable(&right)) {
-            let reason = "`uris` holds what is not canonical: `.`, `..`, empty segments, `\\`, `%`";
+            let reason = "`uris` holds what is not canonical: `.`, `..`, an empty segment, a backslash, `%`";
             return Err(malformed_details(rules::URI, reason));
         }
         if !rights.contains(&right) {

@@ -11,6 +11,7 @@ mod audit;
 mod calls;
 mod capabilities;
 mod daemons;
+mod reading;
 mod revoke;
 
 use std::process::{Command, Output};
