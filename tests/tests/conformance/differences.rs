@@ -35,19 +35,7 @@ pub(crate) fn between(bare: &Report, through: &Report) -> Vec<(String, String)> 
 pub(crate) const LEGACY: &[Difference] = &[];
 
 /// 2026-07-28, from a server over HTTP.
-pub(crate) const MODERN: &[Difference] = &[
-    METHOD,
-    META,
-    TASKS,
-    Difference {
-        why: "`Mcp-Param-*` headers are not forwarded yet",
-        checks: &[
-            "http-custom-header-server-validation / sep-2243-server-decode-base64 / ServerAcceptsValidBase64 / 0: SUCCESS -> FAILURE",
-            "http-custom-header-server-validation / sep-2243-server-validate-param-match / ServerLiteralMissingBase64Prefix / 0: SUCCESS -> FAILURE",
-            "http-custom-header-server-validation / sep-2243-server-validate-param-match / ServerLiteralMissingBase64Suffix / 0: SUCCESS -> FAILURE",
-        ],
-    },
-];
+pub(crate) const MODERN: &[Difference] = &[METHOD, META, TASKS];
 
 /// 2025-11-25, from a program: no failures, other forms.
 pub(crate) const LEGACY_PROGRAM: &[Difference] = &[
@@ -77,17 +65,6 @@ pub(crate) const MODERN_PROGRAM: &[Difference] = &[
     METHOD,
     META,
     TASKS,
-    Difference {
-        why: "a program sees no headers, so nobody compares `Mcp-Param-*` with its tool's arguments yet",
-        checks: &[
-            "http-custom-header-server-validation / sep-2243-server-reject-invalid-param-chars / ServerRejectsInvalidBase64Chars / 0: SUCCESS -> FAILURE",
-            "http-custom-header-server-validation / sep-2243-server-reject-invalid-param-chars / ServerRejectsInvalidBase64Padding / 0: SUCCESS -> FAILURE",
-            "http-custom-header-server-validation / sep-2243-server-reject-param-mismatch / ServerRejectsInvalidBase64CharsErrorCode / 0: SUCCESS -> FAILURE",
-            "http-custom-header-server-validation / sep-2243-server-reject-param-mismatch / ServerRejectsInvalidBase64PaddingErrorCode / 0: SUCCESS -> FAILURE",
-            "http-custom-header-server-validation / sep-2243-server-reject-param-mismatch / ServerRejectsMissingCustomHeaderErrorCode / 0: SUCCESS -> FAILURE",
-            "http-custom-header-server-validation / sep-2243-server-validate-param-match / ServerRejectsMissingCustomHeader / 0: SUCCESS -> FAILURE",
-        ],
-    },
     Difference {
         why: "errors of a program have status 200: it cannot say one, and the proxy does not make one from the code yet",
         checks: &[
@@ -131,24 +108,6 @@ const TASKS: Difference = Difference {
     why: "calls about tasks are denied (M-34)",
     checks: &[
         "tasks-capability-negotiation / sep-2663-tasks-methods-non-declaring / TasksMethodsGatedWithoutExtension / 0: SUCCESS -> FAILURE",
-        "tasks-dispatch-and-envelope / sep-2663-durable-create-strong-consistency / TasksStrongConsistencyImmediateGet / 0: SUCCESS -> FAILURE",
-        "tasks-dispatch-and-envelope / sep-2663-tasks-get-invalid-task-id-32602 / TasksGetUnknownTaskIdRejected / 0: SUCCESS -> FAILURE",
         "tasks-dispatch-and-envelope / sep-2663-tasks-result-removed-method-not-found / TasksRemovedTasksResult / 0: SUCCESS -> FAILURE",
-        "tasks-dispatch-and-envelope / tasks-removed-tasks-list / TasksRemovedTasksList / 0: SUCCESS -> FAILURE",
-        "tasks-dispatch-and-envelope / tasks-result-type-complete-on-non-task-responses / TasksResultTypeCompleteOnNonTaskResponses / 0: SUCCESS -> FAILURE",
-        "tasks-lifecycle / sep-2663-cancel-ack-empty-result / TasksCancelEmptyAck / 0: SUCCESS -> FAILURE",
-        "tasks-lifecycle / sep-2663-tasks-get-status-completed / TasksGetTerminalInlinedResult / 0: SUCCESS -> FAILURE",
-        "tasks-lifecycle / sep-2663-tasks-get-status-failed / TasksProtocolErrorFailedShape / 0: SUCCESS -> FAILURE",
-        "tasks-lifecycle / sep-2663-tasks-get-status-working / TasksGetDuringWorking / 0: SUCCESS -> FAILURE",
-        "tasks-lifecycle / sep-2663-tool-error-uses-completed-status / TasksToolErrorCompletedIsError / 0: SUCCESS -> FAILURE",
-        "tasks-lifecycle / tasks-cancel-terminal-idempotent-ack / TasksCancelTerminalIdempotentAck / 0: SUCCESS -> FAILURE",
-        "tasks-mrtr-composition / sep-2663-mrtr-synchronous-before-task-creation / Sep2663MrtrSynchronousBeforeTaskCreation / 0: SUCCESS -> FAILURE",
-        "tasks-mrtr-input / sep-2663-tasks-get-status-input-required / TasksMRTRInputRequestsOnTasksGet / 0: SUCCESS -> FAILURE",
-        "tasks-mrtr-input / tasks-mrtr-partial-fulfillment / TasksMRTRPartialFulfillment / 0: SUCCESS -> FAILURE",
-        "tasks-mrtr-input / tasks-mrtr-tasks-update-resumes / TasksMRTRTasksUpdateResumes / 0: SUCCESS -> FAILURE",
-        "tasks-request-headers / sep-2663-routing-headers-accepted-on-tasks-get / Sep2663RoutingHeadersAcceptedOnTasksGet / 0: SUCCESS -> FAILURE",
-        "tasks-request-state-removal / tasks-get-detailed-no-request-state / TasksGetDetailedNoRequestState / 0: SUCCESS -> FAILURE",
-        "tasks-wire-fields / tasks-no-early-ttl-expiry / TasksNoEarlyTtlExpiry / 0: SUCCESS -> FAILURE",
-        "tasks-wire-fields / tasks-no-related-task-meta-on-inlined-result / TasksNoRelatedTaskMetaOnInlinedResult / 0: SUCCESS -> FAILURE",
     ],
 };
