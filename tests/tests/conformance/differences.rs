@@ -35,7 +35,7 @@ pub(crate) fn between(bare: &Report, through: &Report) -> Vec<(String, String)> 
 pub(crate) const LEGACY: &[Difference] = &[];
 
 /// 2026-07-28, from a server over HTTP.
-pub(crate) const MODERN: &[Difference] = &[METHOD, META, TASKS];
+pub(crate) const MODERN: &[Difference] = &[TASKS];
 
 /// 2025-11-25, from a program: no failures, other forms.
 pub(crate) const LEGACY_PROGRAM: &[Difference] = &[
@@ -62,16 +62,11 @@ pub(crate) const LEGACY_PROGRAM: &[Difference] = &[
 
 /// 2026-07-28, from a program.
 pub(crate) const MODERN_PROGRAM: &[Difference] = &[
-    METHOD,
-    META,
     TASKS,
     Difference {
         why: "errors of a program have status 200: it cannot say one, and the proxy does not make one from the code yet",
         checks: &[
             "server-stateless / sep-2575-http-server-meta-invalid-400 / HttpServerMetaInvalid400 / 2: SUCCESS -> FAILURE",
-            "server-stateless / sep-2575-http-server-method-not-found-404-initialize / HttpServerMethodNotFound404initialize / 0: SUCCESS -> FAILURE",
-            "server-stateless / sep-2575-http-server-method-not-found-404-logging-setlevel / HttpServerMethodNotFound404loggingsetLevel / 0: SUCCESS -> FAILURE",
-            "server-stateless / sep-2575-http-server-method-not-found-404-ping / HttpServerMethodNotFound404ping / 0: SUCCESS -> FAILURE",
             "server-stateless / sep-2575-http-server-unsupported-version-400 / HttpServerUnsupportedVersion400 / 0: SUCCESS -> FAILURE",
             "server-stateless / sep-2575-missing-capability-http-400 / MissingCapabilityHttp400 / 0: SUCCESS -> FAILURE",
         ],
@@ -84,30 +79,10 @@ pub(crate) const MODERN_PROGRAM: &[Difference] = &[
     },
 ];
 
-/// Methods that are not there.
-const METHOD: Difference = Difference {
-    why: "a method that the revision has not is denied, or malformed, before the server can say so (M-16, M-19)",
-    checks: &[
-        "server-stateless / sep-2575-http-server-method-not-found-404 / HttpServerMethodNotFound404 / 0: SUCCESS -> FAILURE",
-        "server-stateless / sep-2575-http-server-method-not-found-404-resources-subscribe / HttpServerMethodNotFound404resourcessubscribe / 0: SUCCESS -> FAILURE",
-        "server-stateless / sep-2575-http-server-method-not-found-404-resources-unsubscribe / HttpServerMethodNotFound404resourcesunsubscribe / 0: SUCCESS -> FAILURE",
-    ],
-};
-
-/// What the body lacks and a header says.
-const META: Difference = Difference {
-    why: "a missing `_meta` is told as a header that differs from the body (M-18)",
-    checks: &[
-        "server-stateless / sep-2575-request-meta-invalid-missing-meta / RequestMetaInvalid / 0: SUCCESS -> FAILURE",
-        "server-stateless / sep-2575-request-meta-invalid-missing-protocol-version / RequestMetaInvalid / 0: SUCCESS -> FAILURE",
-    ],
-};
-
-/// Tasks of the modern era.
+/// `tasks/…` of a client that did not declare the extension, about a task that nobody made.
 const TASKS: Difference = Difference {
-    why: "calls about tasks are denied (M-34)",
+    why: "a task that the caller has not is unknown (M-34), whatever the caller's extensions: the server is not asked",
     checks: &[
         "tasks-capability-negotiation / sep-2663-tasks-methods-non-declaring / TasksMethodsGatedWithoutExtension / 0: SUCCESS -> FAILURE",
-        "tasks-dispatch-and-envelope / sep-2663-tasks-result-removed-method-not-found / TasksRemovedTasksResult / 0: SUCCESS -> FAILURE",
     ],
 };
