@@ -19,7 +19,7 @@ use taper_capability::{ToolFacts, VerifiedChain};
 use taper_policy::boundary::{BoundaryPolicy, depends_on};
 use taper_service::clock::SharedClock;
 use taper_service::shutdown::Shutdown;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 pub(crate) use self::definition::{Definition, facts};
 pub(crate) use self::params::proved;
@@ -35,18 +35,24 @@ const PROGRAM_FLOOR: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// How many times `refresh` a list counts, unless configured.
 const AGES: u32 = 12;
+/// Seconds by which a list may be ahead of a request: it may come while the request is decided. Of one that
+/// is further ahead, since the clock was set back, nobody can tell the age.
+const AHEAD: i64 = 5;
 
 /// One server's tools, as far as they are known.
 pub(crate) struct Catalogue {
     facts: Facts,
     refresh: Duration,
     max_age: Duration,
+    /// Whether the server sees headers.
+    over_http: bool,
     /// Whether it is fetched before anybody asks.
     eager: bool,
     floor: Duration,
     first_pause: Duration,
     listed: watch::Sender<Option<Arc<Listed>>>,
-    wanted: Notify,
+    /// How often a request needed more than was known.
+    wanted: watch::Sender<u64>,
 }
 
 /// One complete list.
@@ -105,30 +111,40 @@ impl Catalogue {
             facts: config.facts,
             refresh,
             max_age: config.max_age.unwrap_or_else(|| refresh.saturating_mul(AGES)),
+            over_http,
             // A program is started for it: only where something depends on its answer.
             eager: over_http || named,
             floor: if over_http { FLOOR } else { PROGRAM_FLOOR }.min(refresh),
             first_pause: if over_http { FIRST_PAUSE } else { PROGRAM_FLOOR }.min(refresh),
             listed: watch::channel(None).0,
-            wanted: Notify::new(),
+            wanted: watch::channel(0).0,
         }
     }
 
-    /// What is known of `tool` at `now`; the server is asked soon when it should be known.
+    /// What is known of `tool` at `now`. Looking asks nobody: see [`Self::want`].
     pub(crate) fn get(&self, tool: &str, now: i64) -> Known {
         if self.facts == Facts::Off {
             return Known::Nothing;
         }
         let max_age = i64::try_from(self.max_age.as_secs()).unwrap_or(i64::MAX);
         let listed = self.listed.borrow().clone();
-        let fresh = listed.filter(|listed| now.saturating_sub(listed.at) <= max_age);
-        let known = match fresh.as_ref().map(|listed| listed.tools.get(tool)) {
+        let fresh = listed.filter(|listed| (-AHEAD..=max_age).contains(&now.saturating_sub(listed.at)));
+        match fresh.as_ref().map(|listed| listed.tools.get(tool)) {
             None => Known::NotYet,
-            Some(Some(Some(definition))) => return Known::Described(Arc::clone(definition)),
+            Some(Some(Some(definition))) => Known::Described(Arc::clone(definition)),
             Some(_) => Known::Nothing,
-        };
-        self.wanted.notify_one();
-        known
+        }
+    }
+
+    /// Has the server asked soon. For requests that may pass and depend on what is not known, and for no
+    /// others: a program is started for it.
+    pub(crate) fn want(&self) {
+        self.wanted.send_modify(|wanted| *wanted = wanted.wrapping_add(1));
+    }
+
+    /// Whether headers of a caller can reach the server.
+    pub(crate) fn sees_headers(&self) -> bool {
+        self.over_http && self.facts != Facts::Off
     }
 
     /// Asks the server once, and keeps its answer. A failure leaves what was known.
@@ -141,6 +157,12 @@ impl Catalogue {
         let tools = listed.tools.len();
         self.listed.send_replace(Some(Arc::new(listed)));
         Ok(tools)
+    }
+
+    /// How often a request needed more than was known.
+    #[cfg(test)]
+    pub(crate) fn wanted(&self) -> u64 {
+        *self.wanted.borrow()
     }
 
     /// When the next list has come.
@@ -174,6 +196,7 @@ pub(crate) async fn follow(server: Arc<Server>, clock: SharedClock, shutdown: Sh
     if catalogue.facts == Facts::Off {
         return;
     }
+    let mut wanted = catalogue.wanted.subscribe();
     let mut pause = catalogue.first_pause;
     let mut rest = if catalogue.eager {
         Duration::ZERO
@@ -185,7 +208,7 @@ pub(crate) async fn follow(server: Arc<Server>, clock: SharedClock, shutdown: Sh
         let due = async {
             tokio::time::sleep(floor).await;
             let left = rest.saturating_sub(floor);
-            let _ = tokio::time::timeout(left, catalogue.wanted.notified()).await;
+            let _ = tokio::time::timeout(left, wanted.changed()).await;
         };
         tokio::select! {
             () = shutdown.cancelled() => return,

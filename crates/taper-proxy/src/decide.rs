@@ -10,6 +10,7 @@ use taper_store::{Counter, CounterKey, DecisionRecord, LinkRecord, Outcome, Rese
 
 use crate::catalogue::{Known, Needed, proved};
 use crate::gate::{Asked, Gate, Read, refused};
+use crate::headers::has_params;
 use crate::message::{Era, Message};
 use crate::methods::Subject;
 use crate::outstanding::Answering;
@@ -78,16 +79,8 @@ impl Gate {
         }
         let permit = self.ask(asked, access.clone(), now)?;
         // Last, so that only who may call a tool learns which of its arguments have headers.
-        let params = match &known {
-            Known::Described(tool) if read.era == Era::Modern => {
-                let nothing = Value::Null;
-                let arguments = access.arguments.as_ref().unwrap_or(&nothing);
-                match proved(&tool.params, arguments, &asked.headers) {
-                    Err(_) if rules::HEADERS.holds(false) => Vec::new(),
-                    Err(_) => return Err(Refusal::HeaderMismatch("Mcp-Param")),
-                    Ok(proved) => proved,
-                }
-            }
+        let params = match read.era {
+            Era::Modern if access.kind == AccessKind::ToolCall => repeating(asked, access, &known)?,
             _ => Vec::new(),
         };
         Ok(Allowed {
@@ -100,7 +93,7 @@ impl Gate {
     }
 
     /// Puts what the server says of the tool into `access`, where the decision depends on it (M-42). Who
-    /// has no right to the tool hears that first, and nothing of what is known.
+    /// has no right to the tool hears that first, and nothing of what is known; nobody is asked for it.
     fn describe(&self, asked: &Asked, access: &mut Access, known: &Known, now: i64) -> Result<(), Refusal> {
         let needed = Needed::by(&self.policy, asked.presentation.chain());
         if access.kind != AccessKind::ToolCall || !needed.any() {
@@ -130,7 +123,12 @@ impl Gate {
             {
                 Err(Refusal::Denied(denied))
             }
-            _ => Err(refusal),
+            _ => {
+                if !matches!(known, Known::Described(_)) {
+                    asked.catalogue.want();
+                }
+                Err(refusal)
+            }
         }
     }
 
@@ -200,9 +198,9 @@ impl Gate {
         let chain = asked.presentation.chain();
         let outcome = match refusal {
             None => Outcome::Allow,
-            Some(Refusal::Indeterminate(_) | Refusal::Uncounted | Refusal::Undescribed) => {
-                Outcome::Indeterminate
-            }
+            Some(
+                Refusal::Indeterminate(_) | Refusal::Uncounted | Refusal::Undescribed | Refusal::Unlisted,
+            ) => Outcome::Indeterminate,
             Some(_) => Outcome::Deny,
         };
         let link = |link: &taper_capability::Link| LinkRecord {
@@ -233,6 +231,27 @@ impl Gate {
             counted: Vec::new(),
         }
     }
+}
+
+/// The headers that repeat an argument as it is, of a modern call that is allowed otherwise (M-18, M-43).
+fn repeating(asked: &Asked, access: &Access, known: &Known) -> Result<Vec<HeaderName>, Refusal> {
+    if let Known::Described(tool) = known {
+        let nothing = Value::Null;
+        let arguments = access.arguments.as_ref().unwrap_or(&nothing);
+        return match proved(&tool.params, arguments, &asked.headers) {
+            Err(_) if rules::HEADERS.holds(false) => Ok(Vec::new()),
+            Err(_) => Err(Refusal::HeaderMismatch("Mcp-Param")),
+            Ok(proved) => Ok(proved),
+        };
+    }
+    if asked.catalogue.sees_headers() && has_params(&asked.headers) {
+        asked.catalogue.want();
+        // Without them, a server that demands them would blame its caller.
+        if !rules::PARAMS.holds(*known != Known::NotYet) {
+            return Err(Refusal::Unlisted);
+        }
+    }
+    Ok(Vec::new())
 }
 
 /// The request of the server that is answered, if the message answers one: of the caller's own session,

@@ -149,6 +149,7 @@ pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Bo
         | R::SeenFailed
         | R::Uncounted
         | R::Undescribed
+        | R::Unlisted
         | R::Indeterminate(_)
         | R::Audit
         | R::Busy

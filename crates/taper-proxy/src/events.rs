@@ -99,7 +99,11 @@ impl Reading {
     async fn next(&mut self) -> Option<Result<Passed, BoxError>> {
         loop {
             if let Some(piece) = self.pieces.pop_front() {
-                return Some(self.readers.read(piece).await);
+                match self.readers.read(piece).await {
+                    Ok(None) => continue,
+                    Ok(Some(passed)) => return Some(Ok(passed)),
+                    Err(error) => return Some(Err(error)),
+                }
             }
             match self.body.as_mut()?.frame().await {
                 None => {
@@ -123,7 +127,8 @@ impl Reading {
 }
 
 impl Readers {
-    async fn read(&self, piece: Piece) -> Result<Passed, BoxError> {
+    /// What passes of a piece; `None` if nothing does.
+    async fn read(&self, piece: Piece) -> Result<Option<Passed>, BoxError> {
         let (bytes, boundary) = match piece {
             Piece::Between(bytes) => (bytes, true),
             Piece::Part { .. } if self.lists.is_some() => return Err(ListError::TooLarge.into()),
@@ -140,12 +145,15 @@ impl Readers {
                 }
                 let bytes = match &self.lists {
                     Some(lists) => lists.event(event).await?,
-                    None => event.into_bytes(),
+                    None => Some(event.into_bytes()),
                 };
-                (bytes, true)
+                return Ok(bytes.map(|bytes| Passed {
+                    bytes,
+                    boundary: true,
+                }));
             }
         };
-        Ok(Passed { bytes, boundary })
+        Ok(Some(Passed { bytes, boundary }))
     }
 }
 

@@ -187,6 +187,11 @@ pub(crate) fn client_ip(peer: Option<SocketAddr>, headers: &HeaderMap, hops: usi
     seen.trim().parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
 }
 
+/// Whether a header says that it repeats an argument.
+pub(crate) fn has_params(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with(PARAM_PREFIX))
+}
+
 /// What an upstream gets of the caller's headers. Hop-by-hop names and credentials are in no list.
 /// `params` are the headers that were proved to repeat an argument; `session` is whether the request has
 /// an owned one.

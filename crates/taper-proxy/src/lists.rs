@@ -67,6 +67,16 @@ pub(crate) enum ListError {
     Busy,
 }
 
+impl ListError {
+    /// Whether the message is at fault, and will be whenever it comes.
+    fn is_of_the_message(&self) -> bool {
+        match self {
+            Self::Json(_) | Self::NotAMessage | Self::Folded | Self::NotAnArray => true,
+            Self::TooLong | Self::TooLarge | Self::Busy => false,
+        }
+    }
+}
+
 impl ListFilter {
     /// A message with its entries filtered; messages without a list come back as they are.
     pub(crate) async fn message(&self, message: Bytes) -> Result<Bytes, ListError> {
@@ -75,18 +85,25 @@ impl ListFilter {
         filtered.map_err(|_| ListError::Busy)?
     }
 
-    /// An event with its entries filtered; one without a list comes back as it is.
-    pub(crate) async fn event(&self, event: Event) -> Result<Bytes, ListError> {
+    /// An event with its entries filtered; one without a list comes back as it is. `None` is an event of a
+    /// stream opened by GET that is left out, since nobody can tell whether a client would find a list in it.
+    pub(crate) async fn event(&self, event: Event) -> Result<Option<Bytes>, ListError> {
         let Some(message) = event.data().map(Bytes::from) else {
-            return Ok(event.into_bytes());
+            return Ok(Some(event.into_bytes()));
         };
-        let filtered = self.message(message.clone()).await.inspect_err(|error| {
-            tracing::warn!(%error, mcp.server = self.profile.id, "a stream was cut");
-        })?;
-        if filtered == message {
-            Ok(event.into_bytes())
-        } else {
-            Ok(Bytes::from(event.with_data(&filtered)))
+        let server = &self.profile.id;
+        match self.message(message.clone()).await {
+            Ok(filtered) if filtered == message => Ok(Some(event.into_bytes())),
+            Ok(filtered) => Ok(Some(Bytes::from(event.with_data(&filtered)))),
+            // Cut for it, a stream that its client resumes would be cut there for ever.
+            Err(error) if self.lists == List::ALL && error.is_of_the_message() => {
+                tracing::warn!(%error, mcp.server = server, "an event was left out of a stream");
+                Ok(None)
+            }
+            Err(error) => {
+                tracing::warn!(%error, mcp.server = server, "a stream was cut");
+                Err(error)
+            }
         }
     }
 

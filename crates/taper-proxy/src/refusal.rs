@@ -82,6 +82,8 @@ pub(crate) enum Refusal {
     Uncounted,
     #[error("it is not known yet what the server says of the tool")]
     Undescribed,
+    #[error("it is not known yet which `Mcp-Param-*` headers the tool has")]
+    Unlisted,
     #[error("{0}")]
     Json(String),
     #[error("{0}")]
@@ -178,6 +180,7 @@ impl Refusal {
             Self::Costly { .. } => rules::COSTLY,
             Self::Uncounted => rules::CALLS,
             Self::Undescribed => rules::FACTS,
+            Self::Unlisted => rules::PARAMS,
             Self::Json(_) => rules::JSON,
             Self::Message(_) => rules::MESSAGE,
             Self::FoldedKeys => rules::FOLDED_KEYS,

@@ -239,6 +239,128 @@ async fn without_asking_nothing_is_known_and_nothing_is_asked() {
     assert_eq!(told(&world.call("git_log", LOG).send().await), is(403, "M-42"));
     assert!(world.upstream.seen().is_empty());
     world.end().await;
+
+    let world = World::start(usual()).await;
+    let sent = modern(&world).header("mcp-param-region", "x").send().await;
+    assert_eq!(sent.status.as_u16(), 200);
+    let seen = world.upstream.seen();
+    assert!(!seen[0].headers.contains_key("mcp-param-region"));
+    world.end().await;
+}
+
+/// A modern call of `git_push`.
+fn modern(world: &World) -> super::support::Ask<'_> {
+    let body = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"git_push","arguments":{{}},{MODERN}}}}}"#
+    );
+    world
+        .ask(body)
+        .header("mcp-protocol-version", "2026-07-28")
+        .header("mcp-method", "tools/call")
+        .header("mcp-name", "git_push")
+}
+
+#[tokio::test]
+async fn only_what_may_pass_and_depends_on_it_has_the_server_asked() {
+    let wanted = |world: &World| world.shared.servers["git"].catalogue.wanted();
+    let dependent = world("deny if tool_hint(\"x\", true); allow if true;".into()).await;
+    assert_eq!(dependent.call("git_rm", "{}").send().await.status.as_u16(), 403);
+    assert_eq!(wanted(&dependent), 0, "no right to the tool");
+    assert_eq!(
+        told(&dependent.call("git_push", "{}").send().await),
+        is(503, "M-42")
+    );
+    assert_eq!(wanted(&dependent), 1);
+    dependent.end().await;
+
+    let free = world("allow if true;".into()).await;
+    assert_eq!(told(&modern(&free).send().await), is(200, ""));
+    assert_eq!(wanted(&free), 0, "nothing depends on it");
+    let sent = modern(&free).header("mcp-param-x", "y").send().await;
+    assert_eq!((told(&sent), wanted(&free)), (is(503, "M-43"), 1));
+    free.end().await;
+
+    // A program sees no headers: none is started to tell of them.
+    let script = r#"read -r line; echo '{"jsonrpc":"2.0","id":1,"result":{}}'; read -r line"#;
+    let script = serde_json::to_string(script).unwrap();
+    let program = World::start(Setup {
+        upstream: Some(format!(
+            "{{ stdio = [\"sh\", \"-c\", {script}], era = 'modern' }}"
+        )),
+        catalogue: Some(FETCH),
+        ..usual()
+    })
+    .await;
+    let sent = modern(&program).header("mcp-param-x", "y").send().await;
+    assert_eq!((told(&sent), wanted(&program)), (is(200, ""), 0));
+    program.end().await;
+}
+
+#[tokio::test]
+async fn a_list_of_a_time_to_come_is_not_young() {
+    let world = world("deny if tool_hint(\"x\", true); allow if true;".into()).await;
+    world.clock.advance(3600);
+    lists(&world, READS);
+    fetch(&world).await.unwrap();
+    assert_eq!(told_of_young(&world).await, is(200, ""));
+    world.clock.advance(-5);
+    assert_eq!(told_of_young(&world).await, is(200, ""));
+    world.clock.advance(-1);
+    assert_eq!(told_of_young(&world).await, is(503, "M-42"));
+    world.end().await;
+}
+
+/// A legacy server that opens a session, and answers `initialized` and `tools/list` in it like this.
+fn opens(world: &World, initialized: u16, list: impl Fn(&Seen) -> Response<Body> + Send + 'static) {
+    world.upstream.answers(move |seen| {
+        let session = seen.headers.get("mcp-session-id").is_some_and(|id| id == "own-1");
+        match message(seen)["method"].as_str() {
+            _ if seen.method == Method::DELETE => status(200, ""),
+            Some("initialize") => {
+                let mut response = reply(seen, r#"{"protocolVersion":"2025-06-18","capabilities":{}}"#);
+                let id = HeaderValue::from_static("own-1");
+                response.headers_mut().insert("mcp-session-id", id);
+                response
+            }
+            Some("notifications/initialized") => status(initialized, ""),
+            Some("tools/list") if session => list(seen),
+            _ => status(400, "{}"),
+        }
+    });
+}
+
+#[tokio::test]
+async fn a_session_of_its_own_is_ended_however_the_list_ends() {
+    let world = world("allow if tool_hint(\"readOnlyHint\", true);".into()).await;
+    let ended = || {
+        let seen = world.upstream.seen();
+        let last = seen.iter().rev().find(|seen| seen.is_own()).unwrap();
+        (last.method.clone(), last.headers["mcp-session-id"].clone())
+    };
+    let expected = (Method::DELETE, HeaderValue::from_static("own-1"));
+    opens(&world, 403, |seen| reply(seen, "{}"));
+    assert!(fetch(&world).await.is_err());
+    assert_eq!(ended(), expected);
+
+    let asked = Arc::new(tokio::sync::Notify::new());
+    let heard = Arc::clone(&asked);
+    opens(&world, 202, move |_| {
+        heard.notify_one();
+        let mut response = Response::new(StreamBody::new(stream::pending()).boxed_unsync());
+        let kind = HeaderValue::from_static("text/event-stream");
+        response.headers_mut().insert("content-type", kind);
+        response
+    });
+    let late = async {
+        asked.notified().await;
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(31)).await;
+        tokio::time::resume();
+    };
+    let (fetched, ()) = tokio::join!(fetch(&world), late);
+    assert_eq!(fetched, Err(OwnError::TooSlow));
+    assert_eq!(ended(), expected);
+    world.end().await;
 }
 
 #[tokio::test]
@@ -424,7 +546,7 @@ async fn a_header_goes_on_when_it_says_what_the_body_says() {
             .map(|value| value.to_str().unwrap().to_owned())
     };
     let arguments = r#"{"region":"us-west1"}"#;
-    // Not known yet: it stays here, and is no error.
+    // Not known yet: it cannot be compared, and without it a server may blame its caller.
     world.upstream.answers(|seen| {
         if seen.is_own() {
             status(500, "{}")
@@ -433,7 +555,9 @@ async fn a_header_goes_on_when_it_says_what_the_body_says() {
         }
     });
     let early = call(arguments).header("mcp-param-region", "other").send().await;
-    assert_eq!((early.status.as_u16(), got("mcp-param-region")), (200, None));
+    assert_eq!((told(&early), passed(&world)), (is(503, "M-43"), 0));
+    assert!(!early.header("retry-after").is_empty());
+    assert_eq!(call(arguments).send().await.status.as_u16(), 200, "without one");
 
     lists(&world, tool);
     fetch(&world).await.unwrap();

@@ -291,6 +291,39 @@ async fn an_id_is_known_before_its_event_can_be_seen() {
 }
 
 #[tokio::test]
+async fn an_event_that_cannot_be_read_is_left_out_of_a_stream_opened_by_get() {
+    const BAD: [&str; 4] = [
+        "id: 1\ndata: {\"jsonrpc\":\"2.0\",\"method\":\"x\",\"params\":\"\\ud83d\"}\n\n",
+        "data: {\"id\":1,\"result\":{\"tools\":[]},\"result\":{\"tools\":[{\"name\":\"git_rm\"}]}}\n\n",
+        "data: {\"id\":1,\"result\":{\"Tools\":[{\"name\":\"git_rm\"}]}}\n\n",
+        "data: {\"id\":1,\"result\":{\"tools\":{\"name\":\"git_rm\"}}}\n\n",
+    ];
+    let good = "id: 2\ndata: {\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"ping\"}\n\n";
+    let world = World::start(usual()).await;
+    let feed = streaming(&world);
+    let mut response = world.open(world.ask("").method(Method::GET).request()).await;
+    for bad in BAD {
+        feed.send(bad).await.unwrap();
+        feed.send(good).await.unwrap();
+        assert_eq!(frame(&mut response).await.unwrap(), good, "{bad}");
+    }
+    drop(feed);
+    assert_eq!(frame(&mut response).await, None);
+    // Where a list was asked for, nothing is left out of its answer.
+    for bad in BAD {
+        let feed = streaming(&world);
+        feed.send(": c\n").await.unwrap();
+        let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+        let mut response = world.open(world.ask(list).request()).await;
+        assert_eq!(frame(&mut response).await.unwrap(), ": c\n");
+        feed.send(bad).await.unwrap();
+        let cut = tokio::time::timeout(PATIENCE, response.body_mut().frame()).await;
+        assert!(matches!(cut.unwrap(), Some(Err(_))), "{bad}");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
 async fn of_an_event_that_is_too_large_nothing_is_learned() {
     let world = World::start(Setup {
         server: "limits = { max_list = 64 }",

@@ -26,6 +26,8 @@ use crate::sse::{Piece, Splitter};
 
 /// How long a list may take, all pages and a handshake included.
 const MAX_TIME: Duration = Duration::from_secs(30);
+/// How long it may take to end a session of its own, whatever the list took.
+const END_TIME: Duration = Duration::from_secs(5);
 /// Pages of one list.
 const MAX_PAGES: usize = 100;
 /// Tools of one list.
@@ -78,19 +80,28 @@ struct Spoken {
 /// # Errors
 /// [`OwnError`]: what it answered, or which bound it passed.
 pub(crate) async fn list_tools(upstream: &Upstream, max_page: usize) -> Result<Vec<Value>, OwnError> {
+    let mut opened = None;
     let listed = async {
         match upstream {
-            Upstream::Http(upstream) => over_http(upstream, max_page).await,
+            Upstream::Http(upstream) => over_http(upstream, max_page, &mut opened).await,
             Upstream::Stdio(upstream) => program::list(upstream, max_page).await,
         }
     };
     let listed = tokio::time::timeout(MAX_TIME, listed).await;
+    if let (Upstream::Http(upstream), Some(spoken)) = (upstream, &opened) {
+        // The server forgets the session by itself if this fails.
+        let _ = tokio::time::timeout(END_TIME, upstream.ask(OwnRequest::end(spoken))).await;
+    }
     listed.map_err(|_| OwnError::TooSlow)?
 }
 
 /// In the modern era first, which needs no handshake; a server that does not take that is asked in the
-/// legacy one.
-async fn over_http(upstream: &HttpUpstream, max_page: usize) -> Result<Vec<Value>, OwnError> {
+/// legacy one. A session that it gives for this is in `opened` from then on, to be ended however this ends.
+async fn over_http(
+    upstream: &HttpUpstream,
+    max_page: usize,
+    opened: &mut Option<Spoken>,
+) -> Result<Vec<Value>, OwnError> {
     let modern = Spoken {
         revision: MODERN,
         session: None,
@@ -100,28 +111,31 @@ async fn over_http(upstream: &HttpUpstream, max_page: usize) -> Result<Vec<Value
         Err(OwnError::Refused) => {}
         other => return other,
     }
-    let spoken = handshake(upstream, max_page).await?;
-    let listed = pages(upstream, &spoken, max_page).await;
-    if spoken.session.is_some() {
-        // The server forgets the session by itself if this fails.
-        let _ = upstream.ask(OwnRequest::end(&spoken)).await;
-    }
-    listed
+    let spoken = handshake(upstream, max_page, opened).await?;
+    pages(upstream, &spoken, max_page).await
 }
 
-async fn handshake(upstream: &HttpUpstream, max_page: usize) -> Result<Spoken, OwnError> {
+async fn handshake(
+    upstream: &HttpUpstream,
+    max_page: usize,
+    opened: &mut Option<Spoken>,
+) -> Result<Spoken, OwnError> {
     let response = upstream.ask(OwnRequest::initialize()).await?;
     let session = match headers::single(response.headers(), &SESSION) {
         Ok(Some(session)) => HeaderValue::from_str(session).ok(),
         Ok(None) => None,
         Err(_) => return Err(OwnError::Malformed("it gave two sessions")),
     };
-    let mut left = max_page;
-    let result = answer(response, 0, max_page, &mut left).await?;
-    let spoken = Spoken {
-        revision: revision(&result)?,
+    // Until the server has chosen a revision, it is the one that was offered.
+    let mut spoken = Spoken {
+        revision: LEGACY[0],
         session,
     };
+    *opened = spoken.session.is_some().then(|| spoken.clone());
+    let mut left = max_page;
+    let result = answer(response, 0, max_page, &mut left).await?;
+    spoken.revision = revision(&result)?;
+    *opened = spoken.session.is_some().then(|| spoken.clone());
     let notified = upstream.ask(OwnRequest::initialized(&spoken)).await?;
     if notified.status().is_success() {
         Ok(spoken)
@@ -166,6 +180,8 @@ impl Collected {
     fn take(&mut self, result: Value) -> Result<bool, OwnError> {
         let cursor = match result.get("nextCursor") {
             None | Some(Value::Null) => None,
+            // Some servers write it on their last page, and clients stop there.
+            Some(Value::String(cursor)) if cursor.is_empty() => None,
             Some(Value::String(cursor)) if cursor.len() <= MAX_CURSOR => Some(cursor.clone()),
             Some(_) => return Err(OwnError::Malformed("a cursor is no text, or too long")),
         };
@@ -385,6 +401,8 @@ mod tests {
         assert_eq!(list.take(page("[{}]", r#","nextCursor":"a""#)), Ok(false));
         assert_eq!(list.take(page("[{}]", "")), Ok(true));
         assert_eq!(list.tools.len(), 2);
+        let mut empty = Collected::default();
+        assert_eq!(empty.take(page("[{}]", r#","nextCursor":"""#)), Ok(true));
 
         let mut endless = Collected::default();
         let end = std::iter::repeat_with(|| endless.take(page("[]", r#","nextCursor":"a""#)))
