@@ -11,7 +11,7 @@ use taper_service::shutdown::Shutdown;
 use crate::body::{Body, empty, full};
 use crate::events::{Readers, Watch, events};
 use crate::headers::{self, SESSION};
-use crate::limits;
+use crate::limits::{self, Place};
 use crate::lists::{FILTER_TIME, ListFilter};
 use crate::message::Era;
 use crate::methods::List;
@@ -20,18 +20,20 @@ use crate::permitted::{Call, Outbound, Permitted};
 use crate::refusal::Refusal;
 use crate::service::{Server, Shared};
 use crate::session::Owner;
-use crate::stream::{Ending, Flow, Lease, leased};
+use crate::stream::{Ending, Flow, Lease, Way, leased, short};
 use crate::tasks::TaskWatch;
 
 impl Shared {
     /// Forwards what is permitted, unless it was revoked or has expired while the journal took it. The
-    /// answer is refused when that happened while the upstream worked on it.
+    /// answer is refused when that happened while the upstream worked on it. `place` is given back when the
+    /// answer has ended.
     pub(crate) async fn forward(
         &self,
         server: &Server,
         presentation: Arc<VerifiedPresentation>,
         permitted: Permitted<Outbound>,
         decision_id: &str,
+        place: Option<Place>,
         shutdown: &Shutdown,
     ) -> Result<Response<Body>, Refusal> {
         let chain = presentation.chain();
@@ -57,11 +59,21 @@ impl Shared {
                 server.sessions.release(session);
             }
         })?;
-        let mut response = limits::bounded(response, &server.profile.limits, &server.profile.id);
+        let limits = &server.profile.limits;
+        let mut response = limits::bounded(response, limits, &server.profile.id);
         let session = bind_session(&server.sessions, &sent, &mut response)?;
         let (parts, flow) = self.read(server, presentation, &sent, session, response).await?;
+        let flow = short(flow, limits.answer_timeout).await?;
         lease.check_before().await?;
-        Ok(Response::from_parts(parts, leased(flow, lease)))
+        let body = match flow {
+            Ok(whole) if whole.is_empty() => empty(),
+            Ok(whole) => full(whole),
+            Err(flow) => {
+                let caller_idle = limits.caller_idle;
+                leased(flow, lease, Way { place, caller_idle })
+            }
+        };
+        Ok(Response::from_parts(parts, body))
     }
 
     /// What the answer to a permitted request depends on.

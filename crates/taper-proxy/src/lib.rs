@@ -32,6 +32,7 @@ mod feed;
 mod followed;
 mod forward;
 mod gate;
+mod handover;
 mod headers;
 mod issuers;
 mod limits;

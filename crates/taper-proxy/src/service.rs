@@ -20,7 +20,7 @@ use crate::catalogue::Catalogue;
 use crate::error::{AnswerContext, respond};
 use crate::gate::{Asked, Gate, Judgement};
 use crate::headers::{self, Credentials, Names};
-use crate::limits::{self, Limiter};
+use crate::limits::Limiter;
 use crate::outstanding::Sessions;
 use crate::permitted::{Outbound, Permitted};
 use crate::profile::Profile;
@@ -232,13 +232,8 @@ impl Shared {
         let place = judgement.place.take();
         let permitted = self.settle(judgement, profile, context).await?;
         let decision_id = &context.decision_id;
-        let response = self
-            .forward(server, presentation, permitted, decision_id, shutdown)
-            .await?;
-        Ok(match place {
-            Some(place) => response.map(|body| limits::held(body, place)),
-            None => response,
-        })
+        self.forward(server, presentation, permitted, decision_id, place, shutdown)
+            .await
     }
 
     /// Journals the decision, then gives out what it permits (M-27).

@@ -196,6 +196,11 @@ impl Kind {
 }
 
 impl Event {
+    /// One event with the empty line that ends it.
+    pub(crate) fn new(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
     /// Its data, the lines joined by line feeds; `None` when it has none. Empty data is none: no client
     /// is told of such an event, with which servers begin a stream to give it an id (SEP-1699).
     pub(crate) fn data(&self) -> Option<Vec<u8>> {

@@ -30,6 +30,9 @@ pub struct Limits {
     /// How long an event stream may be silent. Default: as long as it likes.
     #[serde(with = "optional_duration")]
     pub stream_idle: Option<Duration>,
+    /// How long a caller may take for each 64 KiB of its answer, before the answer is cut.
+    #[serde(with = "duration")]
+    pub caller_idle: Duration,
     /// Sessions that are remembered.
     pub max_sessions: usize,
     /// Tasks that are remembered. The oldest leave first.
@@ -64,6 +67,7 @@ impl Default for Limits {
             answer_timeout: Duration::from_secs(300),
             answer_idle: Duration::from_secs(60),
             stream_idle: None,
+            caller_idle: Duration::from_secs(60),
             max_sessions: 10_000,
             max_tasks: 10_000,
             max_running: 1024,

@@ -28,7 +28,7 @@ use crate::config::{Limits, Rate, Rates};
 use crate::refusal::Refusal;
 use crate::rules;
 
-pub(crate) use self::places::{Place, held};
+pub(crate) use self::places::Place;
 pub(crate) use self::silence::bounded;
 
 /// At most one line of the log in this time for each rule (RULES 30).

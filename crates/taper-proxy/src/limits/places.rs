@@ -2,17 +2,9 @@
 //! is. The tables have an entry per place that is taken, so their size is bounded by the places.
 
 use std::collections::HashMap;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
-
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
-use http_body_util::BodyExt as _;
-use taper_service::edge::BoxError;
 
 use super::table::{Caller, Key};
-use crate::body::Body;
 use crate::rules;
 
 /// The places for one kind of work.
@@ -113,45 +105,9 @@ impl Drop for Place {
     }
 }
 
-/// The body, with its place until it ends or is dropped.
-pub(crate) fn held(body: Body, place: Place) -> Body {
-    let place = Some(place);
-    Held { body, place }.boxed_unsync()
-}
-
-struct Held {
-    body: Body,
-    place: Option<Place>,
-}
-
-impl http_body::Body for Held {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        if matches!(polled, Poll::Ready(None | Some(Err(_)))) {
-            self.place = None;
-        }
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::body::full;
 
     fn caller(grant: u8, holder: u8) -> Caller {
         Caller {
@@ -175,20 +131,5 @@ mod tests {
         drop(one);
         assert!(take(3, 5).is_ok());
         assert_eq!(places.taken(), (3, 2, 3), "the last one is free again too");
-    }
-
-    #[tokio::test]
-    async fn a_body_keeps_its_place_until_its_end() {
-        let places = Places::new(1, 1, 1);
-        let place = |holder: u8| places.take(&caller(1, holder));
-        let mut body = held(full("x"), place(1).unwrap());
-        assert_eq!(place(2).unwrap_err(), Full::Grant);
-        assert!(body.frame().await.is_some());
-        assert!(place(2).is_err(), "its end was not asked for");
-        assert!(body.frame().await.is_none());
-        let dropped = held(full("x"), place(2).unwrap());
-        assert!(place(1).is_err());
-        drop(dropped);
-        assert_eq!(places.taken(), (0, 0, 0));
     }
 }

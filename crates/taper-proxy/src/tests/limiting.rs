@@ -24,7 +24,7 @@ use crate::{Config, Proxy};
 const LOG: &str = r#"{"repo_path":"acme/web"}"#;
 const PATIENCE: Duration = Duration::from_secs(20);
 
-fn with(server: &'static str) -> Setup {
+pub(super) fn with(server: &'static str) -> Setup {
     let Setup { server: usual, .. } = usual();
     let server = format!("{usual}\n{server}");
     Setup {
@@ -85,7 +85,7 @@ fn limited(world: &World, ask: Ask<'_>, status: u16, rule: &'static str) -> impl
     }
 }
 
-async fn until(what: &str, holds: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, holds: impl Fn() -> bool) {
     let watched = async {
         while !holds() {
             tokio::task::yield_now().await;
@@ -94,12 +94,15 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
     assert!(tokio::time::timeout(PATIENCE, watched).await.is_ok(), "{what}");
 }
 
-fn limiter(world: &World) -> &Limiter {
+pub(super) fn limiter(world: &World) -> &Limiter {
     &world.shared.servers.get("git").unwrap().limiter
 }
 
 /// An upstream each of whose answers is a stream of the kind, which lasts until its end is dropped.
-fn lasting(world: &World, kind: &'static str) -> mpsc::UnboundedReceiver<mpsc::Sender<&'static str>> {
+pub(super) fn lasting(
+    world: &World,
+    kind: &'static str,
+) -> mpsc::UnboundedReceiver<mpsc::Sender<&'static str>> {
     let (ends, opened) = mpsc::unbounded_channel();
     world.upstream.answers(move |_| {
         let (send, receive) = mpsc::channel::<&'static str>(8);

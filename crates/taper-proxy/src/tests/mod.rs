@@ -17,4 +17,5 @@ mod returning;
 mod support;
 mod tasks;
 mod transparent;
+mod unread;
 mod upstreams;

@@ -197,7 +197,7 @@ async fn what_ended_while_its_record_waited_for_the_disk_is_not_forwarded() {
         let settled = shared.settle(judgement, &server.profile, &mut context).await;
         let permitted = settled.unwrap();
         meanwhile();
-        let answer = shared.forward(server, presentation, permitted, "d", &world.shutdown);
+        let answer = shared.forward(server, presentation, permitted, "d", None, &world.shutdown);
         answer.await.err().map(|refusal| refusal.rule().to_string())
     };
     let pushes = |grant: &Grant| {

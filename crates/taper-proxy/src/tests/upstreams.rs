@@ -219,7 +219,8 @@ async fn an_answer_that_breaks_off_has_no_clean_end() {
         ask(&format!("{json}content-length: 2\r\n\r\n{{}}")).await,
         whole("{}")
     );
-    assert_eq!(ask(&format!("{json}content-length: 3\r\n\r\n{{}}")).await, None);
+    let long = |length: usize| format!("{json}content-length: {length}\r\n\r\n{{}}");
+    assert_eq!(ask(&long(1 << 20)).await, None);
     let chunked = format!("{json}transfer-encoding: chunked\r\n\r\n2\r\n{{}}\r\n");
     assert_eq!(ask(&format!("{chunked}0\r\n\r\n")).await, whole("{}"));
     assert_eq!(ask(&chunked).await, None);
@@ -230,9 +231,14 @@ async fn an_answer_that_breaks_off_has_no_clean_end() {
     let event = format!("{events}transfer-encoding: chunked\r\n\r\n5\r\n: c\n\n\r\n");
     assert_eq!(ask(&format!("{event}0\r\n\r\n")).await, whole(": c\n\n"));
     assert_eq!(ask(&event).await, None);
-    // A list is read whole: here it is the proxy that notices.
+    // A short answer and a list are read whole: here it is the proxy that notices.
+    *bytes.lock().unwrap() = long(3).into_bytes();
+    let short = world.call("git_log", LOG).send().await;
+    assert_eq!(
+        (short.status.as_u16(), &short.json()["error"]["data"]["rule"]),
+        (502, &"M-30".into())
+    );
     let list = world.ask(r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"a":{"b":{}}}}"#);
-    *bytes.lock().unwrap() = format!("{json}content-length: 3\r\n\r\n{{}}").into_bytes();
     assert_eq!(list.send().await.status.as_u16(), 502);
     shutdown.trigger();
     world.end().await;

@@ -2,10 +2,9 @@
 //! a stack trace or a challenge that was meant for somebody else.
 
 use bytes::Bytes;
-use futures_util::TryStreamExt as _;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use http_body::{Body as _, Frame};
-use http_body_util::{BodyExt as _, StreamBody};
+use http_body::Body as _;
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use taper_capability::json::{self, JsonLimits};
 use taper_service::edge::{BoxError, read_body};
@@ -97,13 +96,9 @@ pub(super) async fn admit(
     ))
 }
 
-/// The body as it comes, without trailers. That it broke off is an error to whoever reads it.
+/// The body as it comes; trailers are left out later. That it broke off is an error to whoever reads it.
 fn streamed(body: Incoming) -> Body {
-    let frames = body
-        .into_data_stream()
-        .map_ok(Frame::data)
-        .map_err(BoxError::from);
-    StreamBody::new(frames).boxed_unsync()
+    body.map_err(BoxError::from).boxed_unsync()
 }
 
 /// Whether there is no body. Some servers announce one and end it at once.
