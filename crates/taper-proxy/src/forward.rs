@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, Method, Response, StatusCode, header};
 use taper_capability::VerifiedPresentation;
 use taper_service::edge::read_body;
 use taper_service::shutdown::Shutdown;
@@ -119,7 +119,7 @@ impl Shared {
         response: Response<Body>,
     ) -> Result<(http::response::Parts, Flow), Refusal> {
         let limits = &server.profile.limits;
-        let (mut parts, body) = response.into_parts();
+        let (parts, body) = response.into_parts();
         let lists = sent.lists().filter(|_| parts.status.is_success());
         let lists = lists.map(|lists| ListFilter {
             gate: Arc::clone(&self.gate),
@@ -173,10 +173,6 @@ impl Shared {
             tracing::warn!(%error, mcp.server = server.profile.id, "a list cannot be shown");
             Refusal::Upstream("its list cannot be filtered")
         })?;
-        parts.headers.insert(
-            header::CACHE_CONTROL,
-            HeaderValue::from_static("private, no-store"),
-        );
         Ok((parts, Flow::Plain(full(filtered))))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, HeaderName, Method, Request, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header};
 use taper_service::secret::Secret;
 
 use crate::refusal::Refusal;
@@ -13,11 +13,10 @@ use crate::rules;
 /// checked.
 const TO_UPSTREAM: [&str; 3] = ["accept", "traceparent", "tracestate"];
 /// Names of an upstream that a caller gets, beside its own session's.
-const TO_CALLER: [&str; 6] = [
+const TO_CALLER: [&str; 5] = [
     "allow",
     "content-type",
     "mcp-protocol-version",
-    "cache-control",
     "retry-after",
     "x-accel-buffering",
 ];
@@ -218,12 +217,16 @@ pub(crate) fn to_upstream(
     })
 }
 
-/// What a caller gets of the upstream's headers.
+/// What a caller gets of the upstream's headers. Whatever the upstream says of caches, an answer is for
+/// the one who presented a capability.
 pub(crate) fn to_caller(headers: &HeaderMap, session: bool) -> HeaderMap {
-    pass(headers, |name| {
+    let mut passed = pass(headers, |name| {
         let text = name.as_str();
         TO_CALLER.contains(&text) || (name == SESSION && session)
-    })
+    });
+    let private = HeaderValue::from_static("private, no-store");
+    passed.insert(header::CACHE_CONTROL, private);
+    passed
 }
 
 /// Whether a configured header may be forwarded: never one that carries credentials or framing, says
@@ -262,8 +265,6 @@ fn pass(headers: &HeaderMap, allowed: impl Fn(&HeaderName) -> bool) -> HeaderMap
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn headers(given: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -380,8 +381,10 @@ mod tests {
             ("access-control-allow-origin", "*"),
             ("mcp-session-id", "s"),
         ]);
-        assert_eq!(names(&to_caller(&answered, true)), "content-type mcp-session-id");
-        assert_eq!(names(&to_caller(&answered, false)), "content-type");
+        let passed = to_caller(&answered, true);
+        assert_eq!(names(&passed), "cache-control content-type mcp-session-id");
+        assert_eq!(passed[header::CACHE_CONTROL], "private, no-store");
+        assert_eq!(names(&to_caller(&answered, false)), "cache-control content-type");
         assert!(!may_forward(&header::AUTHORIZATION) && !may_forward(&DPOP) && may_forward(&own[0]));
         assert!(!may_forward(&header::CONTENT_TYPE) && !may_forward(&LAST_EVENT));
     }

@@ -456,3 +456,21 @@ fn an_upstream_is_checked_before_the_start() {
         Some("no certificate in PEM"),
     );
 }
+
+#[tokio::test]
+async fn a_handshake_that_stalls_is_given_up_like_a_connection() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let world = World::start(Setup {
+        upstream: Some(format!(
+            "{{ http = 'https://{}/mcp' }}",
+            silent.local_addr().unwrap()
+        )),
+        server: "limits.connect_timeout = '100ms'",
+        ..usual()
+    })
+    .await;
+    let patience = std::time::Duration::from_secs(20);
+    let answer = tokio::time::timeout(patience, world.call("git_log", LOG).send()).await;
+    assert!(is_own(&answer.unwrap(), 502));
+    world.end().await;
+}

@@ -6,18 +6,23 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::Full;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_rustls::{HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
+use taper_service::edge::BoxError;
+use tokio::net::TcpStream;
 use tokio::time::Instant;
+use tower::timeout::Timeout;
+use tower::util::BoxCloneSyncService;
 
 use super::answer::admit;
 use super::own::OwnRequest;
+
 use crate::body::Body;
 use crate::config::Limits;
 use crate::permitted::Outbound;
@@ -47,9 +52,12 @@ pub(crate) fn believing(pem: &[u8]) -> Result<ClientConfig, &'static str> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
+/// Opens connections in time.
+type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>;
+
 /// One URL and the headers that it needs.
 pub(crate) struct HttpUpstream {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: Client<Connector, Full<Bytes>>,
     uri: Uri,
     headers: Vec<(HeaderName, HeaderValue)>,
     answer_timeout: Duration,
@@ -76,6 +84,8 @@ impl HttpUpstream {
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(tcp);
+        // The handshake of TLS counts too: a connection that is begun is not given up otherwise.
+        let connector = Connector::new(Timeout::new(connector, limits.connect_timeout));
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE)
