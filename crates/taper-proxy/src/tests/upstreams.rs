@@ -465,7 +465,7 @@ async fn a_handshake_that_stalls_is_given_up_like_a_connection() {
             "{{ http = 'https://{}/mcp' }}",
             silent.local_addr().unwrap()
         )),
-        server: "limits.connect_timeout = '100ms'",
+        server: "limits.connect_timeout = '1s'",
         ..usual()
     })
     .await;

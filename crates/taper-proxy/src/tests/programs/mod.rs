@@ -110,11 +110,11 @@ async fn an_era_that_the_program_lacks_is_told() {
         let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
         world
             .ask(format!(
-                r#"{{"jsonrpc":"2.0","id":1,"method":"ping","params":{{{meta}}}}}"#
+                r#"{{"jsonrpc":"2.0","id":1,"method":"server/discover","params":{{{meta}}}}}"#
             ))
             .token(token)
             .header("mcp-protocol-version", "2026-07-28")
-            .header("mcp-method", "ping")
+            .header("mcp-method", "server/discover")
     };
     let (one, two) = (world.issue(&world.grant()), world.issue(&world.grant()));
     assert_eq!(modern(one.as_str()).send().await.json()["result"]["n"], 1);

@@ -13,7 +13,7 @@ while read -r line; do case "$line" in
   *'"subscriptions/listen"'*)
     say '"method":"notifications/subscriptions/acknowledged","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":"l"}}' ;;
   *'"notifications/cancelled"'*) cancelled="$line" ;;
-  *'"ping"'*) id=${line#*\"id\":}; id=${id%%,*}; say "\"id\":$id,\"result\":{\"cancelled\":$cancelled}" ;;
+  *'"server/discover"'*) id=${line#*\"id\":}; id=${id%%,*}; say "\"id\":$id,\"result\":{\"cancelled\":$cancelled}" ;;
   esac; done"#;
 
 fn modern<'a>(world: &'a World, token: &str, id: &str, method: &'static str) -> Ask<'a> {
@@ -46,13 +46,15 @@ async fn closing_a_subscription_cancels_it() {
     let second = listen().send().await;
     assert_eq!(second.status.as_u16(), 400, "{second:?}");
     assert_eq!(second.json()["error"]["code"], -32600);
-    let before = modern(&world, &token, "1", "ping").send().await;
+    let before = modern(&world, &token, "1", "server/discover").send().await;
     assert!(before.json()["result"]["cancelled"].is_null(), "{before:?}");
 
     drop(stream);
     let cancelled = async {
         for id in 2.. {
-            let told = modern(&world, &token, &id.to_string(), "ping").send().await;
+            let told = modern(&world, &token, &id.to_string(), "server/discover")
+                .send()
+                .await;
             let cancelled = told.json()["result"]["cancelled"].clone();
             if !cancelled.is_null() {
                 return cancelled;
