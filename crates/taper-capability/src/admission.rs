@@ -46,6 +46,11 @@ impl AdmittedCheck {
         crate::datalog::datalog(&self.check)
     }
 
+    /// How many patterns it has, each of which is held compiled.
+    pub(crate) fn patterns(&self) -> usize {
+        patterns(&self.check)
+    }
+
     /// The check itself, for the crate that evaluates it.
     #[must_use]
     pub fn check(&self) -> &Check {

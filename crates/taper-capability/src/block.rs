@@ -21,7 +21,7 @@ const MAX_CHECKS_OF_CHAIN: usize = 64;
 /// The most operations of all checks of a chain, and among them calls of extern functions.
 const MAX_OPERATIONS: usize = 256;
 const MAX_EXTERN_CALLS: usize = 16;
-/// The most patterns of a chain: each is compiled for each call.
+/// The most patterns of a chain: each is compiled once, and held as long as the chain is.
 const MAX_PATTERNS: usize = 8;
 
 /// One decoded block.

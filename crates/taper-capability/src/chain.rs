@@ -140,6 +140,13 @@ impl VerifiedChain {
         &self.links
     }
 
+    /// How many patterns its checks have. Each is held compiled and takes some 40 KB of memory.
+    #[must_use]
+    pub fn patterns(&self) -> usize {
+        let checks = self.links.iter().flat_map(|link| &link.caveats);
+        checks.map(AdmittedCheck::patterns).sum()
+    }
+
     /// How often it was handed on.
     #[must_use]
     pub fn depth(&self) -> u32 {

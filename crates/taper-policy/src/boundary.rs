@@ -193,16 +193,32 @@ pub fn decide(
 
 /// Whether an entry of a list may be shown: the same decision, for an access of kind
 /// [`AccessKind::ListEntry`].
-#[must_use]
+///
+/// # Errors
+/// Why it is hidden.
 pub fn visible(
     policy: &BoundaryPolicy,
     presentation: &VerifiedPresentation,
     entry: &Access,
     now: i64,
-) -> Option<Visible> {
-    let allowed = entry.kind == AccessKind::ListEntry
-        && matches!(judge(policy, presentation, entry, now), Outcome::Allow);
-    allowed.then_some(Visible(()))
+) -> Result<Visible, Hidden> {
+    if entry.kind != AccessKind::ListEntry {
+        return Err(Hidden::Denied);
+    }
+    match judge(policy, presentation, entry, now) {
+        Outcome::Allow => Ok(Visible(())),
+        Outcome::Deny(_) => Err(Hidden::Denied),
+        Outcome::Indeterminate(_) => Err(Hidden::Undecided),
+    }
+}
+
+/// Why an entry is not shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hidden {
+    /// The caller could not use it.
+    Denied,
+    /// The decision ran into a limit, which costs as much as a decision may.
+    Undecided,
 }
 
 /// Whether a decision over this chain depends on facts of `predicate`: the policy names it, or a check of

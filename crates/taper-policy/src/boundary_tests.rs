@@ -294,12 +294,12 @@ fn lists_show_what_could_be_called() {
     let entry = |tool: &str| {
         let mut access = Access::new(AccessKind::ListEntry, "git", AUDIENCE, "tools/list");
         access.tool = Some(tool.into());
-        visible(&allow, &p, &access, NOW).is_some()
+        visible(&allow, &p, &access, NOW).is_ok()
     };
     assert!(entry("git_log"));
     assert!(!entry("git_show"));
     assert!(
-        visible(&allow, &p, &call("git_log", "{}", &["acme/web"]), NOW).is_none(),
+        visible(&allow, &p, &call("git_log", "{}", &["acme/web"]), NOW).is_err(),
         "a call is no list entry"
     );
     let plumbing = Access::new(AccessKind::Plumbing, "git", AUDIENCE, "tools/list");

@@ -21,6 +21,8 @@ const FIXED: usize = 2048;
 /// What a byte of the text costs once it is decoded. Ordinary chains were measured at 2.5 to 4.5; checks
 /// with many short values cost most, about 12 by the sizes of their terms.
 const PER_BYTE: usize = 16;
+/// What a compiled pattern costs; the largest of the dialect were measured at 38 KB.
+const PATTERN: usize = 64 * 1024;
 
 /// The cache.
 #[derive(Debug)]
@@ -84,7 +86,11 @@ impl Chains {
     /// Keeps a chain whose capability, `length` bytes of text, verified with these root keys and came
     /// with a good proof, if there is room.
     pub(crate) fn keep(&self, chain: &Arc<VerifiedChain>, length: usize, roots: u64) {
-        let cost = length.saturating_mul(PER_BYTE).saturating_add(FIXED);
+        let patterns = chain.patterns().saturating_mul(PATTERN);
+        let cost = length
+            .saturating_mul(PER_BYTE)
+            .saturating_add(FIXED)
+            .saturating_add(patterns);
         let share = self.max / SHARE;
         if cost > share {
             return;
@@ -177,7 +183,9 @@ fn grant_of(chain: &VerifiedChain) -> Grant {
 
 #[cfg(test)]
 mod tests {
-    use taper_capability::{Grant, Party, Right, RootKey, Roots, UnverifiedToken, Verifier, issue};
+    use taper_capability::{
+        ArgumentMatch, Caveat, Grant, Party, Right, RootKey, Roots, UnverifiedToken, Verifier, issue,
+    };
     use taper_dpop::{Algorithm, PrivateKey};
     use taper_service::rng;
 
@@ -205,6 +213,10 @@ mod tests {
         }
 
         fn chain(&self, grant: &str) -> Arc<VerifiedChain> {
+            self.with(grant, Vec::new())
+        }
+
+        fn with(&self, grant: &str, caveats: Vec<Caveat>) -> Arc<VerifiedChain> {
             let grant = Grant {
                 issuer: ISSUER.into(),
                 id: grant.into(),
@@ -221,7 +233,7 @@ mod tests {
                 issued_at: 0,
                 expires_at: 1000,
                 max_depth: 3,
-                caveats: vec![],
+                caveats,
             };
             let token = issue(&grant, &self.root, &mut rng::os()).unwrap();
             let token = UnverifiedToken::decode(token.as_str()).unwrap();
@@ -290,6 +302,27 @@ mod tests {
             chains.find(&large.token_hash(), 0).is_none(),
             "larger than a share"
         );
+        whole(&chains);
+    }
+
+    #[test]
+    fn a_chain_counts_with_its_patterns() {
+        let (world, chains) = (World::new(), Chains::new(4 * PATTERN * SHARE));
+        let caveat = |n: usize| Caveat::Argument {
+            pointer: "/a".into(),
+            matches: ArgumentMatch::Matches(format!("a{{{n}}}")),
+        };
+        let patterns = |n: usize| world.with(&id(n), (1..=n).map(caveat).collect());
+        let (few, many) = (patterns(3), patterns(4));
+        assert_eq!((few.patterns(), many.patterns()), (3, 4));
+        chains.keep(&few, LENGTH, 0);
+        chains.keep(&many, LENGTH, 0);
+        assert!(chains.find(&few.token_hash(), 0).is_some());
+        assert!(
+            chains.find(&many.token_hash(), 0).is_none(),
+            "larger than a share"
+        );
+        assert_eq!(chains.lock().bytes, ENTRY + 3 * PATTERN);
         whole(&chains);
     }
 }

@@ -22,7 +22,7 @@ use crate::tasks::TaskWatch;
 /// How large an event is held that nobody reads, so that a stream can be cut between events.
 const HELD_UNREAD: usize = 64 * 1024;
 /// From this size on an event is read on the pool.
-const LARGE: usize = 16 * 1024;
+pub(crate) const LARGE: usize = 16 * 1024;
 
 /// A stream in pieces.
 pub(crate) type Events = BoxStream<'static, Result<Passed, BoxError>>;

@@ -128,6 +128,7 @@ impl Shared {
             presentation,
             profile: Arc::clone(&server.profile),
             tasks: Arc::clone(&server.tasks),
+            limiter: Arc::clone(&server.limiter),
             era: sent.era,
             lists,
             time: FILTER_TIME,
@@ -171,7 +172,7 @@ impl Shared {
         }
         let filtered = filter.message(whole).await.map_err(|error| {
             tracing::warn!(%error, mcp.server = server.profile.id, "a list cannot be shown");
-            Refusal::Upstream("its list cannot be filtered")
+            error.refusal()
         })?;
         Ok((parts, Flow::Plain(full(filtered))))
     }

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! sizes → proof claims → unverified decode → holder, expiry, issuer → proof signature
-//!       → chain signatures, walk, admission (once for a text) → revocation → (body arrives) digest → strict JSON
-//!       → headers → session → revocation, replay insert → limits → resources → calls reserved → decide
+//!       → chain signatures, walk, admission (once for a text) → revocation → replay look-up
+//!       → (body arrives) digest → strict JSON → headers → session → revocation, replay look-up → limits
+//!       → replay insert → resources → calls reserved → decide
 //!       → (the journal has it) revocation, expiry
 //! ```
 //!
@@ -174,8 +175,13 @@ impl Gate {
             }
         };
         let chain = asked.presentation.chain();
-        let admitted = self.admit_once(&asked, now);
-        let place = match admitted.and_then(|()| asked.limiter.admit(chain, read.work())) {
+        // Who is over a limit does not use up the table of proofs, and who repeats a proof does not use up
+        // the limits of its holder.
+        let admitted = self
+            .check_again(&asked, now)
+            .and_then(|()| asked.limiter.admit(chain, read.work()))
+            .and_then(|place| self.take_once(&asked.presentation, now).map(|()| place));
+        let place = match admitted {
             Ok(place) => place,
             Err(refusal) => {
                 return Judgement {
@@ -323,14 +329,33 @@ impl Gate {
         self.issuers.check_revocation(chain, now)
     }
 
-    /// Takes the proof once (R-13), and checks again what may have changed while the body arrived.
-    fn admit_once(&self, asked: &Asked, now: i64) -> Result<(), Refusal> {
-        let (chain, proof) = (asked.presentation.chain(), asked.presentation.proof());
-        self.issuers.check_revocation(chain, now)?;
+    /// Refuses a proof that was used before, and uses up nothing (R-13).
+    ///
+    /// # Errors
+    /// [`Refusal::Replay`].
+    pub(crate) fn check_unused(&self, presentation: &VerifiedPresentation, now: i64) -> Result<(), Refusal> {
+        let proof = presentation.proof();
+        let jti = base64url_encode(proof.jti_hash());
+        let seen = self.seen.is_seen(*proof.thumbprint().as_bytes(), &jti, now);
+        if seen && !r::REPLAY.holds(false) {
+            return Err(Refusal::Replay);
+        }
+        Ok(())
+    }
+
+    /// Checks again what may have changed while the body arrived.
+    fn check_again(&self, asked: &Asked, now: i64) -> Result<(), Refusal> {
+        self.issuers.check_revocation(asked.presentation.chain(), now)?;
         // The body may have taken long; an entry that is already forgotten would not stop a replay.
-        if !r::IAT.holds(now <= proof.replayable_until()) {
+        if !r::IAT.holds(now <= asked.presentation.proof().replayable_until()) {
             return Err(taper_dpop::Error::Iat("too old").into());
         }
+        self.check_unused(&asked.presentation, now)
+    }
+
+    /// Takes the proof once (R-13).
+    fn take_once(&self, presentation: &VerifiedPresentation, now: i64) -> Result<(), Refusal> {
+        let (chain, proof) = (presentation.chain(), presentation.proof());
         let seen = self.seen.insert_once(
             &format!("{} {}", chain.issuer(), chain.grant_id()),
             *proof.thumbprint().as_bytes(),
@@ -379,6 +404,13 @@ pub(crate) struct Read {
 
 impl Read {
     fn work(&self) -> Work {
+        let ends_work = match &self.message {
+            Some(message) => message.id.is_none() && message.method == "notifications/cancelled",
+            None => !self.is_get,
+        };
+        if ends_work {
+            return Work::Reply;
+        }
         let method = self.message.as_ref().map(|message| message.method.as_str());
         match method {
             Some("subscriptions/listen") => Work::Stream,

@@ -6,16 +6,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use taper_capability::json::{self, Value};
 use taper_capability::{Access, AccessKind, VerifiedPresentation};
-use taper_policy::boundary;
+use taper_policy::boundary::{self, Hidden};
 use taper_service::clock::SharedClock;
-use taper_service::pool::CpuPool;
+use taper_service::pool::{CpuPool, PoolError};
 
 use crate::catalogue::{Needed, facts};
-use crate::events::answer_limits;
+use crate::events::{LARGE, answer_limits};
 use crate::gate::Gate;
+use crate::limits::Limiter;
 use crate::message::Era;
 use crate::methods::List;
 use crate::profile::Profile;
+use crate::refusal::Refusal;
 use crate::rules;
 use crate::session::Owner;
 use crate::sse::Event;
@@ -23,6 +25,8 @@ use crate::tasks::Tasks;
 
 /// How long the entries of one answer may take to decide: a list is one request, not a thousand.
 pub(crate) const FILTER_TIME: Duration = Duration::from_secs(2);
+/// After what time a stream asks again for a worker.
+const RETRY: Duration = Duration::from_millis(50);
 /// The members of a result that hold lists.
 const LISTS: [&str; 5] = [
     List::Tools.member(),
@@ -41,6 +45,7 @@ pub(crate) struct ListFilter {
     pub(crate) presentation: Arc<VerifiedPresentation>,
     pub(crate) profile: Arc<Profile>,
     pub(crate) tasks: Arc<Tasks>,
+    pub(crate) limiter: Arc<Limiter>,
     pub(crate) era: Era,
     /// The lists that the answer may hold: one for its request, all for a resumed stream.
     pub(crate) lists: &'static [List],
@@ -65,14 +70,25 @@ pub(crate) enum ListError {
     TooLarge,
     #[error("no worker was free")]
     Busy,
+    #[error("the work ended without an answer")]
+    Failed,
 }
 
 impl ListError {
+    /// What the caller is told: what the upstream did, or that it could not be decided.
+    pub(crate) fn refusal(&self) -> Refusal {
+        match self {
+            Self::Busy | Self::Failed => Refusal::Busy,
+            Self::TooLong => Refusal::Indeterminate(self.to_string()),
+            _ => Refusal::Upstream("its list cannot be filtered"),
+        }
+    }
+
     /// Whether the message is at fault, and will be whenever it comes.
     fn is_of_the_message(&self) -> bool {
         match self {
             Self::Json(_) | Self::NotAMessage | Self::Folded | Self::NotAnArray => true,
-            Self::TooLong | Self::TooLarge | Self::Busy => false,
+            Self::TooLong | Self::TooLarge | Self::Busy | Self::Failed => false,
         }
     }
 }
@@ -82,7 +98,32 @@ impl ListFilter {
     pub(crate) async fn message(&self, message: Bytes) -> Result<Bytes, ListError> {
         let this = self.clone();
         let filtered = self.pool.run(move || this.filter(message)).await;
-        filtered.map_err(|_| ListError::Busy)?
+        filtered.map_err(|error| match error {
+            PoolError::Busy => ListError::Busy,
+            PoolError::Failed => ListError::Failed,
+        })?
+    }
+
+    /// The same for a message of a stream, which waits until a worker is free: its lease ends it if that
+    /// takes too long. A small one without a list needs none.
+    pub(crate) async fn in_turn(&self, message: Bytes) -> Result<Bytes, ListError> {
+        if message.len() < LARGE {
+            let parsed = self.parsed(&message)?;
+            let holds = |list: &List| {
+                parsed
+                    .get("result")
+                    .is_some_and(|r| r.get(list.member()).is_some())
+            };
+            if !self.lists.iter().any(holds) {
+                return Ok(message);
+            }
+        }
+        loop {
+            match self.message(message.clone()).await {
+                Err(ListError::Busy) => tokio::time::sleep(RETRY).await,
+                filtered => return filtered,
+            }
+        }
     }
 
     /// An event with its entries filtered; one without a list comes back as it is. `None` is an event of a
@@ -92,7 +133,7 @@ impl ListFilter {
             return Ok(Some(event.into_bytes()));
         };
         let server = &self.profile.id;
-        match self.message(message.clone()).await {
+        match self.in_turn(message.clone()).await {
             Ok(filtered) if filtered == message => Ok(Some(event.into_bytes())),
             Ok(filtered) => Ok(Some(Bytes::from(event.with_data(&filtered)))),
             // Cut for it, a stream that its client resumes would be cut there for ever.
@@ -107,9 +148,10 @@ impl ListFilter {
         }
     }
 
-    fn filter(&self, message: Bytes) -> Result<Bytes, ListError> {
+    /// A message that no client reads otherwise than it is read here.
+    fn parsed(&self, message: &[u8]) -> Result<Value, ListError> {
         let limits = answer_limits(self.profile.limits.max_list);
-        let mut parsed = json::parse(&message, &limits)?;
+        let parsed = json::parse(message, &limits)?;
         // A batch has no `result`, and another spelling may be what a client reads.
         if parsed.as_object().is_none() {
             return Err(ListError::NotAMessage);
@@ -121,6 +163,21 @@ impl ListFilter {
         {
             return Err(ListError::Folded);
         }
+        Ok(parsed)
+    }
+
+    /// A list of which entries could not be decided counts as one decision that could not (M-41).
+    fn filter(&self, message: Bytes) -> Result<Bytes, ListError> {
+        let mut undecided = false;
+        let filtered = self.filtered(message, &mut undecided);
+        if undecided || matches!(filtered, Err(ListError::TooLong)) {
+            self.limiter.undecided(self.presentation.chain());
+        }
+        filtered
+    }
+
+    fn filtered(&self, message: Bytes, undecided: &mut bool) -> Result<Bytes, ListError> {
+        let mut parsed = self.parsed(&message)?;
         let begun = tokio::time::Instant::now();
         let Some(Value::Object(result)) = member(&mut parsed, "result") else {
             return Ok(message);
@@ -135,7 +192,7 @@ impl ListFilter {
                     let mut in_time = true;
                     entries.retain(|entry| {
                         in_time = in_time && begun.elapsed() < self.time;
-                        in_time && rules::LIST.holds(self.shows(*list, entry, needed, now))
+                        in_time && rules::LIST.holds(self.shows(*list, entry, needed, now, undecided))
                     });
                     if !in_time {
                         return Err(ListError::TooLong);
@@ -157,7 +214,7 @@ impl ListFilter {
         Ok(Bytes::from(parsed.to_string()))
     }
 
-    fn shows(&self, list: List, entry: &Value, needed: Needed, now: i64) -> bool {
+    fn shows(&self, list: List, entry: &Value, needed: Needed, now: i64, undecided: &mut bool) -> bool {
         let text = |name: &str| entry.get(name).and_then(Value::as_str).map(str::to_owned);
         let entry_of = |method: &str| {
             Access::new(
@@ -199,7 +256,9 @@ impl ListFilter {
                 ..entry_of("resources/read")
             },
         };
-        boundary::visible(&self.gate.policy, &self.presentation, &access, now).is_some()
+        let shown = boundary::visible(&self.gate.policy, &self.presentation, &access, now);
+        *undecided |= matches!(shown, Err(Hidden::Undecided));
+        shown.is_ok()
     }
 }
 

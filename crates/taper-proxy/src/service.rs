@@ -195,7 +195,12 @@ impl Shared {
             let (gate, clock) = (Arc::clone(&self.gate), Arc::clone(&self.clock));
             let (method, url) = (request.method().clone(), profile.resource.clone());
             self.pool
-                .run(move || gate.authenticate(&credentials, method.as_str(), &url, clock.unix()))
+                .run(move || {
+                    let now = clock.unix();
+                    let presentation = gate.authenticate(&credentials, method.as_str(), &url, now)?;
+                    gate.check_unused(&presentation, now)?;
+                    Ok::<_, Refusal>(presentation)
+                })
                 .await
                 .map_err(busy)??
         };
@@ -204,7 +209,7 @@ impl Shared {
         let (parts, body) = request.into_parts();
         let body = {
             let _reading = match parts.method {
-                Method::POST => Some(server.limiter.read_body(&presentation)?),
+                Method::POST => Some(server.limiter.read_body(&presentation, &profile.resource)?),
                 _ => None,
             };
             body_of(&parts, body, profile).await?

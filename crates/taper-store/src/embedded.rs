@@ -574,6 +574,10 @@ impl SeenProofs for EmbeddedStore {
         self.seen.insert_once(issuer_grant, jkt, jti, keep_until, now)
     }
 
+    fn is_seen(&self, jkt: [u8; 32], jti: &str, now: i64) -> bool {
+        self.seen.is_seen(jkt, jti, now)
+    }
+
     fn complete_since(&self) -> Option<i64> {
         self.seen.complete_since()
     }

@@ -189,15 +189,12 @@ impl SeenProofs for SeenStore {
         keep_until: i64,
         now: i64,
     ) -> Result<Seen, StoreError> {
-        let mut key = Sha256::new();
-        key.update(jkt);
-        key.update(Sha256::digest(jti));
         let mut tag = [0; 8];
         for (to, from) in tag.iter_mut().zip(Sha256::digest(issuer_grant)) {
             *to = from;
         }
         let entry = Entry {
-            key: key.finalize().into(),
+            key: key_of(jkt, jti),
             tag,
             keep_until,
         };
@@ -212,9 +209,24 @@ impl SeenProofs for SeenStore {
         }
     }
 
+    fn is_seen(&self, jkt: [u8; 32], jti: &str, now: i64) -> bool {
+        let key = key_of(jkt, jti);
+        self.shard(&key).is_some_and(|shard| {
+            let shard = locked(shard);
+            shard.live.get(&key).is_some_and(|known| known.keep_until >= now)
+        })
+    }
+
     fn complete_since(&self) -> Option<i64> {
         self.complete_since
     }
+}
+
+fn key_of(jkt: [u8; 32], jti: &str) -> [u8; 32] {
+    let mut key = Sha256::new();
+    key.update(jkt);
+    key.update(Sha256::digest(jti));
+    key.finalize().into()
 }
 
 impl std::fmt::Debug for SeenStore {
@@ -286,7 +298,10 @@ mod tests {
     fn a_proof_is_fresh_once_per_key() {
         let dir = tempfile::tempdir().unwrap();
         let store = open(&dir.path().join("seen"), 0);
+        let seen = |key: u8, now: i64| store.is_seen([key; 32], "a", now);
+        assert!(!seen(1, 0) && !seen(1, 0), "looking is not using");
         assert_eq!(insert(&store, "g", "a", 0).unwrap(), Seen::Fresh);
+        assert!(seen(1, 60) && !seen(1, 61) && !seen(2, 0));
         assert_eq!(
             insert(&store, "g", "a", 60).unwrap(),
             Seen::Replay,

@@ -310,6 +310,10 @@ pub trait SeenProofs: Send + Sync {
         now: i64,
     ) -> Result<Seen, StoreError>;
 
+    /// Whether the proof (`jkt`, `jti`) is known at `now`. It remembers nothing: one that is not known may
+    /// be by the time of [`SeenProofs::insert_once`], which alone decides. Two hashes and a short lock.
+    fn is_seen(&self, jkt: [u8; 32], jti: &str, now: i64) -> bool;
+
     /// When set, proofs from before may have been forgotten: a caller refuses one whose `iat` is at
     /// or before this time, with a nonce challenge. Seconds since the Unix epoch.
     fn complete_since(&self) -> Option<i64>;

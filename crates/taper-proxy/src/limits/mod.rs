@@ -1,9 +1,8 @@
 //! What callers may use up of one server: requests in a time, places at once, decisions that run into
 //! limits (`spec/proxy.md`, "Limits"; M-39 to M-41).
 //!
-//! Nothing here is asked before the caller's presentation is verified, and nothing but the place for
-//! reading a body before its proof was taken: who sends a captured request again uses up nothing of the
-//! holder's. Every table is bounded, and what finds one full is refused sooner, never later.
+//! Nothing here is asked before the caller's presentation is verified and its proof was looked up: who
+//! sends a captured request again uses up nothing of the holder's. Every table is bounded, and what finds one full is refused sooner, never later.
 
 mod places;
 mod rate;
@@ -33,6 +32,9 @@ pub(crate) use self::silence::bounded;
 
 /// At most one line of the log in this time for each rule (RULES 30).
 const TELL_EVERY: Duration = Duration::from_secs(10);
+/// Requests with a capability for other servers are refused, but not before they are read and can be
+/// recorded. They have this part of the number of places for bodies, beside it.
+const FOREIGN: usize = 16;
 
 /// What one server has to give, and who uses how much of it.
 #[derive(Debug)]
@@ -44,7 +46,10 @@ pub(crate) struct Limiter {
     undecided: Undecided,
     running: Arc<Places>,
     streams: Arc<Places>,
+    replies: Arc<Places>,
     bodies: Arc<Places>,
+    /// For those whose capability is for other servers.
+    foreign_bodies: Arc<Places>,
     reading: Arc<Mutex<HashSet<Key>>>,
     told: Mutex<Vec<Told>>,
 }
@@ -56,6 +61,9 @@ pub(crate) enum Work {
     Request,
     /// It lasts until somebody ends it: an answer to GET or to `subscriptions/listen`.
     Stream,
+    /// Work that runs may wait for it, so it does not wait for that work's places: a client's answer to the
+    /// server, a cancellation, the end of a session.
+    Reply,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -126,6 +134,7 @@ impl Limiter {
             }
         }
         let half = limits.max_bodies.div_ceil(2);
+        let foreign = limits.max_bodies.div_ceil(FOREIGN);
         let max_streams = limits.max_streams;
         let told = [rules::RATE, rules::PLACES, rules::COSTLY];
         Ok(Self {
@@ -143,20 +152,32 @@ impl Limiter {
                 limits.max_streams_per_grant,
                 limits.max_streams_per_holder,
             ),
+            replies: Places::new(limits.max_bodies, half, half),
             bodies: Places::new(limits.max_bodies, half, half),
+            foreign_bodies: Places::new(foreign, foreign, foreign),
             reading: Arc::default(),
             told: Mutex::new(told.map(Told::never).into()),
         })
     }
 
-    /// A place for reading the body of a request whose presentation is verified. Its proof was not taken
-    /// yet, so a captured head could be sent many times: one body at a time for each proof.
+    /// A place for reading the body of a request to `resource` whose presentation is verified. Its proof
+    /// was not taken yet, so a captured head could be sent many times: one body at a time for each proof.
     ///
     /// # Errors
     /// M-40, or R-13 when a body comes under the same proof.
-    pub(crate) fn read_body(&self, presentation: &VerifiedPresentation) -> Result<Reading, Refusal> {
+    pub(crate) fn read_body(
+        &self,
+        presentation: &VerifiedPresentation,
+        resource: &str,
+    ) -> Result<Reading, Refusal> {
         let (chain, proof) = (presentation.chain(), presentation.proof());
-        let place = self.place(&self.bodies, "request bodies", chain)?;
+        let is_foreign = !chain.audiences().iter().any(|audience| audience == resource);
+        let bodies = if is_foreign {
+            &self.foreign_bodies
+        } else {
+            &self.bodies
+        };
+        let place = self.place(bodies, "request bodies", chain)?;
         let proof = Key::of(&[proof.thumbprint().as_bytes(), proof.jti_hash()]);
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         if !reading.insert(proof) {
@@ -169,7 +190,7 @@ impl Limiter {
         })
     }
 
-    /// A place for a request whose proof was just taken, before it is decided.
+    /// A place for a request whose proof was not used before, until it is decided and answered.
     ///
     /// # Errors
     /// M-41, M-39 or M-40.
@@ -181,7 +202,16 @@ impl Limiter {
         {
             return Err(self.tell(chain, Refusal::Costly { whose, wait }));
         }
-        // A narrower bound that refuses takes nothing from a wider one.
+        // A wider bound that refuses leaves no entry in the tables of narrower ones, and a narrower one
+        // takes nothing from a wider one.
+        for (whose, buckets) in self.rates.iter().rev() {
+            if let Err(wait) = buckets.ask(whose.key(&caller))
+                && !rules::RATE.holds(false)
+            {
+                let whose = whose.name();
+                return Err(self.tell(chain, Refusal::Rate { whose, wait }));
+            }
+        }
         for (whose, buckets) in &self.rates {
             if let Err(wait) = buckets.take(whose.key(&caller))
                 && !rules::RATE.holds(false)
@@ -193,6 +223,7 @@ impl Limiter {
         match work {
             Work::Request => self.place(&self.running, "requests", chain),
             Work::Stream => self.place(&self.streams, "streams", chain),
+            Work::Reply => self.place(&self.replies, "answers", chain),
         }
     }
 
@@ -213,6 +244,18 @@ impl Limiter {
     #[cfg(test)]
     pub(crate) fn in_use(&self) -> [(usize, usize, usize); 3] {
         [&self.running, &self.streams, &self.bodies].map(|places| places.taken())
+    }
+
+    /// How many callers have a bucket of their own, for each rate.
+    #[cfg(test)]
+    pub(crate) fn callers(&self) -> Vec<usize> {
+        self.rates.iter().map(|(_, buckets)| buckets.len()).collect()
+    }
+
+    /// How many bodies are read of those whose capability is for other servers.
+    #[cfg(test)]
+    pub(crate) fn foreign_in_use(&self) -> usize {
+        self.foreign_bodies.taken().0
     }
 
     fn place(

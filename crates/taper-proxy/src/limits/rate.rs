@@ -63,17 +63,30 @@ impl Clock for Pace {
 #[derive(Debug)]
 pub(super) struct Buckets {
     limiter: RateLimiter<Key, Store, Pace, NoOpMiddleware<Duration>>,
+    /// The same buckets, to look into.
+    view: RateLimiter<Key, View, Pace, NoOpMiddleware<Duration>>,
     pace: Pace,
     swept: Mutex<Duration>,
 }
 
 impl Buckets {
     pub(super) fn new(quota: Quota, pace: Pace) -> Self {
+        let table = Arc::new(Table::new(MAX_BUCKETS));
         Self {
-            limiter: RateLimiter::new(quota, Store(Table::new(MAX_BUCKETS)), pace.clone()),
+            limiter: RateLimiter::new(quota, Store(Arc::clone(&table)), pace.clone()),
+            view: RateLimiter::new(quota, View(table), pace.clone()),
             swept: Mutex::new(pace.now()),
             pace,
         }
+    }
+
+    /// Whether there is a request in the caller's bucket; nothing is taken.
+    ///
+    /// # Errors
+    /// How long it takes until there is one.
+    pub(super) fn ask(&self, key: &Key) -> Result<(), Duration> {
+        let asked = self.view.check_key(key);
+        asked.map_err(|not| not.wait_time_from(self.pace.now()))
     }
 
     /// Takes one request out of the caller's bucket.
@@ -108,7 +121,24 @@ impl Buckets {
 
 /// What `governor` keeps of each caller.
 #[derive(Debug)]
-struct Store(Table<Nanos>);
+struct Store(Arc<Table<Nanos>>);
+
+/// The same, read only.
+#[derive(Debug)]
+struct View(Arc<Table<Nanos>>);
+
+impl StateStore for View {
+    type Key = Key;
+
+    fn measure_and_replace<T, F, E>(&self, key: &Key, measure: F) -> Result<T, E>
+    where
+        F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
+    {
+        self.0.change(key, |bucket| {
+            (measure(bucket.copied()).map(|(answer, _)| answer), None)
+        })
+    }
+}
 
 impl StateStore for Store {
     type Key = Key;

@@ -161,6 +161,7 @@ async fn a_list_is_filtered_within_its_time() {
         presentation: presented(&world),
         profile: Arc::clone(&server.profile),
         tasks: Arc::clone(&server.tasks),
+        limiter: Arc::clone(&server.limiter),
         era: Era::Legacy,
         lists: &[List::Tools],
         time,
@@ -169,6 +170,48 @@ async fn a_list_is_filtered_within_its_time() {
     assert!(filter(Duration::MAX).message(message.clone()).await.is_ok());
     let late = filter(Duration::ZERO).message(message).await;
     assert!(matches!(late, Err(ListError::TooLong)), "{late:?}");
+    let rule = |error: &ListError| error.refusal().rule().to_string();
+    assert_eq!(rule(&late.unwrap_err()), "R-26");
+    assert_eq!(rule(&ListError::Busy), "M-29");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_busy_pool_does_not_cut_a_stream() {
+    let world = World::start(usual()).await;
+    let server = world.shared.servers.get("git").unwrap();
+    let pool = CpuPool::new(1, 0);
+    let filter = ListFilter {
+        gate: Arc::clone(&world.shared.gate),
+        pool: pool.clone(),
+        clock: Arc::clone(&world.shared.clock),
+        presentation: presented(&world),
+        profile: Arc::clone(&server.profile),
+        tasks: Arc::clone(&server.tasks),
+        limiter: Arc::clone(&server.limiter),
+        era: Era::Legacy,
+        lists: &List::ALL,
+        time: Duration::MAX,
+    };
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let (started, running) = tokio::sync::oneshot::channel();
+    let busy = async move {
+        let work = move || (started.send(()), held.recv().is_ok());
+        pool.run(work).await.unwrap().0.unwrap();
+    };
+    world.shutdown.spawn("busy", busy);
+    running.await.unwrap();
+    let small = Bytes::from_static(br#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#);
+    assert_eq!(filter.in_turn(small.clone()).await.unwrap(), small);
+    let list = Bytes::from_static(TOOLS.as_bytes());
+    let refused = filter.message(list.clone()).await;
+    assert!(matches!(refused, Err(ListError::Busy)), "{refused:?}");
+    let mut waiting = Box::pin(filter.in_turn(list));
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    release.send(()).unwrap();
+    let filtered = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+    assert!(!filtered.unwrap().unwrap().is_empty());
+    drop(filter);
     world.end().await;
 }
 

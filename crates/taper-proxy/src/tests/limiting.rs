@@ -208,6 +208,76 @@ async fn who_is_over_its_rate_takes_nothing_from_the_rest_of_its_grant() {
 }
 
 #[tokio::test]
+async fn a_grant_over_its_rate_makes_no_crowd_of_holders() {
+    let world = World::start(with(
+        "rate.per_holder = { requests = 9, per = '1m' }\nrate.per_grant = { requests = 1, per = '1m' }",
+    ))
+    .await;
+    let id = Grant::new_id(&mut rng::os());
+    let caller = || Caller::new(&world, |grant| grant.id.clone_from(&id));
+    assert_eq!(caller().status(&world).await, 200);
+    for _ in 0..3 {
+        limited(&world, caller().call(&world), 429, "M-39").await;
+    }
+    assert_eq!(limiter(&world).callers(), [1, 1]);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn who_is_over_its_rate_does_not_use_up_the_table_of_proofs() {
+    let world = World::start(with("rate.per_holder = { requests = 1, per = '1m' }")).await;
+    assert_eq!(world.call("git_log", LOG).send().await.status.as_u16(), 200);
+    let refused = world.call("git_log", LOG).request();
+    assert_eq!(world.send(refused.clone()).await.status.as_u16(), 429);
+    world.clock.advance(60);
+    assert_eq!(
+        world.send(refused.clone()).await.status.as_u16(),
+        200,
+        "its proof was not taken"
+    );
+    let again = world.send(refused).await;
+    assert!(again.header("www-authenticate").contains("R-13"), "{again:?}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_ends_work_does_not_wait_for_its_place() {
+    let world = World::start(with("limits.max_running = 1")).await;
+    let mut opened = lasting(&world, "application/json");
+    let call = world.open(world.call("git_log", LOG).request()).await;
+    let _end = opened.recv().await.unwrap();
+    limited(&world, world.call("git_log", LOG), 503, "M-40").await;
+    let cancel = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    let cancelled = world.open(world.ask(cancel).request()).await;
+    assert_eq!(cancelled.status().as_u16(), 200);
+    let _cancelled = opened.recv().await.unwrap();
+    let ended = world.open(world.ask("").method(Method::DELETE).request()).await;
+    assert_eq!(ended.status().as_u16(), 200);
+    let _ended = opened.recv().await.unwrap();
+    // Nothing is outstanding, which is found when it is decided.
+    let answer = world.ask(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#).send().await;
+    assert_eq!(answer.status.as_u16(), 400, "{answer:?}");
+    let request = cancel.replace(r#""method""#, r#""id":1,"method""#);
+    limited(&world, world.ask(request), 503, "M-40").await;
+    drop((call, cancelled, ended));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_capability_for_another_server_is_not_in_the_way() {
+    let world = World::start(with("limits.max_bodies = 4")).await;
+    let foreign = Caller::new(&world, |grant| {
+        grant.audiences = vec!["https://proxy.test/other/mcp".into()];
+    });
+    let _waiting = begun(&world, &head(&foreign.call(&world), true)).await;
+    until("its body is waited for", || limiter(&world).foreign_in_use() == 1).await;
+    assert_eq!(limiter(&world).in_use()[2], (0, 0, 0));
+    limited(&world, foreign.call(&world), 429, "M-40").await;
+    assert_eq!(world.call("git_log", LOG).send().await.status.as_u16(), 200);
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_place_is_held_until_the_answer_ends() {
     let check = async |limit: &'static str, status: u16, bound: &str| {
         let world = World::start(with(limit)).await;
@@ -387,6 +457,9 @@ async fn bodies_that_do_not_come_hold_a_bounded_number_of_places() {
     honest.write_all(first.body.as_bytes()).await.unwrap();
     assert!(answered(&mut honest).await.starts_with("HTTP/1.1 200"));
     until("its place is free", || bodies() == 3).await;
+    // A head that was used gets none any more, and is not read.
+    let mut thief = begun(&world, &sent).await;
+    assert!(answered(&mut thief).await.contains("R-13"));
     assert_eq!(one.status(&world).await, 200);
     assert_eq!(third.status(&world).await, 200);
     drop((waiting_second, waiting_third, waiting_fourth));
@@ -434,6 +507,26 @@ async fn who_makes_costly_decisions_waits_before_the_next_one() {
     let outcomes = world.decisions().await;
     let costly = outcomes.iter().filter(|(outcome, _)| outcome == "indeterminate");
     assert_eq!(costly.count(), 3, "each is in the journal: {outcomes:?}");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn costly_lists_are_counted() {
+    let setup = Setup {
+        policy: Some(COSTLY),
+        ..with("limits.max_undecided_per_holder = 1")
+    };
+    let world = World::start(setup).await;
+    let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+    let shown = async |tools: &'static str| {
+        world.upstream.answers_json(tools);
+        world.ask(list).send().await.json()["result"]["tools"].clone()
+    };
+    let log = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"git_log"}]}}"#;
+    assert_eq!(shown(log).await[0]["name"], "git_log");
+    let push = r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"git_push"}]}}"#;
+    assert_eq!(shown(push).await, serde_json::json!([]));
+    limited(&world, world.ask(list), 429, "M-41").await;
     world.end().await;
 }
 

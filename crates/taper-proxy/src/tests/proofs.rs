@@ -29,6 +29,10 @@ impl SeenProofs for Forgetful {
         Ok(Seen::Fresh)
     }
 
+    fn is_seen(&self, _: [u8; 32], _: &str, _: i64) -> bool {
+        false
+    }
+
     fn complete_since(&self) -> Option<i64> {
         self.complete_since
     }
