@@ -80,7 +80,7 @@ impl Vector {
         let policy = BoundaryPolicy::load(&files).unwrap();
         let decision = boundary::decide(&policy, &presentation, access.clone(), self.time());
         if access.kind == AccessKind::ListEntry {
-            let visible = boundary::visible(&policy, &presentation, &access, self.time()).is_some();
+            let visible = boundary::visible(&policy, &presentation, &access, self.time()).is_ok();
             assert_eq!(visible, matches!(decision, Decision::Allow(_)), "{}", self.name);
         }
         match decision {
