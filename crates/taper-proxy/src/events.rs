@@ -216,6 +216,8 @@ mod tests {
         check(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#, None);
         check(r#"{"jsonrpc":"2.0","id":null,"method":"ping"}"#, None);
         check(r#"{"jsonrpc":"2.0","id":1.0,"method":"ping"}"#, None);
+        check(r#"{"jsonrpc":"2.0","id":-0,"method":"ping"}"#, None);
+        check(r#"{"jsonrpc":"2.0","id":9007199254740992,"method":"ping"}"#, None);
         check(r#"{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}"#, None);
         check(r#"[{"jsonrpc":"2.0","id":1,"method":"ping"}]"#, None);
         let long = format!(r#"{{"id":1,"method":"{}"}}"#, "x".repeat(200));

@@ -106,7 +106,7 @@ impl Received {
         let id = match message.get("id") {
             None => None,
             Some(id) if is_id(id) => Some(id.clone()),
-            Some(_) => return Err(shape("`id` is neither a text nor an integer")),
+            Some(_) => return Err(shape("`id` is neither a text nor an integer within 2^53")),
         };
         let method = match (message.get("method"), answers) {
             (Some(Value::String(method)), (false, false)) => method.clone(),
@@ -128,6 +128,10 @@ impl Received {
         let arguments = params.get("arguments");
         if arguments.is_some_and(|arguments| arguments.as_object().is_none()) {
             return Err(shape("`arguments` is not an object"));
+        }
+        let progress = params.get("_meta").and_then(|meta| meta.get("progressToken"));
+        if progress.is_some_and(|token| matches!(token, Value::Number(_)) && !is_id(token)) {
+            return Err(shape("`progressToken` is neither a text nor an integer within 2^53"));
         }
         let named = [Some(&params), params.get("ref"), params.get("notifications")];
         // Below its top an argument is the tool's own.
@@ -281,7 +285,12 @@ fn is_modern(revision: &str) -> bool {
     !LEGACY.contains(&revision)
 }
 
-/// Whether a value can be the id of a request: a text or an integer.
+/// The largest number that every reader of JSON tells from its neighbours.
+const MAX_INTEGER: u64 = (1 << 53) - 1;
+
+/// Whether a value can be the id of a request or a progress token: a text, or an integer that everybody
+/// writes as it was read. `-0` comes back as `0`, and one beyond 2^53 as its neighbour (RULES 13): two
+/// spellings of one id would be two requests here and one for the server.
 pub(crate) fn is_id(id: &Value) -> bool {
     match id {
         Value::String(_) => true,
@@ -291,10 +300,10 @@ pub(crate) fn is_id(id: &Value) -> bool {
 }
 
 fn is_integer(text: &str) -> bool {
-    text.strip_prefix('-')
-        .unwrap_or(text)
-        .bytes()
-        .all(|b| b.is_ascii_digit())
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let in_range = digits.bytes().all(|b| b.is_ascii_digit())
+        && digits.parse::<u64>().is_ok_and(|number| number <= MAX_INTEGER);
+    in_range && text != "-0"
 }
 
 /// A name as a reader sees it that ignores case. Two letters outside ASCII fold into it (long s, Kelvin
@@ -372,6 +381,29 @@ mod tests {
         check(r#"{"id":1,"method":"ping"}"#, Err("2.0"));
         check(r#"{"jsonrpc":"2.0","id":null,"method":"x"}"#, Err("`id`"));
         check(r#"{"jsonrpc":"2.0","id":1.5,"method":"x"}"#, Err("`id`"));
+        for (id, told) in [
+            ("0", Ok(("x", "0"))),
+            ("-1", Ok(("x", "-1"))),
+            ("9007199254740991", Ok(("x", "9007199254740991"))),
+            ("-9007199254740991", Ok(("x", "-9007199254740991"))),
+            ("-0", Err("`id`")),
+            ("9007199254740992", Err("`id`")),
+            ("-9007199254740993", Err("`id`")),
+            ("99999999999999999999999", Err("`id`")),
+            ("1e0", Err("`id`")),
+        ] {
+            check(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"x"}}"#), told);
+            let told = told.map(|(_, id)| ("x", id)).map_err(|_| "`progressToken`");
+            let token = format!(
+                r#"{{"jsonrpc":"2.0","id":{},"method":"x","params":{{"_meta":{{"progressToken":{id}}}}}}}"#,
+                told.map_or("1", |(_, id)| id)
+            );
+            check(&token, told);
+        }
+        check(
+            r#"{"jsonrpc":"2.0","id":-0,"result":{}}"#,
+            Err("`id`"),
+        );
         check(r#"{"jsonrpc":"2.0","id":1,"method":7}"#, Err("`method`"));
         check(
             r#"{"jsonrpc":"2.0","id":1,"method":"x","params":[]}"#,

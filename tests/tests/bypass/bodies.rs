@@ -278,7 +278,17 @@ fn envelopes() -> Vec<Row> {
         ),
         bad("arguments that are null", r#"{"repo_path":"acme/web"}"#, "null"),
     ];
-    for id in ["null", "1.5", "1e0", "-0.0", "[]", "{}", "true"] {
+    for id in [
+        "null",
+        "1.5",
+        "1e0",
+        "-0.0",
+        "-0",
+        "9007199254740993",
+        "[]",
+        "{}",
+        "true",
+    ] {
         rows.push(
             row(
                 t,

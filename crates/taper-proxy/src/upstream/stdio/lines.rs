@@ -10,6 +10,8 @@ use serde_json::value::RawValue;
 use taper_capability::json::Value;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _};
 
+use crate::message::is_id;
+
 /// The longest id or progress token that is taken, in bytes of its JSON text: they are remembered.
 const MAX_ID: usize = 1024;
 
@@ -20,8 +22,7 @@ pub(super) struct Id(String);
 impl Id {
     /// An id of a message that was judged; `None` for what is no id, or too long.
     pub(super) fn of(value: &Value) -> Option<Self> {
-        let is_id = matches!(value, Value::Number(_) | Value::String(_));
-        let text = is_id.then(|| value.to_string())?;
+        let text = is_id(value).then(|| value.to_string())?;
         (text.len() <= MAX_ID).then_some(Self(text))
     }
 
@@ -251,6 +252,11 @@ mod tests {
         assert_eq!(Id::of(&Value::Number("12".into())), Some(id("12")));
         assert_eq!(Id::of(&Value::String("1".into())), Some(id("\"1\"")));
         assert_eq!(Id::of(&Value::Null), None);
+        for other in ["-0", "1.0", "1e0", "9007199254740993"] {
+            assert_eq!(Id::of(&Value::Number(other.into())), None, "{other}");
+            let asks = format!(r#"{{"id":{other},"method":"ping"}}"#);
+            assert_eq!(read(&asks), None, "{asks}");
+        }
         assert_eq!(Id::of(&Value::String("x".repeat(MAX_ID))), None);
     }
 
