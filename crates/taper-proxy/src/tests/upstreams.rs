@@ -348,7 +348,7 @@ async fn an_upstream_over_tls_shows_a_certificate_of_its_authority() {
         let calls = usize::from(expected == 200);
         assert_eq!(
             *versions.lock().unwrap(),
-            vec![Version::HTTP_2; calls],
+            vec![Version::HTTP_11; calls],
             "{host} {ended} {trust}"
         );
         assert!(expected == 200 || is_own(&got, 502));

@@ -80,10 +80,9 @@ impl HttpUpstream {
             Some(config) => HttpsConnectorBuilder::new().with_tls_config(config),
             None => HttpsConnectorBuilder::new().with_webpki_roots(),
         };
-        let connector = connector
-            .https_or_http()
-            .enable_all_versions()
-            .wrap_connector(tcp);
+        // A connection for each request that runs. On HTTP/2 all callers would share one: its number of
+        // streams and its window are the server's and the slowest reader's, and a dead one holds up all.
+        let connector = connector.https_or_http().enable_http1().wrap_connector(tcp);
         // The handshake of TLS counts too: a connection that is begun is not given up otherwise.
         let connector = Connector::new(Timeout::new(connector, limits.connect_timeout));
         let client = Client::builder(TokioExecutor::new())
