@@ -237,7 +237,7 @@ pub enum Upstream {
         /// What becomes of its standard error.
         #[serde(default)]
         stderr: StdioStderr,
-        /// Programs at once, over all sessions.
+        /// Programs at once, over all sessions; one last holder has at most an eighth, one grant a quarter.
         #[serde(default = "default_children")]
         max_children: usize,
         /// How long a program without a request or an open stream keeps running.

@@ -443,6 +443,7 @@ fn outbound(
         list: read.class.and_then(|class| class.list),
         makes_task: tasks::may_make_one(message, read.era),
         progress: message.progress_token().cloned(),
+        cancels: message.cancels().cloned(),
         revision: message.claimed_revision().map(str::to_owned),
     });
     Outbound {

@@ -131,7 +131,9 @@ impl Received {
         }
         let progress = params.get("_meta").and_then(|meta| meta.get("progressToken"));
         if progress.is_some_and(|token| matches!(token, Value::Number(_)) && !is_id(token)) {
-            return Err(shape("`progressToken` is neither a text nor an integer within 2^53"));
+            return Err(shape(
+                "`progressToken` is neither a text nor an integer within 2^53",
+            ));
         }
         let named = [Some(&params), params.get("ref"), params.get("notifications")];
         // Below its top an argument is the tool's own.
@@ -199,6 +201,12 @@ impl Message {
     /// The token by which the sender wants to hear of progress.
     pub(crate) fn progress_token(&self) -> Option<&Value> {
         self.params.get("_meta")?.get("progressToken")
+    }
+
+    /// The request that it cancels.
+    pub(crate) fn cancels(&self) -> Option<&Value> {
+        let cancels = self.method == "notifications/cancelled" && self.id.is_none();
+        self.params.get("requestId").filter(|_| cancels)
     }
 
     fn header_name(&self) -> Option<&str> {
@@ -400,10 +408,7 @@ mod tests {
             );
             check(&token, told);
         }
-        check(
-            r#"{"jsonrpc":"2.0","id":-0,"result":{}}"#,
-            Err("`id`"),
-        );
+        check(r#"{"jsonrpc":"2.0","id":-0,"result":{}}"#, Err("`id`"));
         check(r#"{"jsonrpc":"2.0","id":1,"method":7}"#, Err("`method`"));
         check(
             r#"{"jsonrpc":"2.0","id":1,"method":"x","params":[]}"#,

@@ -90,6 +90,8 @@ pub(crate) struct Call {
     pub(crate) makes_task: bool,
     /// The token by which progress of it is told.
     pub(crate) progress: Option<Value>,
+    /// The request that `notifications/cancelled` names.
+    pub(crate) cancels: Option<Value>,
     /// The revision that the message names.
     pub(crate) revision: Option<String>,
 }

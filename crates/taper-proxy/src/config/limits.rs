@@ -33,9 +33,10 @@ pub struct Limits {
     /// How long a caller may take for each 64 KiB of its answer, before the answer is cut.
     #[serde(with = "duration")]
     pub caller_idle: Duration,
-    /// Sessions that are remembered.
+    /// Sessions that are remembered. One grant has at most a sixteenth, but 16; the least recently used
+    /// leave.
     pub max_sessions: usize,
-    /// Tasks that are remembered. The oldest leave first.
+    /// Tasks that are remembered, shared out like sessions.
     pub max_tasks: usize,
     /// Requests that run at once, from their decision to the end of their answers, streams apart.
     pub max_running: usize,

@@ -43,6 +43,8 @@ use crate::session::Owner;
 
 /// One owner has at most this part of the programs, but one in any case.
 const OWNERS_SHARE: usize = 8;
+/// One grant, with all its holders, at most this part, but one in any case.
+const GRANTS_SHARE: usize = 4;
 
 /// How to start the program, and those that run.
 pub(crate) struct StdioUpstream {
@@ -169,6 +171,9 @@ impl StdioUpstream {
         outbound: &Outbound,
     ) -> Result<Response<Body>, Refusal> {
         let Some(id) = &call.id else {
+            if let Some(request) = call.cancels.as_ref().and_then(Id::of) {
+                program.cancelled(&request);
+            }
             return self.tell(program, &outbound.body).await;
         };
         let too_long = || Refusal::Message("an id or a progress token is too long");
@@ -207,8 +212,12 @@ impl StdioUpstream {
         }
         let owner = owner.ok_or(Refusal::Session)?;
         let max = self.settings.max_children;
-        let owned = programs.running.iter().filter(|program| program.owner == *owner);
-        let is_place = programs.running.len() < max && owned.count() < (max / OWNERS_SHARE).max(1);
+        let running = || programs.running.iter();
+        let owned = running().filter(|program| program.owner == *owner);
+        let granted = running().filter(|program| program.owner.grant() == owner.grant());
+        let is_place = programs.running.len() < max
+            && owned.count() < (max / OWNERS_SHARE).max(1)
+            && granted.count() < (max / GRANTS_SHARE).max(1);
         if !rules::CHILDREN.holds(is_place) {
             return Err(Refusal::Children);
         }

@@ -127,6 +127,11 @@ impl Program {
         }
     }
 
+    /// The client cancels a request.
+    pub(super) fn cancelled(&self, id: &Id) {
+        self.routes().cancel(id);
+    }
+
     /// Registers a request; its answer can be read as soon as it was sent.
     pub(super) fn ask(self: &Arc<Self>, asked: Asked) -> Result<Reading, Refusal> {
         let place = Arc::clone(&self.places)
@@ -179,7 +184,7 @@ impl Program {
             room: None,
         };
         loop {
-            let way = self.routes().way(&kind, Instant::now());
+            let way = self.routes().way(&kind);
             match way {
                 Way::To(outlet) => match self.push(&outlet, item).await {
                     Ok(()) => return,

@@ -34,6 +34,8 @@ struct Request {
     asked: Asked,
     number: u64,
     waits: Waits,
+    /// Its client cancelled it: the program does not have to answer.
+    cancelled: bool,
 }
 
 #[derive(Debug)]
@@ -146,6 +148,7 @@ impl Routes {
             asked,
             number,
             waits: Waits::Client(outlet),
+            cancelled: false,
         };
         self.requests.insert(request.asked.id.clone(), request);
         self.readers += 1;
@@ -178,7 +181,7 @@ impl Routes {
     }
 
     /// Where a message goes. What it answers or ends is no longer waited for after this.
-    pub(super) fn way(&mut self, kind: &Kind, now: Instant) -> Way {
+    pub(super) fn way(&mut self, kind: &Kind) -> Way {
         match kind {
             Kind::Answer(id) => match self.requests.remove(id).map(|request| request.waits) {
                 Some(Waits::Client(outlet)) => Way::To(outlet),
@@ -188,12 +191,12 @@ impl Routes {
             Kind::Request { .. } if self.era == StdioEra::Modern => {
                 Way::Nobody("a program of this era asks nothing")
             }
-            Kind::Request { .. } => self.sole_or_session(now),
-            Kind::Notification(told) => self.notified(told, now),
+            Kind::Request { .. } => self.sole_or_session(),
+            Kind::Notification(told) => self.notified(told),
         }
     }
 
-    fn notified(&mut self, told: &Notification, now: Instant) -> Way {
+    fn notified(&mut self, told: &Notification) -> Way {
         let modern = self.era == StdioEra::Modern;
         if modern && told.method == "notifications/cancelled" {
             let ended = told.request.as_ref();
@@ -222,7 +225,7 @@ impl Routes {
                     _ => self.session_stream(),
                 }
             }
-            "notifications/message" | "notifications/cancelled" => self.sole_or_session(now),
+            "notifications/message" | "notifications/cancelled" => self.sole_or_session(),
             _ => self.session_stream(),
         }
     }
@@ -237,19 +240,17 @@ impl Routes {
         }
     }
 
-    /// The one request that is under way, else the session's stream.
-    fn sole_or_session(&self, now: Instant) -> Way {
-        let modern = self.era == StdioEra::Modern;
-        let mut under_way = self.requests.values().filter(|request| match request.waits {
-            Waits::Client(_) => !request.asked.listens,
-            // In the modern era it was cancelled.
-            Waits::Nobody(since) => !modern && now < since + self.keep,
+    /// The one request that is under way, else the session's stream. What its client cancelled or left is
+    /// not under way: a server need not answer it, so it could stand in the way for long.
+    fn sole_or_session(&self) -> Way {
+        let mut under_way = self.requests.values().filter_map(|request| match &request.waits {
+            Waits::Client(outlet) if !request.asked.listens && !request.cancelled => {
+                Some((outlet, request.asked.streams))
+            }
+            _ => None,
         });
         match (under_way.next(), under_way.next()) {
-            (Some(request), None) if request.asked.streams => match &request.waits {
-                Waits::Client(outlet) => Way::To(Arc::clone(outlet)),
-                Waits::Nobody(_) => self.session_stream(),
-            },
+            (Some((outlet, true)), None) => Way::To(Arc::clone(outlet)),
             _ => self.session_stream(),
         }
     }
@@ -299,6 +300,13 @@ impl Routes {
                 self.era == StdioEra::Modern && !self.ended
             }
             _ => false,
+        }
+    }
+
+    /// The client cancelled a request.
+    pub(super) fn cancel(&mut self, id: &Id) {
+        if let Some(request) = self.requests.get_mut(id) {
+            request.cancelled = true;
         }
     }
 

@@ -65,7 +65,7 @@ impl Scene {
 
     #[track_caller]
     fn goes(&mut self, line: &str, to: Option<&Arc<Outlet>>) {
-        let way = self.routes.way(&kind(line), self.now);
+        let way = self.routes.way(&kind(line));
         match (&way, to) {
             (Way::To(outlet), Some(to)) => assert!(Arc::ptr_eq(outlet, to), "{line}"),
             (Way::Nobody(_), None) => {}
@@ -75,7 +75,7 @@ impl Scene {
 
     #[track_caller]
     fn waits(&mut self, line: &str) {
-        let way = self.routes.way(&kind(line), self.now);
+        let way = self.routes.way(&kind(line));
         assert!(matches!(way, Way::Queue), "{line}: {way:?}");
     }
 }
@@ -118,12 +118,22 @@ fn a_legacy_message_belongs_to_its_request_or_the_session() {
     scene.goes(r#"{"id":"1","result":{}}"#, None);
     scene.goes(PROGRESS, Some(&session));
     scene.goes(LOG, Some(&two));
-    // A client that went away has not cancelled: the message may still be of its request.
+    // A client that went away has not cancelled, but its request holds up no other.
     assert!(!scene.routes.give_up(&id_of("2"), number, scene.now));
     scene.goes(LOG, Some(&session));
-    scene.open(asked("3"));
-    scene.goes(LOG, Some(&session));
+    let (three, _) = scene.open(asked("3"));
+    for line in [LOG, ASKS] {
+        scene.goes(line, Some(&three));
+    }
     scene.goes(r#"{"id":"2","result":{}}"#, None);
+    // Nor does one that its client cancelled, although its answer is still read.
+    let (four, _) = scene.open(asked("4"));
+    scene.goes(ASKS, Some(&session));
+    scene.routes.cancel(&id_of("unknown"));
+    scene.goes(ASKS, Some(&session));
+    scene.routes.cancel(&id_of("3"));
+    scene.goes(ASKS, Some(&four));
+    scene.goes(r#"{"id":"3","result":{}}"#, Some(&three));
 }
 
 #[test]
@@ -171,8 +181,8 @@ fn a_modern_message_names_its_request() {
             r#"{{"method":"notifications/cancelled","params":{{"requestId":"{id}"}}}}"#
         ))
     };
-    assert!(matches!(scene.routes.way(&ends("1"), scene.now), Way::Nobody(_)));
-    assert!(matches!(scene.routes.way(&ends("l"), scene.now), Way::Close(_)));
+    assert!(matches!(scene.routes.way(&ends("1")), Way::Nobody(_)));
+    assert!(matches!(scene.routes.way(&ends("l")), Way::Close(_)));
     scene.goes(&told("l"), None);
 }
 

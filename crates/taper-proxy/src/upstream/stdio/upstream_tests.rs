@@ -43,6 +43,7 @@ fn outbound(owner: &Owner, session: Option<&str>, call: Option<(&str, u32)>, bod
             list: None,
             makes_task: false,
             progress: None,
+            cancels: None,
             revision: None,
         }),
         subscribed: Vec::new(),
@@ -102,6 +103,24 @@ async fn a_session_that_nobody_learned_of_ends() {
     }
     let running = upstream.lock().running.clone();
     running.first().unwrap().gone.cancelled().await;
+    shutdown.trigger();
+    shutdown.drain(Duration::from_secs(30)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_grant_has_a_part_of_the_programs_whatever_its_holders() {
+    let silent = "while read -r line; do :; done";
+    let (upstream, shutdown) = (upstream(silent), Shutdown::new());
+    let opens = |grant: &str| {
+        let (key, owner) = (
+            Key::Session(rng::random_id_128(&mut rng::os())),
+            Owner::with_grant(grant),
+        );
+        let started = upstream.program(key, Some(&owner), &shutdown);
+        started.map(drop).map_err(|refusal| refusal.rule().as_str())
+    };
+    assert_eq!([opens("g"), opens("g")], [Ok(()), Ok(())]);
+    assert_eq!([opens("g"), opens("h")], [Err("M-31"), Ok(())]);
     shutdown.trigger();
     shutdown.drain(Duration::from_secs(30)).await.unwrap();
 }
