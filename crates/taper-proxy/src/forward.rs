@@ -22,6 +22,8 @@ use crate::service::{Server, Shared};
 use crate::session::Owner;
 use crate::stream::{Ending, Flow, Lease, Way, leased, short};
 use crate::tasks::TaskWatch;
+use crate::unanswered::Asking;
+use crate::upstream::Upstream;
 
 impl Shared {
     /// Forwards what is permitted, unless it was revoked or has expired while the journal took it. The
@@ -49,18 +51,30 @@ impl Shared {
             shutdown,
         );
         let sent = Sent::of(&permitted);
+        let asking = sent.asking(server)?;
         if let Some(answers) = &permitted.inner().answers {
             answers.sent();
         }
         let answered = server.upstream.forward(permitted, shutdown).await;
-        let response = answered.inspect_err(|refusal| {
+        let answered = answered.inspect_err(|refusal| {
             if let (Refusal::UpstreamStatus(StatusCode::NOT_FOUND), Some(session)) = (refusal, &sent.session)
             {
                 server.sessions.release(session);
             }
-        })?;
+        });
+        let (response, asking) = match (answered, asking) {
+            (Err(refusal), Some(asking)) if is_refused_outright(&refusal) => {
+                asking.answered();
+                return Err(refusal);
+            }
+            (answered, asking) => (answered?, asking),
+        };
         let limits = &server.profile.limits;
-        let mut response = limits::bounded(response, limits, &server.profile.id);
+        let response = limits::bounded(response, limits, &server.profile.id);
+        let mut response = match asking {
+            Some(asking) => asking.until_read(response),
+            None => response,
+        };
         let session = bind_session(&server.sessions, &sent, &mut response)?;
         let (parts, flow) = self.read(server, presentation, &sent, session, response).await?;
         let flow = short(flow, limits.answer_timeout).await?;
@@ -178,6 +192,12 @@ impl Shared {
     }
 }
 
+/// Whether the upstream did not take a request, so that nothing comes of it later.
+fn is_refused_outright(refusal: &Refusal) -> bool {
+    matches!(refusal, Refusal::UpstreamStatus(status)
+        if status.is_client_error() && *status != StatusCode::REQUEST_TIMEOUT)
+}
+
 fn is_event_stream(headers: &HeaderMap) -> bool {
     let kind = headers
         .get(header::CONTENT_TYPE)
@@ -204,6 +224,18 @@ impl Sent {
             owner: outbound.owner.clone(),
             session: outbound.session.clone(),
             call: outbound.call.clone(),
+        }
+    }
+
+    /// Takes the id of a request in a session.
+    fn asking(&self, server: &Server) -> Result<Option<Asking>, Refusal> {
+        let (Upstream::Http(_), Some(session), Some(call)) = (&server.upstream, &self.session, &self.call)
+        else {
+            return Ok(None);
+        };
+        match &call.id {
+            Some(id) => server.sessions.ask(session, &self.owner, id, call.list.is_some()),
+            None => Ok(None),
         }
     }
 

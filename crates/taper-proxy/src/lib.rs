@@ -17,7 +17,7 @@
 //! | `catalogue` | what a server says of its tools |
 //! | `forward` | a permitted request on its way, and its answer on its way back |
 //! | `sse`, `events`, `lists`, `stream` | what comes back: read event by event, filtered, and cut when the permit ends |
-//! | `session`, `outstanding`, `tasks` | who owns a session and a task, and what a server asked |
+//! | `session`, `outstanding`, `unanswered`, `tasks` | who owns a session and a task, and what a server and its clients asked |
 //! | `refusal`, `error`, [`rules`] | refusals by number (`spec/proxy.md`), and in protocol words |
 //! | `service`, `ready`, `proxy` | the HTTP service; the configuration, checked; the daemon |
 
@@ -54,6 +54,7 @@ mod tasks;
 mod template;
 #[cfg(test)]
 mod tests;
+mod unanswered;
 mod upstream;
 
 pub use config::Config;

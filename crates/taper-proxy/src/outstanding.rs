@@ -9,6 +9,7 @@ use std::sync::Arc;
 use taper_capability::json::Value;
 
 use crate::session::{Owner, Owners};
+use crate::unanswered::Unanswered;
 
 /// Requests of one session that may wait for their answers, and answered ones that are remembered.
 const MAX_REQUESTS: usize = 64;
@@ -18,11 +19,13 @@ const MAX_ID: usize = 128;
 /// The sessions of one server, each with its outstanding requests.
 pub(crate) type Sessions = Owners<Requests>;
 
-/// What a session was asked. The oldest requests leave first.
+/// What a session was asked, and what it asked. The oldest requests leave first.
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
     shown: VecDeque<Shown>,
     next: u64,
+    /// The other way round: requests of the client.
+    pub(crate) unanswered: Unanswered,
 }
 
 #[derive(Debug)]

@@ -247,6 +247,44 @@ fn streaming(world: &World) -> mpsc::Sender<&'static str> {
     send
 }
 
+#[tokio::test]
+async fn the_id_of_a_list_is_taken_until_it_was_read() {
+    let world = World::start(usual()).await;
+    let stream = streaming(&world);
+    let caller = Caller::new(&world);
+    caller.opens("s").await;
+    let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+    let mut listing = world.open(caller.asks("s", list).request()).await;
+    let text = PING.replace("\"id\":1", "\"id\":\"1\"");
+    let other = PING.replace("\"id\":1", "\"id\":2");
+    assert_eq!(told(caller.asks("s", PING)).await, REFUSED);
+    assert_eq!(told(caller.asks("s", &text)).await, REFUSED);
+    assert_eq!(told(caller.asks("s", &other)).await, TAKEN);
+    stream
+        .send("data: {\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"tools\":[]}}\n\n")
+        .await
+        .unwrap();
+    assert!(frame(&mut listing).await.is_some());
+    assert_eq!(told(caller.asks("s", PING)).await, REFUSED);
+    drop(stream);
+    assert_eq!(frame(&mut listing).await, None);
+    assert_eq!(told(caller.asks("s", PING)).await, TAKEN);
+
+    // One that breaks off may be answered later.
+    world.upstream.answers(|_| {
+        let broken = stream::iter([Err::<Frame<Bytes>, BoxError>("broken".into())]);
+        let mut response = Response::new(StreamBody::new(broken).boxed_unsync());
+        let kind = HeaderValue::from_static("text/event-stream");
+        response.headers_mut().insert("content-type", kind);
+        response
+    });
+    assert_eq!(world.whole(caller.asks("s", list).request()).await, None);
+    world.upstream.answers(|_| accepted());
+    assert_eq!(told(caller.asks("s", PING)).await, REFUSED);
+    assert_eq!(told(caller.asks("s", &other)).await, TAKEN);
+    world.end().await;
+}
+
 async fn frame(response: &mut Response<Incoming>) -> Option<Bytes> {
     let frame = tokio::time::timeout(PATIENCE, response.body_mut().frame()).await;
     let frame = frame.expect("in time")?;
