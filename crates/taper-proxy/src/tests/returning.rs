@@ -252,7 +252,8 @@ async fn the_id_of_a_list_is_taken_until_it_was_read() {
     let world = World::start(usual()).await;
     let stream = streaming(&world);
     let caller = Caller::new(&world);
-    caller.opens("s").await;
+    let opened = world.ask(INITIALIZE).token(&caller.token).send().await;
+    assert_eq!(opened.header("mcp-session-id"), "s");
     let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
     let mut listing = world.open(caller.asks("s", list).request()).await;
     let text = PING.replace("\"id\":1", "\"id\":\"1\"");
@@ -278,7 +279,7 @@ async fn the_id_of_a_list_is_taken_until_it_was_read() {
         response.headers_mut().insert("content-type", kind);
         response
     });
-    assert_eq!(world.whole(caller.asks("s", list).request()).await, None);
+    assert_eq!(told(caller.asks("s", list)).await, (502, Some(-32603)));
     world.upstream.answers(|_| accepted());
     assert_eq!(told(caller.asks("s", PING)).await, REFUSED);
     assert_eq!(told(caller.asks("s", &other)).await, TAKEN);
