@@ -159,7 +159,7 @@ fn heads() {
         "a revision in a header only",
         with("mcp-protocol-version", "2026-07-28"),
         400,
-        "-32020",
+        "-32602",
     );
     check(
         "two revisions",
