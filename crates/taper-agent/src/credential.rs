@@ -3,16 +3,16 @@
 use std::fmt;
 
 use taper_capability::{Token, UnverifiedToken};
-use taper_dpop::{PrivateKey, Thumbprint};
+use taper_dpop::Thumbprint;
 use taper_oauth::Secret;
 
-use crate::Error;
+use crate::{Error, HolderKey};
 
 /// A capability and its last holder's key, ready to present. What is presented is a sealed copy:
 /// the secret with which blocks are appended stays with the holder (RULES 7).
 pub struct Credential {
     sealed: Secret,
-    key: PrivateKey,
+    key: HolderKey,
     expires_at: i64,
 }
 
@@ -22,10 +22,11 @@ impl Credential {
     /// # Errors
     /// [`Error::Capability`] when the token is malformed, [`Error::Request`] when its last holder is
     /// another key: no proof of this one would be accepted.
-    pub fn new(token: &Token, key: PrivateKey) -> Result<Self, Error> {
+    pub fn new(token: &Token, key: impl Into<HolderKey>) -> Result<Self, Error> {
+        let key = key.into();
         let sealed = token.sealed()?;
         let chain = UnverifiedToken::decode(sealed.as_str())?;
-        let (holder, own) = (chain.last_holder().thumbprint(), key.public().thumbprint());
+        let (holder, own) = (chain.last_holder().thumbprint(), key.thumbprint());
         if holder != own {
             return Err(Error::Request(format!(
                 "the capability is held by the key {holder}, not by {own}"
@@ -45,14 +46,14 @@ impl Credential {
 
     /// The thumbprint of the holder's key.
     pub fn thumbprint(&self) -> Thumbprint {
-        self.key.public().thumbprint()
+        self.key.thumbprint()
     }
 
     pub(crate) fn token(&self) -> &str {
         self.sealed.expose()
     }
 
-    pub(crate) fn key(&self) -> &PrivateKey {
+    pub(crate) fn key(&self) -> &HolderKey {
         &self.key
     }
 }

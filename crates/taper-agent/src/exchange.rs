@@ -4,13 +4,13 @@
 use http::StatusCode;
 use serde::Deserialize;
 use taper_capability::{Token, UnverifiedToken};
-use taper_dpop::{PrivateKey, base64url_decode};
+use taper_dpop::base64url_decode;
 use taper_oauth::{ExchangeRequest, TokenResponse, TokenType, response};
 use taper_service::clock::Clock;
 
-use crate::Error;
 use crate::issuer::{self, Client, Issuer};
 use crate::proven::{self, Outgoing, Prover};
+use crate::{Error, HolderKey};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -36,7 +36,7 @@ pub async fn exchange(
     issuer: &Issuer,
     client: &Client,
     mut request: ExchangeRequest,
-    key: &PrivateKey,
+    key: &HolderKey,
     clock: &dyn Clock,
 ) -> Result<Exchanged, Error> {
     let url = issuer.endpoint("token_endpoint", &issuer.metadata().token_endpoint)?;
@@ -65,9 +65,9 @@ pub async fn exchange(
 }
 
 /// A capability that we cannot prove possession of, or of another issuer, is not what was asked for.
-fn check(token: &Token, issuer: &str, key: &PrivateKey) -> Result<(), String> {
+fn check(token: &Token, issuer: &str, key: &HolderKey) -> Result<(), String> {
     let chain = UnverifiedToken::decode(token.as_str()).map_err(|e| e.to_string())?;
-    if chain.last_holder() != &key.public() {
+    if chain.last_holder() != key.public() {
         return Err("the capability is held by another key".to_owned());
     }
     if chain.issuer() != issuer {

@@ -2,6 +2,8 @@
 //!
 //! | module | purpose |
 //! |---|---|
+//! | [`holder`] | what signs for a holder: proofs and blocks, nothing else |
+//! | [`keys`] | where a key is: the text form of `--key` |
 //! | [`keyfile`] | the file that holds a private key |
 //! | [`issuer`] | the issuer's metadata and keys, and the client that asks |
 //! | [`exchange`](mod@exchange) | a subject token in, a capability out (RFC 8693) |
@@ -14,9 +16,11 @@
 mod credential;
 mod error;
 pub mod exchange;
+pub mod holder;
 pub mod inspect;
 pub mod issuer;
 pub mod keyfile;
+pub mod keys;
 pub mod mcp;
 mod proven;
 pub mod revoke;
@@ -27,6 +31,18 @@ mod testing;
 pub use credential::Credential;
 pub use error::Error;
 pub use exchange::{Exchanged, exchange};
+pub use holder::{HolderKey, Step};
 pub use issuer::{Client, Issuer};
+pub use keys::KeySource;
 pub use mcp::{Era, McpClient, Refusal};
 pub use proven::fetcher_for;
+
+/// Runs what waits for a disk off the runtime's threads.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(_) => Err(Error::Request("the process is shutting down".to_owned())),
+    }
+}

@@ -6,14 +6,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use taper_dpop::{PrivateKey, ProofClaims};
+use taper_dpop::ProofClaims;
 use taper_oauth::{Challenge, ErrorBody, ErrorCode};
 use taper_service::clock::Clock;
 use taper_service::fetch::{DEFAULT_MAX_BYTES, FetchRules, Fetched, Fetcher, Request};
 use taper_service::rng;
 use url::{Host, Url};
 
-use crate::Error;
+use crate::{Error, HolderKey};
 
 pub(crate) const DPOP: HeaderName = HeaderName::from_static("dpop");
 pub(crate) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
@@ -47,7 +47,7 @@ pub fn fetcher_for(url: &str) -> Result<Fetcher, Error> {
 /// Who signs, and over which token.
 #[derive(Clone, Copy)]
 pub(crate) struct Prover<'a> {
-    pub(crate) key: &'a PrivateKey,
+    pub(crate) key: &'a HolderKey,
     /// The token that `ath` names.
     pub(crate) token: Option<&'a str>,
     /// Whether the token is also the request's credential.
@@ -134,7 +134,7 @@ async fn send_once(
     };
     let mut request = request
         .headers(outgoing.headers.clone())
-        .header(DPOP, secret_value(&claims.sign(prover.key)?)?)
+        .header(DPOP, secret_value(&prover.key.prove(&claims).await?)?)
         .max_bytes(outgoing.max_bytes);
     if let Some(token) = prover.token.filter(|_| prover.presents) {
         request = request.header(AUTHORIZATION, secret_value(&format!("DPoP {token}"))?);

@@ -8,14 +8,13 @@ use http::header::AUTHORIZATION;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use taper_capability::{Token, UnverifiedToken};
-use taper_dpop::PrivateKey;
 use taper_service::clock::Clock;
 use taper_service::fetch::{Fetched, Request};
 use taper_service::secret::Secret;
 
 use crate::issuer::{self, Client, Issuer};
 use crate::proven::{self, Outgoing, Prover, secret_value};
-use crate::{Credential, Error};
+use crate::{Credential, Error, HolderKey};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 /// The limit of an answer, in bytes: a hundred grants of a subject take 10 kB.
@@ -106,13 +105,12 @@ pub async fn revoke(
     issuer: &Issuer,
     client: &Client,
     token: &Token,
-    key: PrivateKey,
+    key: &HolderKey,
     clock: &dyn Clock,
 ) -> Result<Vec<Revoked>, Error> {
     demand_issuer(issuer, token)?;
-    let credential = Credential::new(token, key)?;
+    let credential = Credential::new(token, key.clone())?;
     let fields = [("token", credential.token()), ("client_id", &client.id)];
-    let key = credential.key();
     prove(
         issuer,
         client.headers()?,
@@ -132,7 +130,7 @@ pub async fn revoke(
 pub async fn revoke_handed_on(
     issuer: &Issuer,
     token: &Token,
-    key: &PrivateKey,
+    key: &HolderKey,
     part: &HandedOn,
     clock: &dyn Clock,
 ) -> Result<Vec<Revoked>, Error> {
@@ -163,7 +161,7 @@ pub async fn revoke_handed_on(
 pub async fn revoke_key(
     issuer: &Issuer,
     token: Option<&Token>,
-    key: &PrivateKey,
+    key: &HolderKey,
     clock: &dyn Clock,
 ) -> Result<Vec<Revoked>, Error> {
     let sealed = match token {
@@ -173,7 +171,7 @@ pub async fn revoke_key(
         }
         None => None,
     };
-    let thumbprint = key.public().thumbprint().to_string();
+    let thumbprint = key.thumbprint().to_string();
     let token = sealed.as_ref().map(Token::as_str);
     let mut fields = vec![("holder", thumbprint.as_str())];
     fields.extend(token.map(|token| ("token", token)));
@@ -278,7 +276,7 @@ async fn prove(
     issuer: &Issuer,
     headers: HeaderMap,
     fields: &[(&str, &str)],
-    key: &PrivateKey,
+    key: &HolderKey,
     token: Option<&str>,
     clock: &dyn Clock,
 ) -> Result<Vec<Revoked>, Error> {
@@ -361,7 +359,7 @@ mod tests {
         let chain = chain(&server);
         let holder = chain.key.public();
         server.will_answer(r#"{"entries":[{"seq":7,"what":{"grant":"g"}}]}"#);
-        let revoked = revoke(&issuer, &client, &chain.token, chain.key, clock().as_ref()).await;
+        let revoked = revoke(&issuer, &client, &chain.token, &chain.holder(), clock().as_ref()).await;
         let what = Target::Grant("g".into());
         assert_eq!(revoked.unwrap(), [Revoked { seq: 7, what }]);
         let seen = server.seen().pop().unwrap();
@@ -383,7 +381,8 @@ mod tests {
             (HandedOn::Last, ("branch", "last")),
         ] {
             server.will_answer(NOTHING);
-            let revoked = revoke_handed_on(&issuer, &chain.token, &chain.key, &part, clock().as_ref()).await;
+            let revoked =
+                revoke_handed_on(&issuer, &chain.token, &chain.holder(), &part, clock().as_ref()).await;
             assert_eq!(revoked.unwrap(), []);
             let (form, key) = proven(&server, Some(sealed.as_str()));
             assert_eq!(form.get(field.0), Some(field.1));
@@ -392,7 +391,7 @@ mod tests {
         }
         for token in [None, Some(&chain.token)] {
             server.will_answer(NOTHING);
-            let revoked = revoke_key(&issuer, token, &chain.key, clock().as_ref()).await;
+            let revoked = revoke_key(&issuer, token, &chain.holder(), clock().as_ref()).await;
             assert_eq!(revoked.unwrap(), []);
             let sent = token.map(|_| sealed.as_str());
             let (form, _) = proven(&server, sent);
@@ -449,17 +448,24 @@ mod tests {
         let (server, issuer, client) = start().await;
         let chain = chain(&server);
         let stranger = PrivateKey::generate(Algorithm::EdDsa, &mut rng::os());
-        let error = revoke(&issuer, &client, &chain.token, stranger, clock().as_ref()).await;
+        let error = revoke(&issuer, &client, &chain.token, &stranger.into(), clock().as_ref()).await;
         assert!(matches!(error, Err(Error::Request(_))));
         let foreign = Chain::new();
-        let error = revoke(&issuer, &client, &foreign.token, foreign.key, clock().as_ref()).await;
+        let error = revoke(
+            &issuer,
+            &client,
+            &foreign.token,
+            &foreign.holder(),
+            clock().as_ref(),
+        )
+        .await;
         assert!(matches!(error, Err(Error::Request(reason)) if reason.contains("https://issuer.example")));
         assert_eq!(server.seen().len(), 1);
         server.will_answer((
             StatusCode::BAD_REQUEST,
             Json(json!({"error": "unsupported_token_type"})),
         ));
-        let error = revoke(&issuer, &client, &chain.token, chain.key, clock().as_ref()).await;
+        let error = revoke(&issuer, &client, &chain.token, &chain.holder(), clock().as_ref()).await;
         assert!(matches!(error, Err(Error::Issuer { status: 400, .. })));
     }
 

@@ -15,6 +15,8 @@ use taper_service::edge::{Bound, EdgeLimits};
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
 
+use crate::HolderKey;
+
 /// The time in tests: 2026-01-31T09:30:00Z.
 pub(crate) const NOW: i64 = 1_769_851_800;
 
@@ -22,7 +24,7 @@ pub(crate) const NOW: i64 = 1_769_851_800;
 pub(crate) struct Chain {
     pub(crate) issuer: String,
     pub(crate) root: RootKey,
-    pub(crate) key: PrivateKey,
+    pub(crate) key: Arc<PrivateKey>,
     pub(crate) token: Token,
 }
 
@@ -39,9 +41,16 @@ impl Chain {
         Self {
             issuer,
             root,
-            key,
+            key: Arc::new(key),
             token,
         }
+    }
+}
+
+impl Chain {
+    /// The holder's key, as an agent has it.
+    pub(crate) fn holder(&self) -> HolderKey {
+        self.key.clone().into()
     }
 }
 

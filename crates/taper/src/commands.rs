@@ -19,10 +19,7 @@ pub(crate) mod store;
 mod testing;
 pub(crate) mod verify;
 
-use std::path::Path;
-
-use taper_agent::keyfile;
-use taper_dpop::PrivateKey;
+use taper_agent::{HolderKey, KeySource};
 
 use crate::cli::Command;
 use crate::context::Context;
@@ -50,8 +47,15 @@ pub(crate) fn run(command: Command, context: &mut Context) -> Result<(), Failure
     }
 }
 
-/// Reads a holder's private key.
-fn read_key(path: &Path) -> Result<PrivateKey, Failure> {
-    keyfile::load(path)
-        .map_err(|e| Failure::from(e).next(format!("`taper keygen --out {}` makes one", path.display())))
+/// Gets the use of a holder's key.
+fn read_key(source: &KeySource, context: &Context) -> Result<HolderKey, Failure> {
+    context.block_on(source.open())?.map_err(|error| {
+        let failure = Failure::from(error);
+        match source {
+            KeySource::File(path) => {
+                failure.next(format!("`taper keygen --out {}` makes one", path.display()))
+            }
+            _ => failure,
+        }
+    })
 }

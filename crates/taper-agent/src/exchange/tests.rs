@@ -2,7 +2,7 @@ use axum::Json;
 use http::StatusCode;
 use serde_json::{Value, json};
 use taper_capability::RootKey;
-use taper_dpop::{Algorithm, Expectation, NonceRule, Proof, TokenHash, base64url_encode};
+use taper_dpop::{Algorithm, Expectation, NonceRule, PrivateKey, Proof, TokenHash, base64url_encode};
 use taper_oauth::{AuthorizationServerMetadata, Form, Secret};
 use taper_service::rng;
 
@@ -23,8 +23,8 @@ async fn issuer(server: &Server) -> Issuer {
     Issuer::discover(&server.url).await.unwrap()
 }
 
-fn key() -> PrivateKey {
-    PrivateKey::generate(Algorithm::Es256, &mut rng::os())
+fn key() -> HolderKey {
+    PrivateKey::generate(Algorithm::Es256, &mut rng::os()).into()
 }
 
 fn answer(token: &Token) -> Json<Value> {
@@ -37,14 +37,14 @@ fn answer(token: &Token) -> Json<Value> {
     }))
 }
 
-async fn run(issuer: &Issuer, key: &PrivateKey, subject: &str) -> Result<Exchanged, Error> {
+async fn run(issuer: &Issuer, key: &HolderKey, subject: &str) -> Result<Exchanged, Error> {
     let mut request = ExchangeRequest::new(Secret::new(subject), TokenType::AccessToken);
     request.scope = vec!["git:*".parse().unwrap()];
     exchange(issuer, &client(), request, key, clock().as_ref()).await
 }
 
 /// The form that was sent, after its proof was checked as the issuer would.
-fn check_request(server: &Server, seen: &Seen, key: &PrivateKey, ath: Option<&str>) -> Form {
+fn check_request(server: &Server, seen: &Seen, key: &HolderKey, ath: Option<&str>) -> Form {
     let url = format!("{}/token", server.url);
     let expectation = Expectation {
         method: "POST",
@@ -55,7 +55,7 @@ fn check_request(server: &Server, seen: &Seen, key: &PrivateKey, ath: Option<&st
     };
     let proof = Proof::parse(seen.headers["dpop"].to_str().unwrap()).unwrap();
     let proof = proof.check(&expectation).unwrap().verify().unwrap();
-    assert_eq!(proof.key(), &key.public());
+    assert_eq!(proof.key(), key.public());
     assert_eq!(proof.binds(&seen.body), Ok(true));
     Form::parse(&seen.body, 64 * 1024).unwrap()
 }
@@ -65,7 +65,7 @@ async fn a_capability_for_our_key_is_accepted() {
     let server = Server::start().await;
     let (issuer, key) = (issuer(&server).await, key());
     let root = RootKey::generate(1, &mut rng::os());
-    let token = grant(&server.url, &key.public(), &root);
+    let token = grant(&server.url, key.public(), &root);
     server.will_answer(answer(&token));
     let exchanged = run(&issuer, &key, SUBJECT).await.unwrap();
     assert_eq!(exchanged.token, token);
@@ -87,7 +87,7 @@ async fn answers_that_are_not_for_us_are_refused() {
     let server = Server::start().await;
     let (issuer, key) = (issuer(&server).await, key());
     let root = RootKey::generate(1, &mut rng::os());
-    let own = grant(&server.url, &key.public(), &root);
+    let own = grant(&server.url, key.public(), &root);
     let with = |name: &str, value: Value| {
         let Json(mut answer) = answer(&own);
         answer[name] = value;
@@ -95,11 +95,11 @@ async fn answers_that_are_not_for_us_are_refused() {
     };
     for (answer, reason) in [
         (
-            answer(&grant(&server.url, &self::key().public(), &root)),
+            answer(&grant(&server.url, self::key().public(), &root)),
             "held by another key",
         ),
         (
-            answer(&grant("https://issuer.example", &key.public(), &root)),
+            answer(&grant("https://issuer.example", key.public(), &root)),
             "another issuer",
         ),
         (with("token_type", json!("Bearer")), "token_type"),
@@ -130,7 +130,7 @@ async fn a_nonce_is_answered_once_and_a_refusal_is_told() {
         )
     };
     server.will_answer(demand());
-    server.will_answer(answer(&grant(&server.url, &key.public(), &root)));
+    server.will_answer(answer(&grant(&server.url, key.public(), &root)));
     run(&issuer, &key, SUBJECT).await.unwrap();
     server.will_answer(demand());
     server.will_answer(demand());

@@ -1,11 +1,10 @@
 //! `taper call`.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
-use taper_agent::{Credential, Era, McpClient};
+use taper_agent::{Credential, Era, KeySource, McpClient};
 use taper_capability::escaped;
 
 use super::read_key;
@@ -23,8 +22,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     token: String,
     /// The holder's private key.
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    #[arg(long, value_name = "KEY")]
+    key: KeySource,
     /// List the tools that the capability may see, instead of calling one.
     #[arg(long, conflicts_with_all = ["tool", "args", "arguments"])]
     list: bool,
@@ -57,7 +56,7 @@ enum EraName {
 /// Calls a tool, or lists them.
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let arguments = arguments(args.args.as_deref(), &args.arguments)?;
-    let key = read_key(&args.key)?;
+    let key = read_key(&args.key, context)?;
     let token = context.read_token(&args.token)?;
     let credential = Credential::new(&token, key)
         .map_err(|e| Failure::from(e).next("`taper inspect` shows which key holds the capability"))?;

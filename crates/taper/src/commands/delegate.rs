@@ -1,9 +1,8 @@
 //! `taper delegate`.
 
-use std::path::PathBuf;
-
 use serde_json::json;
-use taper_capability::{Delegation, Effective, UnverifiedToken};
+use taper_agent::{KeySource, Step};
+use taper_capability::{Effective, UnverifiedToken};
 use taper_dpop::PublicKey;
 use taper_service::clock::rfc3339;
 use taper_service::rng;
@@ -25,8 +24,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "JWK")]
     to: String,
     /// The present holder's private key.
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    #[arg(long, value_name = "KEY")]
+    key: KeySource,
     #[command(flatten)]
     restrictions: Restrictions,
     #[command(flatten)]
@@ -38,7 +37,7 @@ pub(crate) struct Args {
 
 /// Hands a capability on.
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let key = read_key(&args.key)?;
+    let key = read_key(&args.key, context)?;
     let token = context.read_token(&args.token)?;
     let child = public_key(&args.to, context)?;
     let until = args
@@ -53,17 +52,8 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         args.restrictions.max_depth,
     );
     reviewed.judge(&args.restrictions, context)?;
-    let mut delegation = Delegation::to(child.clone()).until(until);
-    for caveat in reviewed.caveats.iter().cloned() {
-        delegation = delegation.only(caveat);
-    }
-    if let Some(depth) = args.restrictions.max_depth {
-        delegation = delegation.max_depth(depth);
-    }
-    if let Some(note) = &args.restrictions.note {
-        delegation = delegation.note(note);
-    }
-    let delegated = delegation.sign(&token, &key, &mut rng::os())?;
+    let step = reviewed.add_to(Step::hand_over(child.clone(), until), &args.restrictions);
+    let delegated = context.block_on(key.append(&token, &step))??;
     let expires_at = UnverifiedToken::decode(delegated.as_str())?.expires_at();
     context.talk(format_args!(
         "handed on to the key {}, until {}",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use taper_agent::{Client, Issuer, exchange};
+use taper_agent::{Client, Issuer, KeySource, exchange};
 use taper_oauth::{ExchangeRequest, McpDetail, Scope, Secret, TokenType, Wanted};
 use taper_service::clock::rfc3339;
 use taper_service::secret;
@@ -29,8 +29,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     subject_token: String,
     /// The private key that the capability is bound to.
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    #[arg(long, value_name = "KEY")]
+    key: KeySource,
     /// What is wanted: `server:tool` or `server:*`; may repeat.
     #[arg(long, value_name = "SCOPE", required_unless_present_any = ["detail", "uri", "prompt"])]
     scope: Vec<Scope>,
@@ -62,7 +62,7 @@ pub(crate) fn client_secret(file: Option<&Path>) -> Result<Option<Secret>, Failu
 
 /// Exchanges an access token for a capability.
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let key = read_key(&args.key)?;
+    let key = read_key(&args.key, context)?;
     let client = Client {
         id: args.client_id,
         secret: client_secret(args.client_secret_file.as_deref())?,
@@ -88,12 +88,12 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let scope = response.scope.as_deref().unwrap_or_default();
     context.talk(format_args!(
         "capability for the key {}, until {}: {}",
-        key.public().thumbprint(),
+        key.thumbprint(),
         rfc3339(until),
         taper_capability::escaped(&granted(scope, &response.authorization_details))
     ));
     let json = json!({
-        "holder": key.public().thumbprint().to_string(),
+        "holder": key.thumbprint().to_string(),
         "expires_at": until,
         "scope": scope,
         "authorization_details": response.authorization_details,

@@ -1,9 +1,8 @@
 //! `taper narrow`.
 
-use std::path::PathBuf;
-
 use serde_json::json;
-use taper_capability::{Effective, Narrowing, UnverifiedToken};
+use taper_agent::{KeySource, Step};
+use taper_capability::{Effective, UnverifiedToken};
 use taper_service::clock::rfc3339;
 use taper_service::rng;
 
@@ -20,8 +19,8 @@ pub(crate) struct Args {
     #[arg(value_name = "TOKEN-FILE", default_value = "-")]
     token: String,
     /// The holder's private key.
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    #[arg(long, value_name = "KEY")]
+    key: KeySource,
     #[command(flatten)]
     restrictions: Restrictions,
     #[command(flatten)]
@@ -33,7 +32,7 @@ pub(crate) struct Args {
 
 /// Adds restrictions for the holder itself.
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let key = read_key(&args.key)?;
+    let key = read_key(&args.key, context)?;
     let token = context.read_token(&args.token)?;
     let until = args.expiry.until(context.now())?;
     let reviewed = Reviewed::new(
@@ -43,24 +42,15 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         args.restrictions.max_depth,
     );
     reviewed.judge(&args.restrictions, context)?;
-    let mut narrowing = Narrowing::new();
+    let mut step = reviewed.add_to(Step::narrow(), &args.restrictions);
     if let Some(until) = until {
-        narrowing = narrowing.until(until);
+        step = step.until(until);
     }
-    for caveat in reviewed.caveats.iter().cloned() {
-        narrowing = narrowing.only(caveat);
-    }
-    if let Some(depth) = args.restrictions.max_depth {
-        narrowing = narrowing.max_depth(depth);
-    }
-    if let Some(note) = &args.restrictions.note {
-        narrowing = narrowing.note(note);
-    }
-    let narrowed = narrowing.sign(&token, &key, &mut rng::os())?;
+    let narrowed = context.block_on(key.append(&token, &step))??;
     let expires_at = UnverifiedToken::decode(narrowed.as_str())?.expires_at();
     context.talk(format_args!("narrowed, until {}", rfc3339(expires_at)));
     let json = json!({
-        "holder": key.public().thumbprint().to_string(),
+        "holder": key.thumbprint().to_string(),
         "expires_at": expires_at,
         "warnings": reviewed.to_json(),
     });

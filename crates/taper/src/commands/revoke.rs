@@ -37,7 +37,7 @@ fn by_holder(form: Is, args: Args, context: &mut Context) -> Result<Vec<Revoked>
     let (Some(issuer), Some(key)) = (&args.issuer, &args.key) else {
         return Err(incomplete());
     };
-    let key = read_key(key)?;
+    let key = read_key(key, context)?;
     let token = args.token.as_deref().map(|path| context.read_token(path));
     let token = token.transpose()?;
     let part = match (form, &args.to, &args.branch) {
@@ -57,7 +57,7 @@ fn by_holder(form: Is, args: Args, context: &mut Context) -> Result<Vec<Revoked>
                 revoke_handed_on(&issuer, &token, &key, &part, clock.as_ref()).await
             }
             (_, Some(token), None, Some(client)) => {
-                revoke::revoke(&issuer, &client, &token, key, clock.as_ref()).await
+                revoke::revoke(&issuer, &client, &token, &key, clock.as_ref()).await
             }
             _ => Err(Error::Request("something is missing".to_owned())),
         }

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use taper_agent::inspect::Report;
-use taper_agent::{Client, Issuer, exchange, revoke};
+use taper_agent::{Client, HolderKey, Issuer, exchange, revoke};
 use taper_capability::{Caveat, Delegation, ResourceMatch, Token, UnverifiedToken, Verifier, forgery};
 use taper_dpop::{Algorithm, PrivateKey};
 use taper_oauth::{ExchangeRequest, Secret, TokenType, scope};
@@ -40,7 +41,7 @@ pub(crate) struct Story<'a> {
 /// An agent: a key, and the capability that it holds.
 struct Agent {
     name: &'static str,
-    key: PrivateKey,
+    key: Arc<PrivateKey>,
     token: Token,
 }
 
@@ -120,7 +121,8 @@ impl<'a> Story<'a> {
             id: CLIENT_ID.to_owned(),
             secret: None,
         };
-        let granted = exchange(issuer, &client, request, &key, self.clock.as_ref()).await?;
+        let holder = HolderKey::from(key.clone());
+        let granted = exchange(issuer, &client, request, &holder, self.clock.as_ref()).await?;
         Ok(Agent {
             name: "orchestrator",
             key,
@@ -337,18 +339,13 @@ impl<'a> Story<'a> {
 
     async fn revocation(&mut self, issuer: &Issuer, agents: &[&Agent]) -> Result<(), Failure> {
         let [top, ..] = agents else { return Ok(()) };
-        let key = PrivateKey::from_bytes(Algorithm::EdDsa, &top.key.to_bytes());
+        let key = HolderKey::from(top.key.clone());
         let client = Client {
             id: CLIENT_ID.to_owned(),
             secret: None,
         };
-        let revoked = match key {
-            Ok(key) => revoke::revoke(issuer, &client, &top.token, key, self.clock.as_ref())
-                .await
-                .map_err(Into::into),
-            Err(error) => Err(error.into()),
-        };
-        self.step("revoke", revoked)?;
+        let revoked = revoke::revoke(issuer, &client, &top.token, &key, self.clock.as_ref()).await;
+        self.step("revoke", revoked.map_err(Into::into))?;
         self.say("  the orchestrator revokes its grant at the issuer");
         let enforced = self.until_revoked(top).await;
         self.step("revocation-arrives", enforced)?;
@@ -577,8 +574,8 @@ impl<'a> Story<'a> {
     }
 }
 
-fn new_key() -> PrivateKey {
-    PrivateKey::generate(Algorithm::EdDsa, &mut rng::os())
+fn new_key() -> Arc<PrivateKey> {
+    Arc::new(PrivateKey::generate(Algorithm::EdDsa, &mut rng::os()))
 }
 
 fn tools(names: &[&str]) -> Caveat {

@@ -1,6 +1,7 @@
 //! What the restrictions of a command would do to what a capability still allows.
 
 use serde_json::{Value, json};
+use taper_agent::Step;
 use taper_capability::{Caveat, Effective, Review, escaped};
 use taper_service::clock::rfc3339;
 
@@ -12,7 +13,7 @@ use crate::failure::Failure;
 #[derive(Debug)]
 pub(crate) struct Reviewed {
     /// The caveats, as they were said.
-    pub(crate) caveats: Vec<Caveat>,
+    caveats: Vec<Caveat>,
     warnings: Vec<Warning>,
 }
 
@@ -76,6 +77,18 @@ impl Reviewed {
             context.talk(format_args!("warning: {}", warning.to_text()));
         }
         Ok(())
+    }
+
+    /// `step` with what was said.
+    pub(crate) fn add_to(&self, step: Step, restrictions: &Restrictions) -> Step {
+        let mut step = self.caveats.iter().cloned().fold(step, Step::only);
+        if let Some(depth) = restrictions.max_depth {
+            step = step.max_depth(depth);
+        }
+        match &restrictions.note {
+            Some(note) => step.note(note),
+            None => step,
+        }
     }
 
     /// The warnings for programs: `said`, `caveat` where it is one, `effect` and `reason`.

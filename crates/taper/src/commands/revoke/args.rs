@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use taper_agent::KeySource;
 use taper_agent::revoke::Target;
 
 use crate::failure::Failure;
@@ -32,8 +33,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "URL")]
     pub(super) issuer: Option<String>,
     /// The private key that takes back.
-    #[arg(long, value_name = "FILE")]
-    pub(super) key: Option<PathBuf>,
+    #[arg(long, value_name = "KEY")]
+    pub(super) key: Option<KeySource>,
     /// A file with a capability, or `-`.
     #[arg(long, value_name = "FILE")]
     pub(super) token: Option<String>,
