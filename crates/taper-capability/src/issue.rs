@@ -1,7 +1,7 @@
 //! Issuing: block 0 and the root key that signs it.
 
 use crate::caveat_check::{check, predicate, value, variable};
-use crate::{Error, Grant, Right, Token, names};
+use crate::{Error, Grant, Right, Token, UnverifiedToken, names};
 use biscuit_auth::builder::{Algorithm, Binary, BlockBuilder, CheckKind, Expression, Fact, Op, Term};
 use biscuit_auth::datalog::SymbolTable;
 use biscuit_auth::{BiscuitBuilder, KeyPair, UnverifiedBiscuit};
@@ -75,7 +75,8 @@ impl fmt::Debug for RootKey {
 ///
 /// # Errors
 /// [`Error::Builder`], [`Error::Name`] or [`Error::Caveat`] when the grant says what the profile
-/// does not have.
+/// does not have; [`Error::Text`], [`Error::Counts`] or [`Error::Admission`] when it says more than
+/// fits into a capability.
 pub fn issue(grant: &Grant, root: &RootKey, rng: &mut impl CryptoRngCore) -> Result<Token, Error> {
     if !names::is_grant_id(&grant.id) {
         return Err(Error::Builder("a grant id is 128 bits in base64url"));
@@ -103,7 +104,10 @@ pub fn issue(grant: &Grant, root: &RootKey, rng: &mut impl CryptoRngCore) -> Res
         .build_with_key_pair(&root_pair, SymbolTable::default(), &next)
         .map_err(internal)?;
     let bytes = Zeroizing::new(biscuit.to_vec().map_err(internal)?);
-    Token::from_biscuit(&UnverifiedBiscuit::from(bytes.as_slice()).map_err(internal)?)
+    let token = Token::from_biscuit(&UnverifiedBiscuit::from(bytes.as_slice()).map_err(internal)?)?;
+    // What a verifier would not take is not given out.
+    UnverifiedToken::decode(token.as_str())?;
+    Ok(token)
 }
 
 fn facts(grant: &Grant) -> Result<Vec<Fact>, Error> {

@@ -3,7 +3,7 @@
 //! No IO, no clock: [`wish`] reads a request against the configured servers, [`decide`] turns a wish and a
 //! verified subject into [`Terms`] or a refusal.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use taper_capability::{Caveat, Party, ResourceMatch, Right, is_server};
 use taper_oauth::details::{MAX_PROMPTS, MAX_TOOLS, MAX_URIS};
@@ -67,20 +67,22 @@ pub(crate) struct Terms {
 pub(crate) fn wish(request: &ExchangeRequest, servers: &Servers, now: i64) -> Result<Wish, Refusal> {
     let details = &request.authorization_details;
     let mut scopes: Vec<Scope> = request.scope.clone();
+    let mut there: HashSet<Scope> = scopes.iter().cloned().collect();
     for detail in details {
         for scope in scopes_of(detail)? {
-            if !scopes.contains(&scope) {
+            if there.insert(scope.clone()) {
                 scopes.push(scope);
             }
         }
     }
     let mut rights: Vec<Right> = scopes.iter().map(right).collect();
+    let mut asked: HashSet<Right> = HashSet::new();
     for right in details.iter().flat_map(reads_of) {
         if !rules::URI.holds(is_grantable(&right)) {
             let reason = "`uris` holds what is not canonical: `.`, `..`, an empty segment, a backslash, `%`";
             return Err(malformed_details(rules::URI, reason));
         }
-        if !rights.contains(&right) {
+        if asked.insert(right.clone()) {
             rights.push(right);
         }
     }

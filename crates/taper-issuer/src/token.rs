@@ -38,13 +38,13 @@ async fn answer(state: &State, headers: &HeaderMap, body: Body) -> Result<Respon
         TokenRequest::from_form(&form).map_err(|answer| Refusal::answered(rules::FORM, answer))?;
     check_types(&request)?;
     let now = state.clock.unix();
-    let wish = exchange::wish(&request, &state.parts.servers, now)?;
     let url = state.parts.url("/token");
     let proven = state.gate.verify(headers, &url, None, now)?;
     proven
         .proof
         .binds(&bytes)
         .map_err(|error| Refusal::new(error.rule(), ErrorCode::InvalidDpopProof, error.to_string()))?;
+    let wish = exchange::wish(&request, &state.parts.servers, now)?;
     let asker = identify(state, &request, &client, &proven).await?;
     // Keys may have been fetched in between.
     let now = state.clock.unix();
@@ -234,7 +234,9 @@ impl Shared {
             caveats: terms.caveats.clone(),
         };
         let token = issue(&grant, root, &mut rng::os()).map_err(|error| match error {
-            taper_capability::Error::Text { .. } => Refusal::new(
+            taper_capability::Error::Text { .. }
+            | taper_capability::Error::Counts(_)
+            | taper_capability::Error::Admission { .. } => Refusal::new(
                 rules::FITS,
                 ErrorCode::InvalidScope,
                 "what would be granted does not fit into one capability; ask for less",

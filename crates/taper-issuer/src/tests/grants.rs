@@ -116,6 +116,27 @@ async fn scopes_targets_and_details() {
     assert_eq!(until.json["expires_in"], 60);
 }
 
+/// nothing is granted that no verifier takes.
+#[tokio::test]
+async fn what_is_granted_can_be_used() {
+    let rig = Rig::new().await;
+    let tools = |entries: usize| {
+        let entry = |i: usize| {
+            let names: Vec<_> = (0..100).map(|n| format!("t{}", i * 100 + n)).collect();
+            json!({"type": "mcp", "server": "git", "tools": names})
+        };
+        let entries: Vec<_> = (0..entries).map(entry).collect();
+        rig.ask()
+            .without("scope")
+            .set("authorization_details", json!(entries).to_string())
+    };
+    let granted = tools(2).accepted("200 tools").await;
+    let chain = rig.verify(granted.json["access_token"].as_str().unwrap());
+    assert_eq!(chain.rights().len(), 200);
+    let refused = tools(3).refused("300 tools", 400, "invalid_scope").await;
+    assert!(refused.text.contains("ask for less"), "{}", refused.text);
+}
+
 #[tokio::test]
 async fn policies_decide() {
     let rig = Rig::new().await;
