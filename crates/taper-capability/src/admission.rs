@@ -317,15 +317,28 @@ fn joins(check: &Check) -> Result<(), &'static str> {
 
 /// How many patterns a check has to compile.
 pub(crate) fn patterns(check: &Check) -> usize {
-    let is = |op: &&Op| matches!(op, Op::Binary(Binary::Ffi(name)) if name == Function::FullMatch.name());
     expressions(check)
         .flat_map(|expression| &expression.ops)
-        .filter(is)
+        .filter(|op| is_full_match(op))
         .count()
+}
+
+fn is_match(expression: &Expression) -> bool {
+    expression.ops.iter().any(is_full_match)
+}
+
+fn is_full_match(op: &Op) -> bool {
+    matches!(op, Op::Binary(Binary::Ffi(name)) if name == Function::FullMatch.name())
 }
 
 /// P-20.
 fn calls(check: &Check) -> Result<Vec<Call>, &'static str> {
+    // A match may take a millisecond: one for each of 64 resources would add up.
+    let many = |query: &&Rule| query.body.iter().any(|p| vocabulary::is_multi_valued(&p.name));
+    let of_many = check.queries.iter().filter(many);
+    if of_many.flat_map(|query| &query.expressions).any(is_match) {
+        return Err("`full_match` over a word of which there may be many facts");
+    }
     let mut calls = Vec::new();
     for expression in expressions(check) {
         let mut before: Option<&Op> = None;

@@ -34,6 +34,8 @@ def admit(check: Check) -> None:
     _bound_join(query)
     for expression in query.expressions:
         _check_calls(expression)
+    matches = any(operation.extern == "full_match" for operation in operations)
+    require(not matches or not any(predicate.name in MANY for predicate in query.body), "P-20")
 
 
 def _is_max_calls(check: Check) -> bool:

@@ -71,7 +71,20 @@ fn strings(texts: impl Iterator<Item = String>) -> Term {
     Term::Set(texts.map(Term::Str).collect())
 }
 
-/// The largest bodies that are taken, by what they are full of.
+/// The argument that patterns are tried on.
+const MATCHED: &str = "p";
+
+/// Letters without a pattern to them, so that an automaton is never twice in the same state.
+fn letters(count: usize) -> String {
+    let mut state = 1_u64;
+    let letter = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        if state >> 63 == 0 { 'x' } else { 'y' }
+    };
+    (0..count).map(letter).collect()
+}
+
+/// The largest bodies that are taken, by what they are full of, and one for patterns.
 fn large_bodies() -> Vec<(&'static str, String)> {
     let most = JsonLimits::default();
     let arrays = |length: usize, of: &dyn Fn(usize) -> String| {
@@ -103,11 +116,16 @@ fn large_bodies() -> Vec<(&'static str, String)> {
         ("empty arrays", members(5, "[]")),
         ("fractions", arrays(3, &|_| "1.5".to_owned())),
         ("long names of fractions", members(long, "1.5")),
+        (
+            "a text to match",
+            format!("{{\"{MATCHED}\":\"{}\"}}", letters(1_024)),
+        ),
     ]
 }
 
 /// Chains that are beyond a bound which keeps the others cheap.
-const BEYOND: [(&str, &str); 12] = [
+const BEYOND: [(&str, &str); 13] = [
+    ("a pattern of resources", "P-20"),
     ("8 patterns of half the size", "P-20"),
     ("arguments compared, to the bound", "P-21"),
     ("arguments beside resources", "P-19"),
@@ -176,11 +194,14 @@ fn chains() -> Vec<(&'static str, Vec<BlockBuilder>)> {
     ];
     let networks = strings((0..64).map(|i| format!("10.{i}.0.0/16")));
     let hosts = strings((0..64).map(|i| format!("h{i}.example")));
+    let match_of = |pattern: &str| called("full_match", Term::Str(pattern.into()));
+    let text = || {
+        let name = Op::Value(Term::Str(MATCHED.into()));
+        [Op::Value(variable("a")), name, Op::Binary(Binary::Get)]
+    };
     let pattern = |pattern: &str, n| {
-        vec![checks(
-            &all(vec![called("full_match", Term::Str(pattern.into()))]),
-            n,
-        )]
+        let ops = text().into_iter().chain(match_of(pattern).into_iter().skip(1));
+        vec![checks(&args(vec![ops.collect()]), n)]
     };
     let failing = |n: usize| {
         let mut source = "check if args($a);".repeat(n);
@@ -242,6 +263,10 @@ fn chains() -> Vec<(&'static str, Vec<BlockBuilder>)> {
             vec![checks(&all(vec![found.clone(); 8]), 8)],
         ),
         ("128 texts within texts", vec![checks(&all(vec![found; 8]), 16)]),
+        (
+            "a pattern of resources",
+            vec![checks(&all(vec![match_of("acme/.*")]), 1)],
+        ),
         ("16 large patterns", pattern("([^a]{0,63}[^b]){8}", 16)),
         ("8 patterns of half the size", pattern("([^a]{0,31}[^b]){8}", 8)),
         ("8 patterns of negated classes", pattern("[^a]{31}[^b]", 8)),

@@ -50,6 +50,12 @@ fn functions(book: &mut Book) {
         "accepted",
         "check if args($a), $a.get(\"name\").extern::full_match((\"web\"))",
     );
+    call_of(
+        "pattern-of-resources",
+        "`full_match` of a word with many facts.",
+        "accepted",
+        "check if resource($k, $v), $v.extern::full_match(\"acme/.*\")",
+    );
     let mut literal = |name: &str, description: &str, call_text: &str| {
         let check = format!("check if args($a), $a.get(\"name\").extern::{call_text}");
         call_of(name, description, "R-25", &check);
