@@ -19,6 +19,7 @@ use taper_service::edge::BoxError;
 use crate::body::Body;
 use crate::outstanding::Sessions;
 use crate::refusal::Refusal;
+use crate::rules;
 use crate::session::Owner;
 
 /// The longest id of a list, in bytes.
@@ -96,8 +97,13 @@ impl Sessions {
             (false, _) => {}
         }
         let opened = self.with(session, owner, |requests| requests.unanswered.open(id, is_list));
+        let number = match opened {
+            Some(opened) => opened?,
+            None if rules::SESSION.holds(false) => return Ok(None),
+            None => return Err(Refusal::Session),
+        };
         Ok(Some(Asking {
-            number: opened.ok_or(Refusal::Session)??,
+            number,
             sessions: Arc::clone(self),
             session: session.to_owned(),
             owner: owner.clone(),
