@@ -18,6 +18,14 @@ fn differs(row: Row) -> Row {
     row.is(400, -32020, "M-18")
 }
 
+const HEADER_ONLY: &str = "a legacy body names no revision that a header could differ from";
+
+/// A revision of the modern era, or of none, over a body that names none: the body is at fault.
+fn header_only(row: Row) -> Row {
+    row.only(Era::Legacy, "a modern message has it in its body")
+        .is(400, -32602, "M-18")
+}
+
 fn repeated() -> Vec<Row> {
     let t = "T-11";
     let mut rows = vec![
@@ -68,14 +76,11 @@ fn repeated() -> Vec<Row> {
             "two revisions",
             with("mcp-protocol-version", "2025-06-18"),
         )),
-        differs(
-            row(
-                t,
-                "the modern revision in the header only",
-                instead("mcp-protocol-version", "2026-07-28"),
-            )
-            .only(Era::Legacy, "a modern message has it in its body"),
-        ),
+        header_only(row(
+            t,
+            "the modern revision in the header only",
+            instead("mcp-protocol-version", "2026-07-28"),
+        )),
         differs(
             row(
                 t,
@@ -84,14 +89,30 @@ fn repeated() -> Vec<Row> {
             )
             .only(Era::Modern, "a legacy message does not repeat it"),
         ),
-        differs(row(
+        differs(
+            row(
+                t,
+                "a revision of the future",
+                instead("mcp-protocol-version", "2027-01-01"),
+            )
+            .only(Era::Modern, HEADER_ONLY),
+        ),
+        header_only(row(
             t,
-            "a revision of the future",
+            "a revision of the future, in the header only",
             instead("mcp-protocol-version", "2027-01-01"),
         )),
-        differs(row(
+        differs(
+            row(
+                t,
+                "a revision with a space in it",
+                instead("mcp-protocol-version", "2025-11-25 x"),
+            )
+            .only(Era::Modern, HEADER_ONLY),
+        ),
+        header_only(row(
             t,
-            "a revision with a space in it",
+            "a revision with a space in it, in the header only",
             instead("mcp-protocol-version", "2025-11-25 x"),
         )),
         differs(

@@ -59,8 +59,8 @@ pub(crate) fn nonces() -> Vec<Row> {
             .unauthorized("R-13"),
         row(
             "T-08",
-            "another body under the same nonce and proof",
-            |_, _, call| call.edit("acme/web", "acme/wec"),
+            "another body under a good nonce and proof",
+            |world, era, _| fresh(world, era).edit("acme/web", "acme/wec"),
         )
         .twin(fresh)
         .unauthorized("R-12"),

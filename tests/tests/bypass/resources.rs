@@ -1,6 +1,7 @@
 //! Resources that are named so that one reader takes them for permitted and another does not.
 
 use crate::row::{Row, calls, row, saying, says};
+use crate::world::Era;
 
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows = paths();
@@ -13,6 +14,8 @@ pub(crate) fn rows() -> Vec<Row> {
 }
 
 const T: &str = "T-25";
+
+const LISTENS: &str = "the modern era subscribes by `subscriptions/listen`";
 
 fn paths() -> Vec<Row> {
     let mut rows = Vec::new();
@@ -318,6 +321,7 @@ fn subscriptions() -> Vec<Row> {
                 says(method, r#""uri":"repo://acme/payroll/x""#),
             )
             .twin(saying(method, r#""uri":"repo://acme/web/x""#))
+            .only(Era::Legacy, LISTENS)
             .is(403, None, "R-21"),
         );
         rows.push(
@@ -327,6 +331,7 @@ fn subscriptions() -> Vec<Row> {
                 says(method, r#""uri":"repo://acme/web/../payroll""#),
             )
             .twin(saying(method, r#""uri":"repo://acme/web/x""#))
+            .only(Era::Legacy, LISTENS)
             .denied("M-22"),
         );
     }

@@ -295,14 +295,15 @@ impl Findings {
             answer.status == row.status && code(&answer) == row.code,
             || format!("{how}: expected {} {:?}, got {answer:?}", row.status, row.code),
         );
+        let told = told(&answer);
         // What passed is logged nowhere.
-        if !row.rule.is_empty() && answer.status >= 300 {
+        if !row.rule.is_empty() && (answer.status >= 300 || told.is_some()) {
             let rule = world.rule_since(logged);
             self.note(&id, rule.as_deref() == Some(row.rule), || {
                 format!("{how}: expected {}, logged {rule:?}", row.rule)
             });
         }
-        if let Some(told) = told(&answer) {
+        if let Some(told) = told {
             self.note(&id, told == row.rule, || {
                 format!("{how}: expected {}, told {told}", row.rule)
             });

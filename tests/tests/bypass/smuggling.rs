@@ -135,7 +135,9 @@ fn chunks() -> Vec<Row> {
             .h1(H1)
     };
     let edited = |name: &'static str, from: &'static str, to: &'static str| {
-        row(T, name, move |_, _, call| {
+        // The twin's own proof was used with the twin.
+        row(T, name, move |world, era, _| {
+            let call = in_chunks(world, era);
             let body = String::from_utf8(call.body.clone()).unwrap();
             let at = body.find(from).unwrap_or_else(|| panic!("{from:?} in {body:?}"));
             let body = format!("{}{to}{}", &body[..at], &body[at + from.len()..]);

@@ -64,6 +64,17 @@ pub(crate) const LEGACY_PROGRAM: &[Difference] = &[
 pub(crate) const MODERN_PROGRAM: &[Difference] = &[
     TASKS,
     Difference {
+        why: "headers that repeat arguments do not reach a program, and none is started to ask which there are",
+        checks: &[
+            "http-custom-header-server-validation / sep-2243-server-reject-invalid-param-chars / ServerRejectsInvalidBase64Chars / 0: SUCCESS -> FAILURE",
+            "http-custom-header-server-validation / sep-2243-server-reject-invalid-param-chars / ServerRejectsInvalidBase64Padding / 0: SUCCESS -> FAILURE",
+            "http-custom-header-server-validation / sep-2243-server-reject-param-mismatch / ServerRejectsInvalidBase64CharsErrorCode / 0: SUCCESS -> FAILURE",
+            "http-custom-header-server-validation / sep-2243-server-reject-param-mismatch / ServerRejectsInvalidBase64PaddingErrorCode / 0: SUCCESS -> FAILURE",
+            "http-custom-header-server-validation / sep-2243-server-reject-param-mismatch / ServerRejectsMissingCustomHeaderErrorCode / 0: SUCCESS -> FAILURE",
+            "http-custom-header-server-validation / sep-2243-server-validate-param-match / ServerRejectsMissingCustomHeader / 0: SUCCESS -> FAILURE",
+        ],
+    },
+    Difference {
         why: "errors of a program have status 200: it cannot say one, and the proxy does not make one from the code yet",
         checks: &[
             "server-stateless / sep-2575-http-server-meta-invalid-400 / HttpServerMetaInvalid400 / 2: SUCCESS -> FAILURE",
