@@ -9,7 +9,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
@@ -17,7 +16,7 @@ use tower::{Service, ServiceExt as _};
 
 use super::tls::H2;
 use super::traffic::{Quiet, Traffic};
-use super::{BoxError, EdgeLimits, PeerAddr};
+use super::{BoxError, EdgeLimits, Peer};
 use crate::shutdown::Shutdown;
 
 /// The protocol settings, one per listener.
@@ -65,15 +64,17 @@ pub(super) fn protocol(limits: &EdgeLimits, tasks: &TaskTracker) -> Protocol {
 
 /// Answers the requests of one connection, after its TLS handshake if there is one, until it ends, falls
 /// quiet or must end.
-pub(super) async fn drive<S, B>(
-    stream: TcpStream,
-    peer: PeerAddr,
+pub(super) async fn drive<IO, P, S, B>(
+    stream: IO,
+    peer: P,
     tls: Option<TlsAcceptor>,
     protocol: Protocol,
     limits: EdgeLimits,
     service: S,
     shutdown: Shutdown,
 ) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    P: Peer,
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
@@ -81,8 +82,6 @@ pub(super) async fn drive<S, B>(
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    // Only latency is lost when the operating system refuses.
-    let _ = stream.set_nodelay(true);
     // One span of time for the handshake and the first head.
     let until = Instant::now() + limits.header_read_timeout;
     let Some(tls) = tls else {
@@ -101,14 +100,14 @@ pub(super) async fn drive<S, B>(
             };
             answer(stream, peer, until, protocol, limits, service, shutdown).await;
         }
-        Ok(Err(error)) => tracing::debug!(peer = %peer.0, %error, "a TLS handshake failed"),
-        Err(_) => tracing::debug!(peer = %peer.0, "a TLS handshake did not end in time"),
+        Ok(Err(error)) => tracing::debug!(peer = %peer, %error, "a TLS handshake failed"),
+        Err(_) => tracing::debug!(peer = %peer, "a TLS handshake did not end in time"),
     }
 }
 
-async fn answer<IO, S, B>(
+async fn answer<IO, P, S, B>(
     stream: IO,
-    peer: PeerAddr,
+    peer: P,
     until: Instant,
     protocol: Protocol,
     limits: EdgeLimits,
@@ -116,6 +115,7 @@ async fn answer<IO, S, B>(
     shutdown: Shutdown,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    P: Peer,
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
@@ -160,7 +160,7 @@ async fn answer<IO, S, B>(
         },
     };
     if let Err(error) = end {
-        tracing::debug!(peer = %peer.0, %error, "a connection ended early");
+        tracing::debug!(peer = %peer, %error, "a connection ended early");
     }
 }
 

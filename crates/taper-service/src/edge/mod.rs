@@ -12,7 +12,10 @@ mod body;
 mod connection;
 mod tls;
 mod traffic;
+#[cfg(unix)]
+mod unix;
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,13 +25,17 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
 pub use self::body::{BodyError, read_body};
 pub use self::tls::{Tls, TlsConfig, TlsError};
+#[cfg(unix)]
+pub use self::unix::UnixBound;
 use crate::shutdown::Shutdown;
 
 /// The error that a service or body may end with; it closes the connection or stream.
@@ -131,55 +138,111 @@ impl Bound {
             limits,
             tls,
         } = self;
-        let places = Arc::new(Semaphore::new(
-            limits.max_connections.clamp(1, Semaphore::MAX_PERMITS),
-        ));
-        let connections = TaskTracker::new();
-        let protocol = connection::protocol(&limits, &connections);
         let acceptor = tls.as_ref().map(Tls::acceptor);
-        loop {
-            let accepted = async {
-                let place = Arc::clone(&places).acquire_owned().await.ok()?;
-                Some((place, accept(&listener).await))
-            };
-            let (place, (stream, peer)) = tokio::select! {
-                biased;
-                () = shutdown.cancelled() => break,
-                Some(accepted) = accepted => accepted,
-                else => break,
-            };
-            let connection = connection::drive(
-                stream,
-                PeerAddr(peer),
-                acceptor.clone(),
-                protocol.clone(),
-                limits.clone(),
-                service.clone(),
-                shutdown.clone(),
-            );
-            connections.spawn(async move {
-                connection.await;
-                drop(place);
-            });
-        }
-        drop(listener);
-        connections.close();
-        // Connections keep the deadline themselves; the second more is for those that just miss it.
-        let patience = limits.drain_timeout.saturating_add(Duration::from_secs(1));
-        if tokio::time::timeout(patience, connections.wait()).await.is_err() {
-            tracing::warn!(listen = %local_addr, tasks = connections.len(), "requests outlived the shutdown");
-        }
+        let name = local_addr.to_string();
+        serve(listener, name, acceptor, limits, service, shutdown).await;
     }
 }
 
+impl Listen for TcpListener {
+    type Stream = TcpStream;
+    type Peer = PeerAddr;
+
+    async fn next(&self) -> io::Result<(TcpStream, PeerAddr)> {
+        let (stream, peer) = self.accept().await?;
+        // Only latency is lost when the operating system refuses.
+        let _ = stream.set_nodelay(true);
+        Ok((stream, PeerAddr(peer)))
+    }
+}
+
+/// Where connections come from.
+trait Listen: Send + Sync {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    type Peer: Peer;
+
+    fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Self::Peer)>> + Send;
+}
+
+/// Answers the connections of a listener.
+async fn serve<L, S, B>(
+    listener: L,
+    name: String,
+    acceptor: Option<TlsAcceptor>,
+    limits: EdgeLimits,
+    service: S,
+    shutdown: Shutdown,
+) where
+    L: Listen,
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    let places = Arc::new(Semaphore::new(
+        limits.max_connections.clamp(1, Semaphore::MAX_PERMITS),
+    ));
+    let connections = TaskTracker::new();
+    let protocol = connection::protocol(&limits, &connections);
+    loop {
+        let accepted = async {
+            let place = Arc::clone(&places).acquire_owned().await.ok()?;
+            Some((place, accept(&listener).await))
+        };
+        let (place, (stream, peer)) = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            Some(accepted) = accepted => accepted,
+            else => break,
+        };
+        let connection = connection::drive(
+            stream,
+            peer,
+            acceptor.clone(),
+            protocol.clone(),
+            limits.clone(),
+            service.clone(),
+            shutdown.clone(),
+        );
+        connections.spawn(async move {
+            connection.await;
+            drop(place);
+        });
+    }
+    drop(listener);
+    connections.close();
+    // Connections keep the deadline themselves; the second more is for those that just miss it.
+    let patience = limits.drain_timeout.saturating_add(Duration::from_secs(1));
+    if tokio::time::timeout(patience, connections.wait()).await.is_err() {
+        tracing::warn!(
+            listen = name,
+            tasks = connections.len(),
+            "requests outlived the shutdown"
+        );
+    }
+}
+
+/// Who is at the other end: put into every request's extensions, and shown in logs.
+trait Peer: Copy + fmt::Display + Send + Sync + 'static {}
+
+impl fmt::Display for PeerAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Peer for PeerAddr {}
+
 /// The next connection. What goes wrong on the way passes: a peer that gave up concerns nobody else,
 /// and a lack of file descriptors ends when other connections do.
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+async fn accept<L: Listen>(listener: &L) -> (L::Stream, L::Peer) {
     const FIRST_PAUSE: Duration = Duration::from_millis(50);
     const LONGEST_PAUSE: Duration = Duration::from_secs(1);
     let mut pause = FIRST_PAUSE;
     loop {
-        match listener.accept().await {
+        match listener.next().await {
             Ok(accepted) => return accepted,
             Err(error) if is_of_the_peer(&error) => {
                 tracing::debug!(%error, "a connection ended before it was accepted");

@@ -6,6 +6,7 @@
 
 mod address;
 mod request;
+mod stream;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,11 @@ use url::{Host, Url};
 
 use self::address::{GuardedResolver, Hosts, Refused};
 pub use self::request::{DEFAULT_MAX_BYTES, Fetched, Request};
+pub use self::stream::{Streamed, Streaming};
+
+/// How long a connection without a request is kept: shorter than the edge of our own daemons waits for
+/// the next head, so that no request meets a connection that is being closed.
+const POOL_IDLE: Duration = Duration::from_secs(5);
 
 /// What outbound requests may do.
 #[derive(Clone, Debug)]
@@ -99,6 +105,7 @@ pub enum FetchError {
 pub struct Fetcher {
     client: Client,
     hosts: Arc<Hosts>,
+    total_timeout: Duration,
 }
 
 impl Fetcher {
@@ -122,6 +129,7 @@ impl Fetcher {
                 .referer(false)
                 .no_proxy()
                 .connect_timeout(rules.connect_timeout)
+                .pool_idle_timeout(POOL_IDLE)
                 .timeout(rules.total_timeout)
                 .dns_resolver(GuardedResolver(Arc::clone(&hosts)))
                 .user_agent(concat!("taper/", env!("CARGO_PKG_VERSION")))
@@ -139,6 +147,7 @@ impl Fetcher {
         Ok(Self {
             client: client.map_err(setup)?,
             hosts,
+            total_timeout: rules.total_timeout,
         })
     }
 
