@@ -8,11 +8,13 @@
 //! | [`issuer`] | the issuer's metadata and keys, and the client that asks |
 //! | [`exchange`](mod@exchange) | a subject token in, a capability out (RFC 8693) |
 //! | [`mcp`] | a client of one MCP server behind the proxy |
+//! | [`bridge`] | the sidecar: signs for clients that cannot |
 //! | [`revoke`](mod@revoke) | taking a capability back |
 //! | [`inspect`] | showing a chain to people |
 //!
 //! Narrowing and delegating need no network and are `taper_capability`'s own.
 
+pub mod bridge;
 mod credential;
 mod error;
 pub mod exchange;

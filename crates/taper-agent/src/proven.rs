@@ -18,7 +18,7 @@ use crate::{Error, HolderKey};
 pub(crate) const DPOP: HeaderName = HeaderName::from_static("dpop");
 pub(crate) const DPOP_NONCE: HeaderName = HeaderName::from_static("dpop-nonce");
 /// The longest nonce that is sent back, in bytes: with more, a proof would be over its own limit.
-const MAX_NONCE: usize = 512;
+pub(crate) const MAX_NONCE: usize = 512;
 
 /// A fetcher for calls to `url`: TLS only, or plain HTTP when the URL's own host is loopback.
 ///
