@@ -46,6 +46,8 @@ pub(crate) enum Command {
     Verify(commands::verify::Args),
     /// Call a tool of an MCP server behind the proxy.
     Call(commands::call::Args),
+    /// Sign for MCP clients that cannot: the sidecar.
+    Bridge(commands::bridge::Args),
     /// Take a capability, or everything about a grant, key or client, back.
     Revoke(commands::revoke::Args),
     /// Check, show or export the audit journals of a folder.
@@ -113,6 +115,17 @@ mod tests {
             "taper call --url http://127.0.0.1:1/git/mcp --token t --key k",
             false,
         );
+        let bridge = "taper bridge --url http://127.0.0.1:1/git/mcp --token t --key k";
+        check(
+            &format!("{bridge} --listen 127.0.0.1:0 --client a --client b --tool git:git_log --for 8h"),
+            true,
+        );
+        check(&format!("{bridge} --listen unix:/run/s --own-key"), true);
+        check(
+            &format!("{bridge} --listen 127.0.0.1:0 --no-secret --client a"),
+            false,
+        );
+        check(&format!("{bridge} --listen 0.0.0.0:0"), false);
         check(
             "taper revoke --issuer http://127.0.0.1:1 --token t --key k --client-id dev",
             true,

@@ -68,7 +68,9 @@ impl Channel {
     /// Takes a place until it is dropped.
     pub(super) fn place(&self) -> Result<Place, Trouble> {
         let place = Arc::clone(&self.places).try_acquire_owned();
-        place.map(Place).map_err(|_| Trouble::Busy(self.limits().max_running))
+        place
+            .map(Place)
+            .map_err(|_| Trouble::Busy(self.limits().max_running))
     }
 
     /// Sends a request, at most once for each cause to send it again. When this or the answer is

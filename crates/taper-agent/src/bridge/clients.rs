@@ -112,7 +112,10 @@ mod tests {
     fn names_and_modes() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["", "a/b", "..", "a b", "é", &"x".repeat(65)] {
-            assert!(matches!(Client::open(folder.path(), name), Err(Error::Request(_))), "{name}");
+            assert!(
+                matches!(Client::open(folder.path(), name), Err(Error::Request(_))),
+                "{name}"
+            );
         }
         let client = Client::open(folder.path(), "a").unwrap();
         fs::set_permissions(&client.file, fs::Permissions::from_mode(0o644)).unwrap();

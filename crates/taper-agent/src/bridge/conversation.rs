@@ -132,7 +132,10 @@ impl Conversation {
     async fn hand_over(&self, held: &Held) -> Result<Credential, Error> {
         let end = UnverifiedToken::decode(held.token.as_str())?.expires_at();
         let Some(key) = &self.key else {
-            let token = held.key.append(&held.token, &self.with_terms(Step::narrow())).await?;
+            let token = held
+                .key
+                .append(&held.token, &self.with_terms(Step::narrow()))
+                .await?;
             return Credential::new(&token, held.key.clone());
         };
         let until = self.terms.until.unwrap_or(end);

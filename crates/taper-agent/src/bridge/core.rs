@@ -165,10 +165,16 @@ mod tests {
             Head::TokenRefused("invalid_token (expired)".to_owned())
         );
         let proof = r#"DPoP error="invalid_dpop_proof""#;
-        assert_eq!(head(401, proof, false), Head::Refused("invalid_dpop_proof".to_owned()));
+        assert_eq!(
+            head(401, proof, false),
+            Head::Refused("invalid_dpop_proof".to_owned())
+        );
         assert!(matches!(head(401, "", false), Head::Refused(_)));
         let scope = r#"DPoP error="insufficient_scope", scope="git:git_log""#;
-        assert_eq!(head(403, scope, false), Head::Scope(Some("git:git_log".to_owned())));
+        assert_eq!(
+            head(403, scope, false),
+            Head::Scope(Some("git:git_log".to_owned()))
+        );
     }
 
     fn input() -> impl Strategy<Value = Input> {

@@ -10,15 +10,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::header::{
-    ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HOST, ORIGIN,
-};
+use http::header::{ALLOW, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Incoming;
-use taper_service::edge::{BodyError, BoxError, Bound, read_body};
+use taper_service::edge::{BodyError, Bound, BoxError, read_body};
 use taper_service::secret::Secret;
 use taper_service::shutdown::Shutdown;
 use tower::service_fn;
@@ -71,11 +69,6 @@ pub async fn serve_unix(bound: taper_service::edge::UnixBound, channel: Channel,
         async move { Ok::<_, Infallible>(front.answer(request).await) }
     });
     bound.serve(service, shutdown).await;
-}
-
-/// Where the server of `channel` is found at a listener.
-pub fn url_at(address: SocketAddr, channel: &Channel) -> String {
-    format!("http://{address}{}", channel.path())
 }
 
 impl Front {
@@ -194,10 +187,12 @@ impl Front {
         }
         let given = given.trim().as_bytes();
         // No early end: all of them are compared.
-        self.by_secret.iter().fold(None, |found, (secret, channel)| match secret.matches(given) {
-            true => Some(channel),
-            false => found,
-        })
+        self.by_secret
+            .iter()
+            .fold(None, |found, (secret, channel)| match secret.matches(given) {
+                true => Some(channel),
+                false => found,
+            })
     }
 }
 
@@ -233,10 +228,12 @@ fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a st
 /// What the bridge says itself, as the answer to the request in `body`.
 fn refusal(trouble: &Trouble, body: &[u8]) -> Response<Body> {
     let message = trouble.to_message(&id_of(body)).to_string();
+    let length = message.len();
     let mut response = bare(trouble.status());
     *response.body_mut() = Full::from(message).map_err(|never| match never {}).boxed_unsync();
     let json = HeaderValue::from_static("application/json");
     response.headers_mut().insert(CONTENT_TYPE, json);
+    response.headers_mut().insert(CONTENT_LENGTH, length.into());
     response
 }
 

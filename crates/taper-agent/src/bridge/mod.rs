@@ -94,4 +94,9 @@ impl Target {
     pub fn url(&self) -> &str {
         &self.url
     }
+
+    /// Its path, which a listener has too.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
 }
