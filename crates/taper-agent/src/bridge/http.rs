@@ -32,9 +32,9 @@ type Body = UnsyncBoxBody<Bytes, BoxError>;
 #[derive(Debug)]
 pub enum Admission {
     /// Programs that present one of these secrets, each with its own conversation.
-    Secrets(Vec<(Client, Channel)>),
+    Secrets(Vec<(Client, Arc<Channel>)>),
     /// Whoever can connect, in one conversation.
-    Anyone(Channel),
+    Anyone(Arc<Channel>),
 }
 
 /// What a listener answers.
@@ -62,7 +62,7 @@ pub async fn serve(bound: Bound, admission: Admission, shutdown: Shutdown) {
 
 /// Answers requests of this user's programs over a Unix socket until `shutdown` is triggered.
 #[cfg(unix)]
-pub async fn serve_unix(bound: taper_service::edge::UnixBound, channel: Channel, shutdown: Shutdown) {
+pub async fn serve_unix(bound: taper_service::edge::UnixBound, channel: Arc<Channel>, shutdown: Shutdown) {
     let front = Arc::new(Front::new(Vec::new(), Admission::Anyone(channel)));
     let service = service_fn(move |request| {
         let front = Arc::clone(&front);
@@ -74,10 +74,10 @@ pub async fn serve_unix(bound: taper_service::edge::UnixBound, channel: Channel,
 impl Front {
     fn new(hosts: Vec<String>, admission: Admission) -> Self {
         let (by_secret, anyone) = match admission {
-            Admission::Anyone(channel) => (Vec::new(), Some(Arc::new(channel))),
+            Admission::Anyone(channel) => (Vec::new(), Some(channel)),
             Admission::Secrets(clients) => {
                 let clients = clients.into_iter();
-                let by_secret = clients.map(|(client, channel)| (client.secret, Arc::new(channel)));
+                let by_secret = clients.map(|(client, channel)| (client.secret, channel));
                 (by_secret.collect(), None)
             }
         };
@@ -93,7 +93,7 @@ impl Front {
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let channel = match self.admit(&request) {
             Ok(channel) => Arc::clone(channel),
-            Err(refused) => return refused,
+            Err(refused) => return *refused,
         };
         let (parts, body) = request.into_parts();
         let (place, body) = match take(&channel, &parts.method, body).await {
@@ -121,9 +121,9 @@ impl Front {
     }
 
     /// Whose request it is, by its head alone.
-    fn admit<B>(&self, request: &Request<B>) -> Result<&Arc<Channel>, Response<Body>> {
+    fn admit<B>(&self, request: &Request<B>) -> Result<&Arc<Channel>, Box<Response<Body>>> {
         let headers = request.headers();
-        let stranger = |why| Err(refusal(&Trouble::Stranger(why), &[]));
+        let stranger = |why| Err(Box::new(refusal(&Trouble::Stranger(why), &[])));
         if !self.is_named(request) {
             return stranger("the request's Host is not this listener; use the URL that the bridge printed");
         }
@@ -137,16 +137,16 @@ impl Front {
             );
         };
         if request.uri().path() != self.path || request.uri().query().is_some() {
-            return Err(bare(StatusCode::NOT_FOUND));
+            return Err(Box::new(bare(StatusCode::NOT_FOUND)));
         }
         if ![Method::POST, Method::GET, Method::DELETE].contains(request.method()) {
             let mut response = bare(StatusCode::METHOD_NOT_ALLOWED);
             let allowed = HeaderValue::from_static("POST, GET, DELETE");
             response.headers_mut().insert(ALLOW, allowed);
-            return Err(response);
+            return Err(Box::new(response));
         }
         if headers.contains_key(CONTENT_ENCODING) {
-            return Err(bare(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+            return Err(Box::new(bare(StatusCode::UNSUPPORTED_MEDIA_TYPE)));
         }
         Ok(channel)
     }

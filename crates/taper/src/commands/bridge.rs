@@ -98,11 +98,11 @@ struct Bridge {
 
 impl Bridge {
     /// A conversation of its own. That it can be had is seen before anybody is told of it.
-    async fn conversation(&self) -> Result<Channel, Failure> {
+    async fn conversation(&self) -> Result<Arc<Channel>, Failure> {
         let conversation = Conversation::new(Arc::clone(&self.source), self.terms.clone());
         let credential = conversation.credential(self.clock.unix()).await;
         credential.map_err(Failure::failed)?;
-        Ok(Channel::new(self.target.clone(), conversation))
+        Ok(Arc::new(Channel::new(self.target.clone(), conversation)))
     }
 }
 

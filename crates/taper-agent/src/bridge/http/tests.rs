@@ -17,7 +17,7 @@ use crate::testing::{Chain, NOW, Seen, Server, clock};
 const PATIENCE: Duration = Duration::from_secs(20);
 const PING: &str = r#"{"jsonrpc":"2.0", "id":7,"method":"ping"}"#;
 
-fn channel(server: &Server, limits: Limits) -> Channel {
+fn channel(server: &Server, limits: Limits) -> Arc<Channel> {
     let chain = Chain::new();
     let held = Held {
         token: chain.token.clone(),
@@ -25,7 +25,7 @@ fn channel(server: &Server, limits: Limits) -> Channel {
     };
     let target = Target::new(&format!("{}/git/mcp", server.url), clock(), limits).unwrap();
     let conversation = Conversation::new(Arc::new(Source::Fixed(held)), Terms::default());
-    Channel::new(target, conversation)
+    Arc::new(Channel::new(target, conversation))
 }
 
 struct Listener {
