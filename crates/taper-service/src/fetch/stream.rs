@@ -144,7 +144,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_head_has_to_come_in_time() {
-        let never = get(|| std::future::pending::<()>());
+        let never = get(std::future::pending::<()>);
         let (url, shutdown) = start(Router::new().route("/", never)).await;
         let late = fetcher(Duration::from_millis(1))
             .open(Request::get(&url))
