@@ -285,7 +285,7 @@ async fn a_nonce_is_met_once_and_a_refused_capability_is_explained() {
     ] {
         let before = server.seen().len();
         for _ in 0..sent {
-            server.will_answer(answer.clone());
+            server.will_answer(answer);
         }
         let (status, text) = bridge.ping("").await;
         assert_eq!(status, 403, "{text}");
