@@ -1,5 +1,6 @@
 //! What goes wrong on the agent's side. No message carries a token, a proof or a key.
 
+use std::io;
 use std::path::PathBuf;
 
 use taper_oauth::ErrorBody;
@@ -32,6 +33,32 @@ pub enum Error {
         /// What is wrong with it.
         source: taper_dpop::Error,
     },
+    /// A folder of a wallet cannot be used.
+    #[error("cannot use the folder `{}`: {source}", path.display())]
+    Folder {
+        /// Which folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file of a wallet is not one that a wallet wrote.
+    #[error("`{0}` is not what a wallet writes; remove it, and the wallet obtains a new capability", path.display())]
+    Wallet {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Another process has the lock of a wallet and does not give it up.
+    #[error("another process has held `{}` locked for too long", path.display())]
+    Busy {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// There is no access token to exchange.
+    #[error("the subject's access token cannot be had: {0}")]
+    Subject(String),
+    /// A capability is refused, and there is no other one to present.
+    #[error("{0}")]
+    NoOther(String),
     /// A capability is malformed, or cannot be narrowed or handed on like this.
     #[error(transparent)]
     Capability(#[from] taper_capability::Error),

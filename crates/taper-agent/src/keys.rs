@@ -7,6 +7,9 @@ use std::str::FromStr;
 
 use crate::{Error, HolderKey, blocking, keyfile};
 
+/// The environment variable that may hold a private JWK.
+pub(crate) const KEY_VARIABLE: &str = "TAPER_KEY";
+
 /// Where a holder's key is. The text names a key and never is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -26,6 +29,18 @@ impl KeySource {
                 let path = path.clone();
                 Ok(blocking(move || keyfile::load(&path)).await?.into())
             }
+        }
+    }
+}
+
+impl KeySource {
+    /// The text form that means the same in every working folder.
+    pub fn absolute(&self) -> String {
+        match self {
+            Self::File(path) => match std::path::absolute(path) {
+                Ok(path) => path.display().to_string(),
+                Err(_) => path.display().to_string(),
+            },
         }
     }
 }

@@ -6,6 +6,8 @@
 //! | [`keys`] | where a key is: the text form of `--key` |
 //! | [`keyfile`] | the file that holds a private key |
 //! | [`issuer`] | the issuer's metadata and keys, and the client that asks |
+//! | [`wallet`] | a folder with a key and a capability, renewed for many processes |
+//! | [`source`] | where the capability to present comes from |
 //! | [`exchange`](mod@exchange) | a subject token in, a capability out (RFC 8693) |
 //! | [`mcp`] | a client of one MCP server behind the proxy |
 //! | [`bridge`] | the sidecar: signs for clients that cannot |
@@ -26,6 +28,8 @@ pub mod keys;
 pub mod mcp;
 mod proven;
 pub mod revoke;
+pub mod source;
+pub mod wallet;
 
 #[cfg(test)]
 mod testing;
@@ -38,6 +42,8 @@ pub use issuer::{Client, Issuer};
 pub use keys::KeySource;
 pub use mcp::{Era, McpClient, Refusal};
 pub use proven::fetcher_for;
+pub use source::{Fixed, Held, Source};
+pub use wallet::Wallet;
 
 /// Runs what waits for a disk off the runtime's threads.
 pub(crate) async fn blocking<T: Send + 'static>(

@@ -3,14 +3,16 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
-use axum::Router;
 use axum::extract::Request as HttpRequest;
 use axum::response::{IntoResponse, Response};
+use axum::{Json, Router};
 use bytes::Bytes;
 use http::HeaderMap;
+use serde_json::json;
 use taper_capability::{Grant, Party, Right, RootKey, Token, issue};
-use taper_dpop::{Algorithm, PrivateKey, PublicKey};
-use taper_service::clock::ManualClock;
+use taper_dpop::{Algorithm, Expectation, NonceRule, PrivateKey, Proof, PublicKey};
+use taper_oauth::AuthorizationServerMetadata;
+use taper_service::clock::{Clock as _, ManualClock};
 use taper_service::edge::{Bound, EdgeLimits};
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
@@ -55,6 +57,10 @@ impl Chain {
 }
 
 pub(crate) fn grant(issuer: &str, holder: &PublicKey, root: &RootKey) -> Token {
+    grant_at(NOW, issuer, holder, root)
+}
+
+fn grant_at(now: i64, issuer: &str, holder: &PublicKey, root: &RootKey) -> Token {
     let grant = Grant {
         issuer: issuer.to_owned(),
         id: Grant::new_id(&mut rng::os()),
@@ -68,8 +74,8 @@ pub(crate) fn grant(issuer: &str, holder: &PublicKey, root: &RootKey) -> Token {
         audiences: vec!["https://proxy.example/git/mcp".into()],
         rights: vec![Right::AnyTool { server: "git".into() }],
         claims: Vec::new(),
-        issued_at: NOW,
-        expires_at: NOW + 3_600,
+        issued_at: now,
+        expires_at: now + 3_600,
         max_depth: 3,
         caveats: Vec::new(),
     };
@@ -99,22 +105,64 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start() -> Self {
+        Self::answering(|_| http::StatusCode::IM_A_TEAPOT.into_response()).await
+    }
+
+    /// An issuer that exchanges anything for a capability of the key that proves; [`Self::exchanges`] counts.
+    pub(crate) async fn issuer(clock: Arc<ManualClock>) -> Self {
+        let root = RootKey::generate(1, &mut rng::os());
+        Self::answering(move |seen: &Seen| {
+            let host = seen.headers["host"].to_str().unwrap();
+            let issuer = format!("http://{host}");
+            if seen.path != "/token" {
+                return Json(AuthorizationServerMetadata::for_issuer(&issuer)).into_response();
+            }
+            let proof = Proof::parse(seen.headers["dpop"].to_str().unwrap()).unwrap();
+            let expected = Expectation {
+                method: "POST",
+                url: &format!("{issuer}/token"),
+                token: None,
+                nonce: NonceRule::Unused,
+                now: clock.unix(),
+            };
+            let key = proof.check(&expected).unwrap().verify().unwrap().key().clone();
+            Json(json!({
+                "access_token": grant_at(clock.unix(), &issuer, &key, &root).as_str(),
+                "issued_token_type": "urn:taper:params:oauth:token-type:capability",
+                "token_type": "DPoP",
+                "expires_in": 3600,
+                "scope": "git:*",
+            }))
+            .into_response()
+        })
+        .await
+    }
+
+    /// How often the token endpoint was asked.
+    pub(crate) fn exchanges(&self) -> usize {
+        self.seen().iter().filter(|seen| seen.path == "/token").count()
+    }
+
+    /// A server that makes its answers, but for those that [`Self::will_answer`] has in store.
+    pub(crate) async fn answering(answer: impl Fn(&Seen) -> Response + Send + Sync + 'static) -> Self {
         let answers = Arc::new(Mutex::new(VecDeque::<Response>::new()));
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (to_give, to_keep) = (answers.clone(), seen.clone());
+        let make = Arc::new(answer);
         let router = Router::new().fallback(move |request: HttpRequest| {
-            let (answers, seen) = (to_give.clone(), to_keep.clone());
+            let (answers, seen, make) = (to_give.clone(), to_keep.clone(), make.clone());
             async move {
                 let (parts, body) = request.into_parts();
                 let body = axum::body::to_bytes(body, 64 * 1024).await.unwrap();
-                seen.lock().unwrap().push(Seen {
+                let now = Seen {
                     method: parts.method.to_string(),
                     path: parts.uri.path().to_owned(),
                     headers: parts.headers,
                     body,
-                });
+                };
+                seen.lock().unwrap().push(now.clone());
                 let answer = answers.lock().unwrap().pop_front();
-                answer.unwrap_or_else(|| http::StatusCode::IM_A_TEAPOT.into_response())
+                answer.unwrap_or_else(|| make(&now))
             }
         });
         let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), EdgeLimits::default())
