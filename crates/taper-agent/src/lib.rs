@@ -26,8 +26,14 @@ pub mod issuer;
 pub mod keyfile;
 pub mod keys;
 pub mod mcp;
+#[cfg(feature = "middleware")]
+pub mod middleware;
 mod proven;
 pub mod revoke;
+#[cfg(feature = "rmcp")]
+pub mod rmcp;
+#[cfg(any(feature = "middleware", feature = "rmcp"))]
+mod signer;
 pub mod source;
 pub mod wallet;
 
@@ -42,6 +48,8 @@ pub use issuer::{Client, Issuer};
 pub use keys::KeySource;
 pub use mcp::{Era, McpClient, Refusal};
 pub use proven::fetcher_for;
+#[cfg(any(feature = "middleware", feature = "rmcp"))]
+pub use signer::Signer;
 pub use source::{Fixed, Held, Source};
 pub use wallet::Wallet;
 

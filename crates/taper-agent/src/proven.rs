@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use taper_dpop::ProofClaims;
 use taper_oauth::{Challenge, ErrorBody, ErrorCode};
 use taper_service::clock::Clock;
@@ -25,23 +25,29 @@ pub(crate) const MAX_NONCE: usize = 512;
 /// # Errors
 /// [`Error::Url`], [`Error::Fetch`].
 pub fn fetcher_for(url: &str) -> Result<Fetcher, Error> {
+    let (url, allow_loopback_http) = callable(url)?;
+    Ok(Fetcher::new(&FetchRules {
+        allow_loopback_http,
+        // The user named this host, so its address may be of the user's own network.
+        trusted_hosts: url.host_str().map(str::to_owned).into_iter().collect(),
+        ..FetchRules::default()
+    })?)
+}
+
+/// A URL that a user named, and whether its host is loopback.
+pub(crate) fn callable(text: &str) -> Result<(Url, bool), Error> {
     let refused = |reason: &str| Error::Url {
-        url: url.to_owned(),
+        url: text.to_owned(),
         reason: reason.to_owned(),
     };
-    let parsed = Url::parse(url).map_err(|_| refused("it is not an absolute URL"))?;
-    let allow_loopback_http = match parsed.host() {
+    let url = Url::parse(text).map_err(|_| refused("it is not an absolute URL"))?;
+    let loopback = match url.host() {
         Some(Host::Ipv4(address)) => address.is_loopback(),
         Some(Host::Ipv6(address)) => address.is_loopback(),
         Some(Host::Domain(name)) => name == "localhost",
         None => return Err(refused("it has no host")),
     };
-    Ok(Fetcher::new(&FetchRules {
-        allow_loopback_http,
-        // The user named this host, so its address may be of the user's own network.
-        trusted_hosts: parsed.host_str().map(str::to_owned).into_iter().collect(),
-        ..FetchRules::default()
-    })?)
+    Ok((url, loopback))
 }
 
 /// Who signs, and over which token.
@@ -172,10 +178,14 @@ pub(crate) fn challenge(headers: &HeaderMap) -> Option<Challenge> {
 /// An authorization server says so in its body (RFC 9449 section 8), a resource server in its
 /// challenge (section 9).
 fn demands_nonce(answer: &Fetched) -> bool {
-    let code = ErrorCode::UseDpopNonce;
     match answer.status.as_u16() {
-        400 => ErrorBody::parse(&answer.body).is_ok_and(|body| body.code() == Some(code)),
-        401 => challenge(&answer.headers).is_some_and(|c| c.param("error") == Some(code.as_str())),
-        _ => false,
+        400 => ErrorBody::parse(&answer.body).is_ok_and(|body| body.code() == Some(ErrorCode::UseDpopNonce)),
+        _ => challenges_nonce(answer.status, &answer.headers),
     }
+}
+
+/// Whether a resource server asks for a nonce.
+pub(crate) fn challenges_nonce(status: StatusCode, headers: &HeaderMap) -> bool {
+    let code = ErrorCode::UseDpopNonce.as_str();
+    status == StatusCode::UNAUTHORIZED && challenge(headers).is_some_and(|c| c.param("error") == Some(code))
 }

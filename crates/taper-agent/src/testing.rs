@@ -9,8 +9,8 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::json;
-use taper_capability::{Grant, Party, Right, RootKey, Token, issue};
-use taper_dpop::{Algorithm, Expectation, NonceRule, PrivateKey, Proof, PublicKey};
+use taper_capability::{Grant, Party, Right, RootKey, Token, UnverifiedToken, issue};
+use taper_dpop::{Algorithm, Expectation, NonceRule, PrivateKey, Proof, PublicKey, TokenHash};
 use taper_oauth::AuthorizationServerMetadata;
 use taper_service::clock::{Clock as _, ManualClock};
 use taper_service::edge::{Bound, EdgeLimits};
@@ -95,7 +95,49 @@ pub(crate) struct Seen {
     pub(crate) body: Bytes,
 }
 
-/// A server on loopback with answers in a fixed order.
+/// Checks capability and proof of a request as the proxy would; the capability.
+pub(crate) fn proven_token(server: &Server, seen: &Seen) -> String {
+    let text = |name: &str| seen.headers[name].to_str().unwrap().to_owned();
+    let token = text("authorization").strip_prefix("DPoP ").unwrap().to_owned();
+    let (proof, url) = (text("dpop"), format!("{}{}", server.url, seen.path));
+    let expectation = Expectation {
+        method: &seen.method,
+        url: &url,
+        token: Some(TokenHash::of(&token)),
+        nonce: NonceRule::Unused,
+        now: NOW,
+    };
+    let proof = Proof::parse(&proof).unwrap().check(&expectation).unwrap();
+    let proof = proof.verify().unwrap();
+    let holder = UnverifiedToken::decode(&token)
+        .unwrap()
+        .last_holder()
+        .thumbprint();
+    assert_eq!(proof.thumbprint(), holder);
+    if seen.method == "POST" {
+        assert_eq!(proof.binds(&seen.body), Ok(true));
+    }
+    token
+}
+
+/// The nonce that a request's proof has.
+pub(crate) fn nonce_of(seen: &Seen) -> Option<String> {
+    let proof = seen.headers["dpop"].to_str().unwrap();
+    let claims = taper_dpop::base64url_decode(proof.split('.').nth(1).unwrap()).unwrap();
+    let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+    claims["nonce"].as_str().map(str::to_owned)
+}
+
+/// What a resource server answers that wants a nonce.
+pub(crate) fn challenge_for_nonce(nonce: &'static str) -> impl IntoResponse {
+    let challenge = r#"DPoP error="use_dpop_nonce", algs="EdDSA ES256""#;
+    (
+        http::StatusCode::UNAUTHORIZED,
+        [("www-authenticate", challenge), ("dpop-nonce", nonce)],
+    )
+}
+
+/// A server on loopback, with answers in a fixed order or made of the request.
 pub(crate) struct Server {
     pub(crate) url: String,
     answers: Arc<Mutex<VecDeque<Response>>>,

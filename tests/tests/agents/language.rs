@@ -1,6 +1,6 @@
 //! The two agents as programs, and what they say of a refusal.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
@@ -22,28 +22,53 @@ impl Agent {
     }
 
     pub(crate) fn run(self, dir: &Path, words: &[&str]) -> Output {
-        let real = |part: &str| named_by_run("TAPER_REAL").join(part);
-        let example = root().join("examples/agents").join(self.name());
         let mut command = match self {
             Self::Python => {
-                let mut python = Command::new(real("agents/python/bin/python"));
-                python
-                    .env("PYTHONPATH", example)
-                    .env("PYTHONDONTWRITEBYTECODE", "1");
+                let mut python = self.interpreter();
                 python.args(["-m", "taper_agent"]);
                 python
             }
-            Self::Js => {
-                // Node looks for packages beside the file that asks, so a copy runs.
-                let copy = real("agents/js");
-                same_scripts(&example, &copy);
-                let mut node = Command::new(real("bin/node"));
-                node.arg("--disable-warning=ExperimentalWarning");
-                node.arg(copy.join("taper-agent.mjs"));
-                node
-            }
+            Self::Js => self.script("taper-agent.mjs"),
         };
         command.current_dir(dir).args(words).output().unwrap()
+    }
+
+    /// A command for a program of the example's folder.
+    pub(crate) fn script(self, file: &str) -> Command {
+        let mut command = self.interpreter();
+        let folder = match self {
+            Self::Python => self.example(),
+            // Node looks for packages beside the file that asks, so a copy runs.
+            Self::Js => {
+                let copy = named_by_run("TAPER_REAL").join("agents/js");
+                same_scripts(&self.example(), &copy);
+                copy
+            }
+        };
+        command.arg(folder.join(file));
+        command
+    }
+
+    fn example(self) -> PathBuf {
+        root().join("examples/agents").join(self.name())
+    }
+
+    fn interpreter(self) -> Command {
+        let real = |part: &str| Command::new(named_by_run("TAPER_REAL").join(part));
+        match self {
+            Self::Python => {
+                let mut python = real("agents/python/bin/python");
+                python
+                    .env("PYTHONPATH", self.example())
+                    .env("PYTHONDONTWRITEBYTECODE", "1");
+                python
+            }
+            Self::Js => {
+                let mut node = real("bin/node");
+                node.arg("--disable-warning=ExperimentalWarning");
+                node
+            }
+        }
     }
 
     #[track_caller]
@@ -89,7 +114,7 @@ impl Agent {
 fn same_scripts(example: &Path, copy: &Path) {
     for entry in std::fs::read_dir(example).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "mjs") {
+        if path.extension().is_some_and(|extension| extension == "mjs" || extension == "ts") {
             let copied = std::fs::read(copy.join(path.file_name().unwrap())).unwrap_or_default();
             let same = copied == std::fs::read(&path).unwrap();
             assert!(

@@ -14,6 +14,7 @@ mod language;
 mod nonsense;
 mod readme;
 mod strict;
+mod team;
 mod wire;
 
 use std::path::Path;

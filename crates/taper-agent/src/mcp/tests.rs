@@ -1,40 +1,14 @@
 use axum::Json;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use taper_dpop::{Expectation, NonceRule, Proof, TokenHash};
 
 use super::*;
-use crate::testing::{Chain, NOW, Seen, Server, clock};
+use crate::testing::{Chain, Server, challenge_for_nonce, clock, nonce_of, proven_token};
 
 fn client(server: &Server, era: Era) -> McpClient {
     let chain = Chain::new();
     let credential = Credential::new(&chain.token, chain.key).unwrap();
     McpClient::new(&format!("{}/git/mcp", server.url), credential, era, clock()).unwrap()
-}
-
-/// Checks credentials and proof of a request as the proxy would.
-fn check_proof(server: &Server, seen: &Seen) -> String {
-    let text = |name: &str| seen.headers[name].to_str().unwrap().to_owned();
-    let token = text("authorization").strip_prefix("DPoP ").unwrap().to_owned();
-    let proof = text("dpop");
-    let url = format!("{}{}", server.url, seen.path);
-    let expectation = Expectation {
-        method: &seen.method,
-        url: &url,
-        token: Some(TokenHash::of(&token)),
-        nonce: NonceRule::Unused,
-        now: NOW,
-    };
-    let proof = Proof::parse(&proof)
-        .unwrap()
-        .check(&expectation)
-        .unwrap()
-        .verify()
-        .unwrap();
-    if seen.method == "POST" {
-        assert_eq!(proof.binds(&seen.body), Ok(true));
-    }
-    token
 }
 
 fn result(id: u64, result: Value) -> Json<Value> {
@@ -50,7 +24,7 @@ async fn a_modern_call_is_stateless_and_proven() {
     let answer = client.call("git_log", arguments).await.unwrap();
     assert_eq!(answer, json!({"isError": false}));
     let [seen] = server.seen().try_into().unwrap();
-    check_proof(&server, &seen);
+    proven_token(&server, &seen);
     assert_eq!(seen.headers["mcp-protocol-version"], MODERN_VERSION);
     assert_eq!(seen.headers["mcp-method"], "tools/call");
     assert_eq!(seen.headers["mcp-name"], "git_log");
@@ -74,7 +48,7 @@ async fn what_is_presented_is_sealed() {
     assert!(!format!("{credential:?}").contains(&own));
     let mut client = McpClient::new(&server.url, credential, Era::Modern, clock()).unwrap();
     client.request("ping", Map::new()).await.unwrap();
-    let presented = check_proof(&server, &server.seen()[0]);
+    let presented = proven_token(&server, &server.seen()[0]);
     assert_ne!(presented, own);
 }
 
@@ -90,14 +64,7 @@ async fn a_key_that_is_not_the_holder_is_refused_before_anything_is_sent() {
 #[tokio::test]
 async fn a_nonce_is_answered_once_and_kept() {
     let server = Server::start().await;
-    let demand = || {
-        let challenge = r#"DPoP error="use_dpop_nonce", algs="EdDSA ES256""#;
-        (
-            StatusCode::UNAUTHORIZED,
-            [("www-authenticate", challenge), ("dpop-nonce", "n1")],
-        )
-    };
-    server.will_answer(demand());
+    server.will_answer(challenge_for_nonce("n1"));
     server.will_answer(([("dpop-nonce", "n2")], result(1, json!({}))));
     server.will_answer(result(2, json!({})));
     let mut client = client(&server, Era::Modern);
@@ -105,18 +72,11 @@ async fn a_nonce_is_answered_once_and_kept() {
     client.request("ping", Map::new()).await.unwrap();
     let nonces: Vec<_> = server.seen().iter().map(nonce_of).collect();
     assert_eq!(nonces, [None, Some("n1".to_owned()), Some("n2".to_owned())]);
-    server.will_answer(demand());
-    server.will_answer(demand());
+    server.will_answer(challenge_for_nonce("n1"));
+    server.will_answer(challenge_for_nonce("n1"));
     let error = client.request("ping", Map::new()).await.unwrap_err();
     assert!(matches!(error, Error::Refused(refusal) if refusal.status == 401));
     assert_eq!(server.seen().len(), 5);
-}
-
-fn nonce_of(seen: &Seen) -> Option<String> {
-    let proof = seen.headers["dpop"].to_str().unwrap();
-    let claims = taper_dpop::base64url_decode(proof.split('.').nth(1).unwrap()).unwrap();
-    let claims: Value = serde_json::from_slice(&claims).unwrap();
-    claims["nonce"].as_str().map(str::to_owned)
 }
 
 #[tokio::test]
@@ -247,7 +207,7 @@ async fn a_legacy_session_is_opened_kept_and_closed() {
     }
     assert_eq!(seen[3].method, "DELETE");
     for seen in &seen {
-        check_proof(&server, seen);
+        proven_token(&server, seen);
     }
     let body: Value = serde_json::from_slice(&seen[2].body).unwrap();
     assert!(body["params"].get("_meta").is_none());
