@@ -89,11 +89,12 @@ async fn obtain() -> Result<(Token, HolderKey), Failure> {
     };
     let subject = std::fs::read_to_string(variable("TAPER_SUBJECT_TOKEN_FILE")?)?;
     let request = ExchangeRequest {
-        scope: vec![Scope::parse("git:*")?],
+        scope: vec!["git:*".parse::<Scope>()?],
         ..ExchangeRequest::new(Secret::new(subject.trim()), TokenType::AccessToken)
     };
     let issuer = Issuer::discover(&variable("TAPER_ISSUER")?).await?;
-    let Exchanged { token, .. } = taper_agent::exchange(&issuer, &client, request, &key, &SystemClock).await?;
+    let Exchanged { token, .. } =
+        taper_agent::exchange(&issuer, &client, request, &key, &SystemClock).await?;
     Ok((token, key))
 }
 
@@ -161,7 +162,9 @@ impl SubAgent {
                 Err(Error::Refused(refusal)) => Some(refusal),
                 Err(error) => return Err(error.into()),
             };
-            let said = outcome.as_deref().map_or_else(|| "it worked".to_owned(), explained);
+            let said = outcome
+                .as_deref()
+                .map_or_else(|| "it worked".to_owned(), explained);
             report.push(Line {
                 text: format!("{agent} tries the work of {}: {said}", other.agent),
                 refused: Some(outcome.is_some()),

@@ -114,7 +114,10 @@ impl Agent {
 fn same_scripts(example: &Path, copy: &Path) {
     for entry in std::fs::read_dir(example).unwrap() {
         let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "mjs" || extension == "ts") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "mjs" || extension == "ts")
+        {
             let copied = std::fs::read(copy.join(path.file_name().unwrap())).unwrap_or_default();
             let same = copied == std::fs::read(&path).unwrap();
             assert!(

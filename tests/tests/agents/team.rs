@@ -25,7 +25,10 @@ fn team_in_rust() -> Command {
 fn every_agent_does_its_own_work_and_nobody_elses() {
     let up = Up::start();
     let dir = up.dir();
-    let token = taper_ok(dir, &["dev-token", "--dir", "up", "--subject", "alice", "--group", "eng"]);
+    let token = taper_ok(
+        dir,
+        &["dev-token", "--dir", "up", "--subject", "alice", "--group", "eng"],
+    );
     std::fs::write(dir.join("alice.token"), token).unwrap();
 
     let (web, payroll) = (&commits(&up, "acme/web")[0], &commits(&up, "acme/payroll")[0]);
@@ -68,7 +71,13 @@ fn every_agent_does_its_own_work_and_nobody_elses() {
             .collect::<Vec<_>>()
             .join("\n")
     };
-    let shown = page.split("```text\n").nth(1).unwrap().split("```").next().unwrap();
+    let shown = page
+        .split("```text\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
     assert_eq!(without_commits(shown), without_commits(&expected));
     for command in ["cargo run -p taper-agent --example team", "team.py", "team.ts"] {
         assert!(page.contains(command), "{command}");

@@ -246,7 +246,7 @@ async fn what_an_answer_to_a_post_means() {
             (StatusCode::BAD_REQUEST, "no\n").into_response(),
             ping(),
             None,
-            "unexpected server response: HTTP 400 Bad Request: no\\n",
+            "unexpected server response: HTTP 400 Bad Request: no\\u{a}",
         ),
         (
             (StatusCode::BAD_REQUEST, "no").into_response(),
@@ -347,9 +347,7 @@ async fn a_stream_is_signed_for_and_bounded() {
     assert_eq!(seen.len(), 3);
     for seen in seen {
         proven_token(&server, &seen);
-        assert_eq!(
-            (&seen.headers["mcp-session-id"], &seen.headers["last-event-id"]),
-            (&"s1", &"e1")
-        );
+        assert_eq!(seen.headers["mcp-session-id"], "s1");
+        assert_eq!(seen.headers["last-event-id"], "e1");
     }
 }
