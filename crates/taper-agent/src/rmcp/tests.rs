@@ -37,7 +37,7 @@ fn proxied(seen: &Seen) -> Answer {
         }
         Some("server/discover") => result(
             json!({"resultType": "complete", "supportedVersions": ["2026-07-28"],
-            "capabilities": {"tools": {}}, "serverInfo": server}),
+            "capabilities": {"tools": {}}, "ttlMs": 0, "cacheScope": "private"}),
         )
         .into_response(),
         Some("tools/call") if message["params"]["name"] == "git_log" => {
