@@ -13,7 +13,6 @@
 pub mod call;
 pub mod daemon;
 pub mod h2;
-pub mod signer;
 pub mod upstream;
 
 use std::io::{BufRead, BufReader, Read};

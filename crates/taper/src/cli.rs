@@ -120,7 +120,9 @@ mod tests {
             &format!("{bridge} --listen 127.0.0.1:0 --client a --client b --tool git:git_log --for 8h"),
             true,
         );
+        check(&format!("{bridge} --repo acme/web"), true);
         check(&format!("{bridge} --listen unix:/run/s --own-key"), true);
+        check(&format!("{bridge} --no-secret"), false);
         check(
             &format!("{bridge} --listen 127.0.0.1:0 --no-secret --client a"),
             false,

@@ -1,4 +1,5 @@
-//! The official conformance suite of MCP, against a server of another make: bare, and through the proxy.
+//! The official conformance suite of MCP, against a server of another make: bare, and through the
+//! bridge and the proxy.
 
 #![allow(
     clippy::unwrap_used,
@@ -73,12 +74,7 @@ fn bare_and_through_the_proxy(era: &Era) {
     for (upstream, known) in [(over_http, era.differences), (as_program, era.of_program)] {
         let guarded = Guarded::start(&upstream);
         let through = suite::run(guarded.url(), era.revision);
-        compare(
-            known,
-            &bare,
-            &through,
-            &format!("{}\n{upstream}", guarded.proxy.log()),
-        );
+        compare(known, &bare, &through, &format!("{}\n{upstream}", guarded.log()));
     }
 }
 

@@ -1,4 +1,4 @@
-//! The fixture server, the proxy in front of it, and a signer in front of that.
+//! The fixture server, the proxy in front of it, and the bridge that signs in front of that.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,9 +8,8 @@ use serde_json::json;
 use taper_capability::{Grant, Party, Right, RootKey, issue};
 use taper_dpop::{Algorithm, PrivateKey};
 use taper_tests::call::now;
-use taper_tests::daemon::{self, free_port};
-use taper_tests::signer::Signer;
-use taper_tests::{Running, named_by_run};
+use taper_tests::daemon::{self, free_port, write_private};
+use taper_tests::{Running, named_by_run, taper_bin};
 use tempfile::TempDir;
 
 /// The issuer of the test's own capabilities. Nobody ever calls it.
@@ -31,10 +30,11 @@ impl Fixture {
     }
 }
 
-/// A proxy, and who presents a capability for all that the fixture has.
+/// A proxy, and a bridge that presents a capability for all that the fixture has.
 pub(crate) struct Guarded {
-    pub(crate) signer: Signer,
-    pub(crate) proxy: Running,
+    url: String,
+    bridge: Running,
+    proxy: Running,
     _folder: TempDir,
 }
 
@@ -69,9 +69,12 @@ upstream = {upstream}
         let proxy = daemon::start(dir, "proxy", &config, &url);
         let key = PrivateKey::generate(Algorithm::EdDsa, &mut OsRng);
         let token = issue(&everything(&resource, &key), &root, &mut OsRng).unwrap();
-        let token = token.sealed().unwrap();
+        write_private(&dir.join("key.jwk"), &key.to_jwk_string());
+        write_private(&dir.join("token"), token.as_str());
+        let bridge = bridge(dir, &resource);
         Self {
-            signer: Signer::start(&resource, token.as_str(), &key.to_jwk_string()),
+            url: bridge.text("/url"),
+            bridge,
             proxy,
             _folder: folder,
         }
@@ -79,8 +82,22 @@ upstream = {upstream}
 
     /// Where the suite finds it.
     pub(crate) fn url(&self) -> &str {
-        &self.signer.url
+        &self.url
     }
+
+    /// What proxy and bridge logged.
+    pub(crate) fn log(&self) -> String {
+        format!("{}\n{}", self.proxy.log(), self.bridge.log())
+    }
+}
+
+/// The suite can neither sign nor send a header of its own.
+fn bridge(dir: &Path, resource: &str) -> Running {
+    let mut command = Command::new(taper_bin());
+    command.current_dir(dir).args(["bridge", "--url", resource]);
+    command.args(["--token", "token", "--key", "key.jwk"]);
+    command.args(["--listen", "127.0.0.1:0", "--no-secret", "--format", "json"]);
+    Running::start(&mut command)
 }
 
 fn jwks(dir: &Path, root: &RootKey) {
@@ -131,7 +148,7 @@ fn everything(resource: &str, key: &PrivateKey) -> Grant {
         claims: Vec::new(),
         issued_at: now(),
         expires_at: now() + 3600,
-        max_depth: 0,
+        max_depth: 1,
         caveats: Vec::new(),
     }
 }

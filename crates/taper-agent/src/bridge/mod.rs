@@ -6,6 +6,7 @@
 //! | `core` | one signed request: which answer is retried, handed on or explained; no IO in it |
 //! | `channel` | sends what the core says |
 //! | [`http`] | a reverse proxy of one URL, on loopback or a Unix socket |
+//! | [`stdio`] | one message a line, for a client that starts the bridge |
 //! | [`clients`] | the secrets by which a listener tells its clients apart |
 //!
 //! ```text
@@ -19,6 +20,7 @@ mod core;
 mod headers;
 pub mod http;
 mod source;
+pub mod stdio;
 mod trouble;
 
 use std::sync::Arc;

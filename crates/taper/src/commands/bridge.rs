@@ -1,5 +1,6 @@
 //! `taper bridge`: the sidecar for clients that can only start a command or send a static header.
 
+mod lines;
 mod listen;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use crate::failure::Failure;
 /// What the help ends with.
 const EXAMPLES: &str = "\
 Each client gets a capability of its own, handed over to a key that is made for this run:
+  taper bridge --url URL --token t --key k --repo 'acme/*'
   taper bridge --url URL --token t --key k --listen 127.0.0.1:7777 --client code
   taper bridge --url URL --token t --key k --listen unix:/run/user/1000/taper --tool git:git_log --for 8h";
 
@@ -37,9 +39,10 @@ pub(crate) struct Args {
     /// Its holder's private key.
     #[arg(long, value_name = "KEY")]
     key: KeySource,
-    /// Where clients connect: an address of this machine such as `127.0.0.1:0`, or `unix:PATH`.
+    /// Where clients connect: an address of this machine such as `127.0.0.1:0`, or `unix:PATH`. Without it
+    /// the client speaks over standard input and output.
     #[arg(long, value_name = "ADDRESS", help_heading = "Listening")]
-    listen: Listen,
+    listen: Option<Listen>,
     /// A client with a secret and a conversation of its own; may repeat.
     #[arg(
         long,
@@ -49,10 +52,15 @@ pub(crate) struct Args {
     )]
     client: Vec<String>,
     /// Let every process of this machine use the capability: for clients that can set a URL only.
-    #[arg(long, conflicts_with = "client", help_heading = "Listening")]
+    #[arg(
+        long,
+        conflicts_with = "client",
+        requires = "listen",
+        help_heading = "Listening"
+    )]
     no_secret: bool,
     /// The folder of the clients' secrets; that of the capability otherwise.
-    #[arg(long, value_name = "DIR", help_heading = "Listening")]
+    #[arg(long, value_name = "DIR", requires = "listen", help_heading = "Listening")]
     state: Option<PathBuf>,
     /// Narrow the capability for its own key instead of handing it over to a fresh one.
     #[arg(long)]
@@ -85,7 +93,10 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         terms,
         clock,
     };
-    listen::run(&args, &bridge, context)
+    match &args.listen {
+        Some(address) => listen::run(address, &args, &bridge, context),
+        None => lines::run(&bridge),
+    }
 }
 
 /// What conversations are made of.

@@ -48,7 +48,12 @@ impl FromStr for Listen {
 }
 
 /// Answers clients until the program is told to stop.
-pub(super) fn run(args: &Args, bridge: &Bridge, context: &mut Context) -> Result<(), Failure> {
+pub(super) fn run(
+    address: &Listen,
+    args: &Args,
+    bridge: &Bridge,
+    context: &mut Context,
+) -> Result<(), Failure> {
     let shutdown = Shutdown::new();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -56,7 +61,7 @@ pub(super) fn run(args: &Args, bridge: &Bridge, context: &mut Context) -> Result
         .map_err(|e| Failure::failed(format!("cannot start the runtime: {e}")))?;
     runtime.block_on(async {
         shutdown.on_signals().map_err(Failure::failed)?;
-        match &args.listen {
+        match address {
             Listen::Loopback(address) => loopback(*address, args, bridge, &shutdown, context).await?,
             Listen::Unix(path) => {
                 let bound = UnixBound::bind(path, EdgeLimits::default()).await;

@@ -1,0 +1,232 @@
+//! `taper bridge` over one `taper up`: clients without a key, over HTTP, a Unix socket and lines.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use taper_tests::call::Call;
+use taper_tests::{Running, Up, taper, taper_bin, taper_reading};
+
+/// A bridge beside a running world; the capability is for everything of the git server.
+struct World {
+    up: Up,
+}
+
+impl World {
+    fn start() -> Self {
+        let up = Up::start();
+        up.capability("agent", "git:*");
+        Self { up }
+    }
+
+    fn arguments(&self, more: &[&str]) -> Vec<String> {
+        let url = self.up.mcp();
+        let given = [
+            "bridge",
+            "--url",
+            &url,
+            "--token",
+            "agent.cap",
+            "--key",
+            "agent.jwk",
+        ];
+        let log = ["--log", "trace"];
+        given
+            .iter()
+            .chain(&log)
+            .chain(more)
+            .map(|&word| word.to_owned())
+            .collect()
+    }
+
+    fn listen(&self, more: &[&str]) -> Running {
+        let mut command = Command::new(taper_bin());
+        command.current_dir(self.up.dir()).args(self.arguments(more));
+        Running::start(command.args(["--format", "json"]))
+    }
+
+    /// What the bridge writes, given these lines.
+    fn lines(&self, more: &[&str], lines: &[Value]) -> Vec<Value> {
+        let input: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let arguments = self.arguments(more);
+        let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+        let output = taper_reading(self.up.dir(), &arguments, input.as_bytes());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{stderr}");
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+fn modern(id: u64, repo: &str) -> Value {
+    let meta = json!({
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+    });
+    let params = json!({"name": "git_log", "arguments": {"repo_path": repo}, "_meta": meta});
+    json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
+}
+
+fn legacy(id: u64, method: &str, params: Value) -> Value {
+    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+}
+
+/// A client that can send static headers.
+fn post(url: &str, secret: Option<&str>, message: &Value) -> (u16, String) {
+    let mut call = Call::new("POST", url)
+        .header("content-type", "application/json")
+        .header("accept", "application/json, text/event-stream")
+        .header("mcp-protocol-version", "2026-07-28")
+        .header("mcp-method", "tools/call")
+        .header("mcp-name", "git_log")
+        .body(message.to_string());
+    if let Some(secret) = secret {
+        call = call.header("authorization", format!("Bearer {secret}"));
+    }
+    let answer = call.send();
+    (answer.status, answer.body)
+}
+
+#[test]
+fn clients_without_a_key() {
+    let world = World::start();
+    over_http(&world);
+    over_a_socket(&world);
+    over_lines(&world);
+    what_cannot_start(&world);
+}
+
+fn over_http(world: &World) {
+    let bridge = world.listen(&[
+        "--listen",
+        "127.0.0.1:0",
+        "--client",
+        "one",
+        "--client",
+        "two",
+        "--repo",
+        "acme/web",
+    ]);
+    let url = bridge.text("/url");
+    let secrets: Vec<_> = ["/clients/0/secret_file", "/clients/1/secret_file"]
+        .map(|file| {
+            let file = world.up.dir().join(bridge.text(file));
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+            std::fs::read_to_string(file).unwrap()
+        })
+        .into();
+    assert_ne!(secrets[0], secrets[1]);
+    for secret in &secrets {
+        let (status, body) = post(&url, Some(secret), &modern(1, "acme/web"));
+        assert_eq!(status, 200, "{body}\n{}", bridge.log());
+        assert!(body.contains("\"result\""), "{body}");
+        let (status, body) = post(&url, Some(secret), &modern(2, "acme/payroll"));
+        assert_eq!(status, 403, "{body}");
+        assert!(body.contains("4403") && body.contains("acme/web"), "{body}");
+    }
+    for wrong in [None, Some("x"), Some(&secrets[0][1..])] {
+        let (status, body) = post(&url, wrong, &modern(3, "acme/web"));
+        assert_eq!((status, body.contains("secret")), (403, true), "{body}");
+    }
+    let (success, log) = bridge.stop_for_log();
+    assert!(success, "{log}");
+    let token = std::fs::read_to_string(world.up.dir().join("agent.cap")).unwrap();
+    for secret in [&secrets[0], &secrets[1], token.trim()] {
+        let part = &secret[..24];
+        assert!(!log.contains(part), "a secret is in the log");
+    }
+    // The secrets stay, so that clients need no new configuration.
+    let again = world.listen(&["--listen", "127.0.0.1:0", "--client", "one"]);
+    let (status, body) = post(&again.text("/url"), Some(&secrets[0]), &modern(4, "acme/payroll"));
+    assert_eq!(status, 200, "{body}");
+}
+
+fn over_a_socket(world: &World) {
+    let path = world.up.dir().join("bridge.sock");
+    let socket = format!("unix:{}", path.display());
+    let bridge = world.listen(&["--listen", &socket, "--own-key"]);
+    assert_eq!(bridge.text("/socket"), path.display().to_string());
+    assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let body = modern(1, "acme/web").to_string();
+    let target = bridge.text("/url").replace("http://localhost", "");
+    let head = format!(
+        "POST {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         accept: application/json, text/event-stream\r\nmcp-protocol-version: 2026-07-28\r\n\
+         mcp-method: tools/call\r\nmcp-name: git_log\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.write_all((head + &body).as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}\n{}", bridge.log());
+    assert!(bridge.stop());
+    assert!(!path.exists());
+}
+
+fn over_lines(world: &World) {
+    let initialize = json!({
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "test", "version": "1"},
+    });
+    let call = |repo| json!({"name": "git_log", "arguments": {"repo_path": repo}});
+    let lines = [
+        legacy(0, "initialize", initialize),
+        json!({"jsonrpc": "2.0", "method": "notifications/initialized"}),
+        legacy(1, "tools/list", json!({})),
+        legacy(2, "tools/call", call("acme/web")),
+        legacy(3, "tools/call", call("acme/payroll")),
+    ];
+    let mut told = world.lines(&["--repo", "acme/web"], &lines);
+    told.sort_by_key(|line| line["id"].as_u64());
+    let [opened, list, allowed, denied] = told.as_slice() else {
+        panic!("{told:?}")
+    };
+    assert_eq!(opened["result"]["protocolVersion"], "2025-11-25");
+    assert_eq!(list["result"]["tools"].as_array().unwrap().len(), 2);
+    assert!(allowed["result"]["content"].is_array(), "{allowed}");
+    assert_eq!(denied["error"]["code"], 4403, "{denied}");
+    let mut told = world.lines(
+        &["--repo", "acme/web"],
+        &[modern(1, "acme/web"), modern(2, "acme/payroll")],
+    );
+    told.sort_by_key(|line| line["id"].as_u64());
+    assert!(told[0]["result"]["content"].is_array(), "{told:?}");
+    assert_eq!(told[1]["error"]["code"], 4403, "{told:?}");
+}
+
+fn what_cannot_start(world: &World) {
+    let dir = world.up.dir();
+    let check = |more: &[&str], code: i32, words: &str| {
+        let url = world.up.mcp();
+        let given = ["bridge", "--url", &url, "--token", "agent.cap"];
+        let output = taper(dir, &[&given, more].concat());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{more:?} {stderr}");
+        assert!(stderr.contains(words), "{more:?} {stderr}");
+        assert!(output.stdout.is_empty());
+    };
+    check(&["--key", "absent.jwk"], 1, "taper keygen");
+    world.up.keygen("other");
+    check(&["--key", "other.jwk"], 1, "not by");
+    check(&["--key", "agent.jwk", "--listen", "0.0.0.0:0"], 64, "127.0.0.1");
+    check(
+        &["--key", "agent.jwk", "--client", "a/b", "--listen", "127.0.0.1:0"],
+        1,
+        "letters",
+    );
+}
