@@ -75,6 +75,36 @@ async fn connection(mut stream: TcpStream, requests: Vec<Vec<u8>>) -> anyhow::Re
     Ok(latencies)
 }
 
+/// Makes requests and sends them to `address`, one after the other over one connection. Making one is part
+/// of its time.
+///
+/// # Errors
+/// As [`run`], and those of `make`.
+pub(crate) async fn one_by_one(
+    address: &str,
+    requests: usize,
+    make: impl Fn() -> anyhow::Result<Vec<u8>>,
+) -> anyhow::Result<Run> {
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let begun = Instant::now();
+    let mut latencies = Vec::with_capacity(requests);
+    let mut received = Vec::with_capacity(4096);
+    for _ in 0..requests {
+        let begun = Instant::now();
+        stream.write_all(&make()?).await?;
+        received.clear();
+        while !is_whole(&received)? {
+            let read = stream.read_buf(&mut received).await?;
+            ensure!(read > 0, "the connection ended");
+        }
+        latencies.push(begun.elapsed());
+    }
+    let took = begun.elapsed();
+    latencies.sort_unstable();
+    Ok(Run { took, latencies })
+}
+
 /// Whether an answer has arrived; an error if it is not the one that is expected.
 fn is_whole(received: &[u8]) -> anyhow::Result<bool> {
     let text = std::str::from_utf8(received)?;

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo build --release -p taper
 //! cargo run --release -p taper-bench -- target/release/taper [REQUESTS] [ROUNDS]
+//! cargo run --release -p taper-bench -- target/release/taper bridge [REQUESTS] [ROUNDS]
 //! ```
 //!
 //! All programs run on this machine. They take turns, in rounds, so that what disturbs the machine
@@ -14,6 +15,7 @@
 mod load;
 mod process;
 mod roles;
+mod sidecar;
 mod world;
 
 use std::path::Path;
@@ -33,12 +35,17 @@ async fn main() -> anyhow::Result<()> {
     match arguments.as_slice() {
         ["server"] => roles::server().await,
         ["plain", upstream] => roles::plain(upstream).await,
+        [program, "bridge", rest @ ..] => {
+            let number = |n: usize, or: usize| rest.get(n).map_or(Ok(or), |text| text.parse());
+            let program = std::path::absolute(program)?;
+            sidecar::bench(&program, number(0, 2_000)?, number(1, 3)?).await
+        }
         [program, rest @ ..] => {
             let number = |n: usize, or: usize| rest.get(n).map_or(Ok(or), |text| text.parse());
             let program = std::path::absolute(program)?;
             bench(&program, number(0, 5_000)?, number(1, 5)?).await
         }
-        [] => bail!("usage: taper-bench PROGRAM [REQUESTS] [ROUNDS], where PROGRAM is taper's"),
+        [] => bail!("usage: taper-bench PROGRAM [bridge] [REQUESTS] [ROUNDS], where PROGRAM is taper's"),
     }
 }
 

@@ -18,7 +18,7 @@ const TTL: i64 = 3600;
 const GRANTS: usize = 40;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What is called: its proofs carry the body's digest all the same, as our own clients send it.
-const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"git_log","arguments":{"repo_path":"acme/web"}}}"#;
+pub(crate) const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"git_log","arguments":{"repo_path":"acme/web"}}}"#;
 
 /// When the decision about a call is in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,22 +142,27 @@ issuers = [{{ issuer = "{ISSUER}", jwks_file = "roots.json", without_feed = true
         let url = format!("{}/{}/mcp", self.proxy.url, recording.server());
         let now = now()?;
         let holders: Vec<Holder> = (0..GRANTS)
-            .map(|_| self.holder(recording.server(), &url, hand_overs, now))
+            .map(|_| self.sealed(recording.server(), &url, hand_overs, now))
             .collect::<anyhow::Result<_>>()?;
-        let one = |holder: &Holder| {
-            let claims = ProofClaims::new("POST", &url, now, &mut OsRng).body(CALL.as_bytes());
-            let proof = claims.token(holder.token.as_str()).sign(&holder.key)?;
-            let (address, path) = (self.proxy.address(), format!("/{}/mcp", recording.server()));
-            let token = holder.token.as_str();
-            let head = format!(
-                "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
-                 accept: application/json, text/event-stream\r\nauthorization: DPoP {token}\r\n\
-                 dpop: {proof}\r\ncontent-length: {}\r\n\r\n{CALL}",
-                CALL.len()
-            );
-            Ok(head.into_bytes())
-        };
+        let one = |holder: &Holder| signed(self.proxy.address(), &url, holder, now);
         holders.iter().cycle().take(count).map(one).collect()
+    }
+
+    /// Somebody who signs a call when it is made.
+    ///
+    /// # Errors
+    /// When something cannot be signed.
+    pub(crate) fn caller(&self, recording: Recording, hand_overs: usize) -> anyhow::Result<Caller> {
+        let url = format!("{}/{}/mcp", self.proxy.url, recording.server());
+        let mut holder = self.holder(recording.server(), &url, hand_overs, now()?)?;
+        let unsealed = holder.token.clone();
+        holder.token = holder.token.sealed()?;
+        Ok(Caller {
+            address: self.proxy.address().to_owned(),
+            url,
+            holder,
+            unsealed,
+        })
     }
 
     fn holder(&self, server: &str, url: &str, hand_overs: usize, now: i64) -> anyhow::Result<Holder> {
@@ -200,21 +205,78 @@ issuers = [{{ issuer = "{ISSUER}", jwks_file = "roots.json", without_feed = true
             token = hand_over.sign(&token, &key, &mut OsRng)?;
             key = next;
         }
+        Ok(Holder { token, key })
+    }
+
+    fn sealed(&self, server: &str, url: &str, hand_overs: usize, now: i64) -> anyhow::Result<Holder> {
+        let holder = self.holder(server, url, hand_overs, now)?;
         Ok(Holder {
-            token: token.sealed()?,
-            key,
+            token: holder.token.sealed()?,
+            key: holder.key,
         })
     }
 }
 
+/// A client that holds a capability.
+pub(crate) struct Caller {
+    address: String,
+    url: String,
+    holder: Holder,
+    unsealed: Token,
+}
+
+impl Caller {
+    /// A call with a proof of its own, as bytes.
+    ///
+    /// # Errors
+    /// When it cannot be signed.
+    pub(crate) fn call(&self) -> anyhow::Result<Vec<u8>> {
+        signed(&self.address, &self.url, &self.holder, now()?)
+    }
+
+    /// The server's URL at the proxy.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The capability as it was obtained.
+    pub(crate) fn token(&self) -> &str {
+        self.unsealed.as_str()
+    }
+
+    /// The private key.
+    pub(crate) fn key(&self) -> String {
+        self.holder.key.to_jwk_string().to_string()
+    }
+}
+
+fn signed(address: &str, url: &str, holder: &Holder, now: i64) -> anyhow::Result<Vec<u8>> {
+    let claims = ProofClaims::new("POST", url, now, &mut OsRng).body(CALL.as_bytes());
+    let token = holder.token.as_str();
+    let proof = claims.token(token).sign(&holder.key)?;
+    let path = url.split_once(address).map_or("", |(_, path)| path);
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+         accept: application/json, text/event-stream\r\nauthorization: DPoP {token}\r\n\
+         dpop: {proof}\r\ncontent-length: {}\r\n\r\n{CALL}",
+        CALL.len()
+    );
+    Ok(head.into_bytes())
+}
+
 /// The same call without credentials, for a server that asks for none.
 pub(crate) fn bare_calls(address: &str, count: usize) -> Vec<Vec<u8>> {
+    vec![bare_call(address, "/mcp"); count]
+}
+
+/// One of them, to this path.
+pub(crate) fn bare_call(address: &str, path: &str) -> Vec<u8> {
     let head = format!(
-        "POST /mcp HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
+        "POST {path} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
          accept: application/json, text/event-stream\r\ncontent-length: {}\r\n\r\n{CALL}",
         CALL.len()
     );
-    vec![head.into_bytes(); count]
+    head.into_bytes()
 }
 
 fn is_ready(address: &str) -> bool {

@@ -13,10 +13,8 @@ use taper_service::clock::rfc3339;
 use taper_service::rng;
 use tokio::sync::Mutex;
 
-use super::source::{Held, Source};
 use super::trouble::Trouble;
-use crate::holder::Step;
-use crate::{Credential, Error, HolderKey};
+use crate::{Credential, Error, Held, HolderKey, Source, Step};
 
 /// What a conversation is restricted to. Everything said holds at once.
 #[derive(Clone, Debug, Default)]
@@ -72,6 +70,11 @@ impl Conversation {
     /// [`Trouble::Credential`] says what to do; [`Trouble::Unreachable`] when the issuer does not answer.
     pub async fn credential(&self, now: i64) -> Result<Arc<Credential>, Trouble> {
         self.check_end(now)?;
+        if self.is_counted()
+            && let Some(made) = &*self.made.lock().await
+        {
+            return check_expiry(&made.credential, now);
+        }
         let held = self.source.current(now).await?;
         let mut made = self.made.lock().await;
         match &*made {
@@ -93,13 +96,21 @@ impl Conversation {
             Some(made) => return check_expiry(&made.credential, now),
             None => return Err(Trouble::Credential("it is not there any more".to_owned())),
         };
-        let held = self.source.renew(&from, now).await?;
-        if held.token.as_str() == from.as_str() {
+        if self.is_counted() {
             return Err(Trouble::Credential(
-                "there is no newer one; exchange one with `taper exchange`, or see `taper doctor`".to_owned(),
+                "its number of calls is limited, and would be counted anew with another; start the bridge \
+                 anew for another conversation"
+                    .to_owned(),
             ));
         }
+        let held = self.source.renew(&from, now).await?;
         self.make(&mut made, held, now).await
+    }
+
+    /// Whether its calls are counted: a counter belongs to one link, so another hand-over would begin again.
+    fn is_counted(&self) -> bool {
+        let counts = |caveat: &Caveat| matches!(caveat, Caveat::MaxCalls { .. });
+        self.terms.caveats.iter().any(counts)
     }
 
     fn check_end(&self, now: i64) -> Result<(), Trouble> {
@@ -113,14 +124,6 @@ impl Conversation {
     }
 
     async fn make(&self, made: &mut Option<Made>, held: Held, now: i64) -> Result<Arc<Credential>, Trouble> {
-        let counted = |caveat: &Caveat| matches!(caveat, Caveat::MaxCalls { .. });
-        if made.is_some() && self.terms.caveats.iter().any(counted) {
-            return Err(Trouble::Credential(
-                "its number of calls is limited, and would be counted anew from another capability; start \
-                 the bridge anew for another conversation"
-                    .to_owned(),
-            ));
-        }
         let credential = Arc::new(self.hand_over(&held).await.map_err(explain)?);
         *made = Some(Made {
             from: held.token,
@@ -194,13 +197,12 @@ fn explain(error: Error) -> Trouble {
 mod tests {
     use super::*;
     use crate::testing::{Chain, NOW};
+    use crate::{Fixed, KeySource, keyfile};
+    use taper_service::secret::write_private_file;
 
     fn over(chain: &Chain, terms: Terms) -> Conversation {
-        let held = Held {
-            token: chain.token.clone(),
-            key: chain.holder(),
-        };
-        Conversation::new(Arc::new(Source::Fixed(held)), terms)
+        let held = Fixed::held(chain.token.clone(), chain.holder()).unwrap();
+        Conversation::new(Arc::new(Source::Fixed(Box::new(held))), terms)
     }
 
     fn told(trouble: Result<Arc<Credential>, Trouble>) -> String {
@@ -243,16 +245,13 @@ mod tests {
             .await
             .unwrap();
         let conversation = |own_key| {
-            let held = Held {
-                token: flat.clone(),
-                key: own.clone(),
-            };
+            let held = Fixed::held(flat.clone(), own.clone()).unwrap();
             let terms = Terms {
                 own_key,
                 until: Some(NOW + 60),
                 ..Terms::default()
             };
-            Conversation::new(Arc::new(Source::Fixed(held)), terms)
+            Conversation::new(Arc::new(Source::Fixed(Box::new(held))), terms)
         };
         assert!(told(conversation(false).credential(NOW).await).contains("--own-key"));
         let credential = conversation(true).credential(NOW).await.unwrap();
@@ -267,6 +266,47 @@ mod tests {
         let credential = conversation.credential(NOW).await.unwrap();
         assert_eq!(credential.expires_at(), NOW + 3_600);
         assert!(told(conversation.credential(NOW + 3_600).await).contains("it expired at"));
-        assert!(told(conversation.renewed(&credential, NOW).await).contains("no newer one"));
+        assert!(told(conversation.renewed(&credential, NOW).await).contains("there is no other"));
+    }
+
+    #[tokio::test]
+    async fn what_was_renewed_is_handed_over_again_unless_its_calls_are_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (key, file) = (folder.path().join("key"), folder.path().join("token"));
+        let chain = Chain::new();
+        keyfile::create(&key, &chain.key).unwrap();
+        let put = |token: &Token| write_private_file(&file, token.as_str().as_bytes()).unwrap();
+        put(&chain.token);
+        let source = || {
+            Arc::new(Source::Fixed(Box::new(Fixed::file(
+                &file,
+                KeySource::File(key.clone()),
+            ))))
+        };
+        let counted = Terms {
+            caveats: vec![Caveat::MaxCalls {
+                counter: "c".into(),
+                calls: 5,
+            }],
+            ..Terms::default()
+        };
+        let plain = Conversation::new(source(), Terms::default());
+        let counted = Conversation::new(source(), counted);
+        let (before, kept) = (
+            plain.credential(NOW).await.unwrap(),
+            counted.credential(NOW).await.unwrap(),
+        );
+        let newer = chain
+            .holder()
+            .append(&chain.token, &Step::narrow().note("n"))
+            .await;
+        put(&newer.unwrap());
+        let after = plain.credential(NOW).await.unwrap();
+        assert_ne!(before.token(), after.token());
+        assert_eq!(before.thumbprint(), after.thumbprint(), "the same key");
+        // Of two that were refused at once, the second finds what the first got.
+        assert!(Arc::ptr_eq(&plain.renewed(&before, NOW).await.unwrap(), &after));
+        assert!(Arc::ptr_eq(&counted.credential(NOW).await.unwrap(), &kept));
+        assert!(told(counted.renewed(&kept, NOW).await).contains("counted anew"));
     }
 }

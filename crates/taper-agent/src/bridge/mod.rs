@@ -19,7 +19,6 @@ pub mod conversation;
 mod core;
 mod headers;
 pub mod http;
-mod source;
 pub mod stdio;
 mod trouble;
 
@@ -30,7 +29,6 @@ use taper_service::clock::SharedClock;
 
 pub use self::channel::Channel;
 pub use self::conversation::{Conversation, Terms};
-pub use self::source::{Held, Source};
 pub use self::trouble::Trouble;
 use crate::{Error, proven};
 

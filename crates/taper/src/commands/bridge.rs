@@ -1,20 +1,23 @@
 //! `taper bridge`: the sidecar for clients that can only start a command or send a static header.
 
+mod config;
 mod lines;
 mod listen;
+mod source;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use taper_agent::KeySource;
-use taper_agent::bridge::{Channel, Conversation, Held, Limits, Source, Target, Terms};
+use taper_agent::bridge::{Channel, Conversation, Limits, Target, Terms, Trouble};
+use taper_agent::{Error, Held, Source};
 use taper_capability::{Effective, UnverifiedToken};
 use taper_service::clock::SharedClock;
 use taper_service::rng;
 use taper_service::telemetry::{self, Telemetry};
 
+use self::config::{ClientKind, Typed, settings};
 use self::listen::Listen;
-use super::read_key;
+use self::source::Capability;
 use super::restrictions::{Expiry, Restrictions, Reviewed};
 use crate::context::Context;
 use crate::failure::Failure;
@@ -31,14 +34,10 @@ Each client gets a capability of its own, handed over to a key that is made for 
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The MCP server's URL at the proxy.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "TAPER_URL")]
     url: String,
-    /// A file with the capability, which is read again when it changed.
-    #[arg(long, value_name = "FILE")]
-    token: PathBuf,
-    /// Its holder's private key.
-    #[arg(long, value_name = "KEY")]
-    key: KeySource,
+    #[command(flatten)]
+    capability: Capability,
     /// Where clients connect: an address of this machine such as `127.0.0.1:0`, or `unix:PATH`. Without it
     /// the client speaks over standard input and output.
     #[arg(long, value_name = "ADDRESS", help_heading = "Listening")]
@@ -59,12 +58,15 @@ pub(crate) struct Args {
         help_heading = "Listening"
     )]
     no_secret: bool,
-    /// The folder of the clients' secrets; that of the capability otherwise.
+    /// The folder of the clients' secrets; the wallet or that of the capability otherwise.
     #[arg(long, value_name = "DIR", requires = "listen", help_heading = "Listening")]
     state: Option<PathBuf>,
     /// Narrow the capability for its own key instead of handing it over to a fresh one.
     #[arg(long)]
     own_key: bool,
+    /// Print the settings of a client that starts this command, or connects to it, and exit.
+    #[arg(long, value_enum, value_name = "CLIENT")]
+    print_config: Option<ClientKind>,
     /// What is logged on stderr, such as `info` or `taper_agent=debug`.
     #[arg(long, value_name = "FILTER", default_value = "warn")]
     log: String,
@@ -83,13 +85,14 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     telemetry::init(&logs).map_err(Failure::usage)?;
     let clock = context.clock();
     let target = Target::new(&args.url, clock.clone(), Limits::default())?;
-    let key = read_key(&args.key, context)?;
-    let token = context.read_token(&args.token.display().to_string())?;
-    let held = Held { token, key };
-    let terms = terms(&args, &held, context)?;
+    if let Some(kind) = args.print_config {
+        return print_config(kind, &args, &target, context);
+    }
+    let source = args.capability.open(&args.url, &clock, context)?;
+    let terms = terms(&args, &source, context)?;
     let bridge = Bridge {
         target,
-        source: Arc::new(Source::Fixed(held)),
+        source: Arc::new(source),
         terms,
         clock,
     };
@@ -108,23 +111,34 @@ struct Bridge {
 }
 
 impl Bridge {
-    /// A conversation of its own. That it can be had is seen before anybody is told of it.
+    /// A conversation of its own. What can never be had is told before a client connects.
     async fn conversation(&self) -> Result<Arc<Channel>, Failure> {
         let conversation = Conversation::new(Arc::clone(&self.source), self.terms.clone());
-        let credential = conversation.credential(self.clock.unix()).await;
-        credential.map_err(Failure::failed)?;
+        match conversation.credential(self.clock.unix()).await {
+            // What cannot be reached now may be later; each request tries again.
+            Ok(_) | Err(Trouble::Unreachable(_) | Trouble::TimedOut) => {}
+            Err(trouble) => return Err(Failure::failed(trouble)),
+        }
         Ok(Arc::new(Channel::new(self.target.clone(), conversation)))
     }
 }
 
 /// What each conversation is restricted to; whoever starts the bridge hears what that changes.
-fn terms(args: &Args, held: &Held, context: &mut Context) -> Result<Terms, Failure> {
+fn terms(args: &Args, source: &Source, context: &mut Context) -> Result<Terms, Failure> {
     let until = args.expiry.until(context.now())?;
-    let before = Effective::of_unverified(&UnverifiedToken::decode(held.token.as_str())?);
-    let before = if args.own_key { before } else { before.handed_on() };
     let caveats = args.restrictions.caveats(&mut rng::os())?;
     let depth = args.restrictions.max_depth;
-    Reviewed::new(before, caveats.clone(), until, depth).judge(&args.restrictions, context)?;
+    match context.block_on(source.current(context.now()))? {
+        Ok(Held { token, .. }) => {
+            let before = Effective::of_unverified(&UnverifiedToken::decode(token.as_str())?);
+            let before = if args.own_key { before } else { before.handed_on() };
+            Reviewed::new(before, caveats.clone(), until, depth).judge(&args.restrictions, context)?;
+        }
+        Err(Error::Fetch(error)) => context.talk(format_args!(
+            "the issuer cannot be reached yet ({error}); the bridge tries again with each request"
+        )),
+        Err(error) => return Err(error.into()),
+    }
     Ok(Terms {
         caveats,
         until,
@@ -134,10 +148,28 @@ fn terms(args: &Args, held: &Held, context: &mut Context) -> Result<Terms, Failu
     })
 }
 
-/// The folder that a file is in.
-fn folder_of(file: &Path) -> PathBuf {
-    match file.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
+fn print_config(
+    kind: ClientKind,
+    args: &Args,
+    target: &Target,
+    context: &mut Context,
+) -> Result<(), Failure> {
+    let program = std::env::current_exe().map_err(Failure::failed)?;
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let typed = Typed {
+        program: &program,
+        words: &words,
+        path: target.path(),
+        listen: args.listen.as_ref(),
+        with_secret: !args.no_secret,
+    };
+    let settings = settings(kind, &typed)?;
+    context.talk(format_args!("for {} of the project:", kind.file()));
+    if let (Some(Listen::Loopback(_)), false) = (&args.listen, args.no_secret) {
+        context.talk(
+            "the client takes its secret from TAPER_BRIDGE_SECRET: export the contents of the file that \
+             the running bridge names",
+        );
     }
+    context.result(format_args!("{settings:#}"), &settings)
 }

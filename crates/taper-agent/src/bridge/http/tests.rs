@@ -10,8 +10,9 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
-use crate::bridge::{Conversation, Held, Limits, Source, Target, Terms};
+use crate::bridge::{Conversation, Limits, Target, Terms};
 use crate::testing::{Chain, NOW, Seen, Server, clock};
+use crate::{Fixed, Source};
 
 /// Far beyond what a passing test takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -19,12 +20,9 @@ const PING: &str = r#"{"jsonrpc":"2.0", "id":7,"method":"ping"}"#;
 
 fn channel(server: &Server, limits: Limits) -> Arc<Channel> {
     let chain = Chain::new();
-    let held = Held {
-        token: chain.token.clone(),
-        key: chain.holder(),
-    };
+    let held = Fixed::held(chain.token.clone(), chain.holder()).unwrap();
     let target = Target::new(&format!("{}/git/mcp", server.url), clock(), limits).unwrap();
-    let conversation = Conversation::new(Arc::new(Source::Fixed(held)), Terms::default());
+    let conversation = Conversation::new(Arc::new(Source::Fixed(Box::new(held))), Terms::default());
     Arc::new(Channel::new(target, conversation))
 }
 

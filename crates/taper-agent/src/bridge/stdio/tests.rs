@@ -6,8 +6,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader, DuplexStream};
 
 use super::*;
-use crate::bridge::{Conversation, Held, Limits, Source, Target, Terms};
+use crate::bridge::{Conversation, Limits, Target, Terms};
 use crate::testing::{Chain, Server, clock};
+use crate::{Fixed, Source};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -22,12 +23,9 @@ struct Client {
 impl Client {
     fn start(server: &Server, limits: Limits) -> Self {
         let chain = Chain::new();
-        let held = Held {
-            token: chain.token.clone(),
-            key: chain.holder(),
-        };
+        let held = Fixed::held(chain.token.clone(), chain.holder()).unwrap();
         let target = Target::new(&format!("{}/git/mcp", server.url), clock(), limits).unwrap();
-        let conversation = Conversation::new(Arc::new(Source::Fixed(held)), Terms::default());
+        let conversation = Conversation::new(Arc::new(Source::Fixed(Box::new(held))), Terms::default());
         let channel = Arc::new(Channel::new(target, conversation));
         let (to, input) = tokio::io::duplex(1 << 16);
         let (output, from) = tokio::io::duplex(1 << 16);

@@ -11,7 +11,7 @@ use taper_service::edge::{Bound, EdgeLimits, UnixBound};
 use taper_service::shutdown::Shutdown;
 
 use super::super::daemon::finish;
-use super::{Args, Bridge, folder_of};
+use super::{Args, Bridge};
 use crate::context::Context;
 use crate::failure::Failure;
 
@@ -96,7 +96,7 @@ async fn loopback(
         serve(bound, Admission::Anyone(channel), shutdown.clone()).await;
         return Ok(());
     }
-    let folder = args.state.clone().unwrap_or_else(|| folder_of(&args.token));
+    let folder = args.state.clone().unwrap_or_else(|| args.capability.folder());
     let (mut clients, mut told, mut lines) = (Vec::new(), Vec::new(), String::new());
     for name in &args.client {
         let client = Client::open(&folder, name)?;
