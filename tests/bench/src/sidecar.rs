@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 
 use crate::load;
 use crate::process::Process;
-use crate::world::{CALL, Caller, Memory, Recording, World, bare_call};
+use crate::world::{CALL, Memory, Recording, World, bare_call};
 
 /// Measures the three in turns, and prints a line for each.
 ///

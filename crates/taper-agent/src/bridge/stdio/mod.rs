@@ -188,7 +188,7 @@ async fn read_lines(mut input: impl AsyncRead + Unpin, max: usize, lines: mpsc::
             if !too_long {
                 line.extend_from_slice(part);
             }
-            let is_whole = parts.peek().is_some() || (read == 0 && !(line.is_empty() && !too_long));
+            let is_whole = parts.peek().is_some() || (read == 0 && (too_long || !line.is_empty()));
             if is_whole {
                 let whole = std::mem::take(&mut line);
                 let input = match std::mem::take(&mut too_long) {
