@@ -47,7 +47,7 @@ pub(crate) enum Command {
     /// Call a tool of an MCP server behind the proxy.
     Call(commands::call::Args),
     /// Sign for MCP clients that cannot: the sidecar.
-    Bridge(commands::bridge::Args),
+    Bridge(Box<commands::bridge::Args>),
     /// Take a capability, or everything about a grant, key or client, back.
     Revoke(commands::revoke::Args),
     /// Check, show or export the audit journals of a folder.

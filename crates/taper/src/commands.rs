@@ -38,7 +38,7 @@ pub(crate) fn run(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Delegate(args) => delegate::run(args, context),
         Command::Verify(args) => verify::run(args, context),
         Command::Call(args) => call::run(args, context),
-        Command::Bridge(args) => bridge::run(args, context),
+        Command::Bridge(args) => bridge::run(&args, context),
         Command::Revoke(args) => revoke::run(args, context),
         Command::Audit(args) => audit::run(args, context),
         Command::Store(args) => store::run(args, context),

@@ -77,7 +77,7 @@ pub(crate) struct Args {
 }
 
 /// Runs until it is told to stop.
-pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args, context: &mut Context) -> Result<(), Failure> {
     let logs = Telemetry {
         filter: args.log.clone(),
         ..Telemetry::default()
@@ -86,10 +86,10 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let clock = context.clock();
     let target = Target::new(&args.url, clock.clone(), Limits::default())?;
     if let Some(kind) = args.print_config {
-        return print_config(kind, &args, &target, context);
+        return print_config(kind, args, &target, context);
     }
     let source = args.capability.open(&args.url, &clock, context)?;
-    let terms = terms(&args, &source, context)?;
+    let terms = terms(args, &source, context)?;
     let bridge = Bridge {
         target,
         source: Arc::new(source),
@@ -97,7 +97,7 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         clock,
     };
     match &args.listen {
-        Some(address) => listen::run(address, &args, &bridge, context),
+        Some(address) => listen::run(address, args, &bridge, context),
         None => lines::run(&bridge),
     }
 }
