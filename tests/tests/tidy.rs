@@ -92,6 +92,7 @@ const EDGES: [(&str, &[&str]); 13] = [
     ("taper-dpop", &[]),
     ("taper-service", &[]),
     ("git-server", &["taper-service"]),
+    ("mcp-fixture", &[]),
     (
         "taper-tests",
         &[
