@@ -1,19 +1,25 @@
-// A real MCP client (the TypeScript SDK) that presents a given capability with the SDK's own DPoP.
+// A real MCP client (the TypeScript SDK): over HTTP with the SDK's own DPoP or with fixed headers, or with a
+// program over stdio.
 //
 //   node ts-client.mjs FILE        FILE is JSON, `-` is standard input:
 //   {
-//     "url": "http://127.0.0.1:1234/git/mcp",
+//     "url": "http://127.0.0.1:1234/git/mcp",   or "command": ["program", "argument", ...]
 //     "token": "...",                           presented as `Authorization: DPoP ...`
 //     "jwk": {"kty": "OKP", "crv": "Ed25519", "d": ..., "x": ...},    or EC P-256, private
+//     "headers": {"authorization": "..."},      without a token: what every request carries
 //     "era": "legacy" | "modern" | "auto",      default "auto"
 //     "list": true,                             call tools/list; default true
-//     "tool": "git_log", "arguments": {...}     call this tool; without it, none
+//     "tool": "git_log", "arguments": {...},    call this tool; without it, none
+//     "calls": [{"tool", "arguments"}, ...],    call these, one after another, whatever becomes of each
+//     "answers": {"roots/list": {...}, ...}     what the server is answered when it asks the client
 //   }
 //
-// Prints one line of JSON and exits with 0, or with 1 when something was refused:
+// Prints one line of JSON and exits with 0, or with 1 when something but `calls` was refused:
 //   {
 //     "era": "modern", "version": "2026-07-28",
 //     "tools": ["git_log", ...], "list": {...}, "result": {...},
+//     "calls": [{"result" or "error", "progress": [{"progress", "total"}, ...], "answer": the last of "requests"}],
+//     "asked": [{"method", "params"}, ...],     what the server asked the client
 //     "error": {"step": "connect" | "list" | "call", "name", "message", "code", "data"},
 //     "requests": [{"method", "rpc", "status", "challenge", "error", "nonce"}]
 //   }
@@ -28,6 +34,7 @@ import {
   StreamableHTTPClientTransport,
   withDpop,
 } from '@modelcontextprotocol/client';
+import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 import { calculateJwkThumbprint, importJWK } from 'jose';
 
 const MODERN = '2026-07-28';
@@ -68,15 +75,44 @@ async function recordingFetch(url, init) {
   return response;
 }
 
-const session = await DpopSession.create({ keyPair: await keyPair(input.jwk) });
-const transport = new StreamableHTTPClientTransport(new URL(input.url), {
-  fetch: withDpop(session, () => input.token)(recordingFetch),
-});
+async function connection() {
+  if (input.command !== undefined) {
+    const [command, ...args] = input.command;
+    return new StdioClientTransport({ command, args, stderr: 'inherit' });
+  }
+  const url = new URL(input.url);
+  if (input.token === undefined) {
+    const requestInit = { headers: input.headers ?? {} };
+    return new StreamableHTTPClientTransport(url, { fetch: recordingFetch, requestInit });
+  }
+  const session = await DpopSession.create({ keyPair: await keyPair(input.jwk) });
+  return new StreamableHTTPClientTransport(url, {
+    fetch: withDpop(session, () => input.token)(recordingFetch),
+  });
+}
+
+const answers = Object.entries(input.answers ?? {});
 const client = new Client(
   { name: 'taper-tests', version: '0.0.0' },
-  { versionNegotiation: { mode } },
+  {
+    versionNegotiation: { mode },
+    capabilities: Object.fromEntries(answers.map(([method]) => [method.split('/')[0], {}])),
+  },
 );
+for (const [method, answer] of answers) {
+  client.setRequestHandler(method, async ({ params }) => {
+    (output.asked ??= []).push({ method, params });
+    return answer;
+  });
+}
 
+const failure = ({ name, message, code, data }) => ({ name, message, code, data });
+
+async function call({ tool, arguments: args }, options) {
+  return client.callTool({ name: tool, arguments: args ?? {} }, { ...TIMEOUT, ...options });
+}
+
+const transport = await connection();
 let step = 'connect';
 try {
   await client.connect(transport, TIMEOUT);
@@ -87,16 +123,23 @@ try {
     output.list = await client.listTools({}, TIMEOUT);
     output.tools = output.list.tools.map((tool) => tool.name);
   }
-  if (input.tool !== undefined) {
-    step = 'call';
-    const call = { name: input.tool, arguments: input.arguments ?? {} };
-    output.result = await client.callTool(call, TIMEOUT);
+  step = 'call';
+  if (input.tool !== undefined) output.result = await call(input);
+  for (const wanted of input.calls ?? []) {
+    const done = { progress: [] };
+    const onprogress = ({ progress, total }) => done.progress.push({ progress, total });
+    try {
+      done.result = await call(wanted, { onprogress });
+    } catch (error) {
+      done.error = failure(error);
+    }
+    done.answer = output.requests.filter(({ rpc }) => rpc === 'tools/call').at(-1);
+    (output.calls ??= []).push(done);
   }
 } catch (error) {
-  const { name, message, code, data } = error;
-  output.error = { step, name, message, code, data };
+  output.error = { step, ...failure(error) };
   process.exitCode = 1;
 }
-if (output.era === 'legacy') await transport.terminateSession().catch(() => {});
+if (output.era === 'legacy') await transport.terminateSession?.().catch(() => {});
 await client.close().catch(() => {});
 fs.writeSync(1, `${JSON.stringify(output)}\n`);

@@ -9,6 +9,7 @@
 )]
 
 mod parts;
+mod servers;
 
 use std::path::Path;
 use std::process::Command;
