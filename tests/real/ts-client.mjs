@@ -1,12 +1,10 @@
-// A real MCP client (the TypeScript SDK): over HTTP with the SDK's own DPoP or with fixed headers, or with a
-// program over stdio.
+// A real MCP client (the TypeScript SDK) that presents a given capability with the SDK's own DPoP.
 //
 //   node ts-client.mjs FILE        FILE is JSON, `-` is standard input:
 //   {
-//     "url": "http://127.0.0.1:1234/git/mcp",   or "command": ["program", "argument", ...]
+//     "url": "http://127.0.0.1:1234/git/mcp",
 //     "token": "...",                           presented as `Authorization: DPoP ...`
 //     "jwk": {"kty": "OKP", "crv": "Ed25519", "d": ..., "x": ...},    or EC P-256, private
-//     "headers": {"authorization": "..."},      without a token: what every request carries
 //     "era": "legacy" | "modern" | "auto",      default "auto"
 //     "list": true,                             call tools/list; default true
 //     "tool": "git_log", "arguments": {...},    call this tool; without it, none
@@ -34,7 +32,6 @@ import {
   StreamableHTTPClientTransport,
   withDpop,
 } from '@modelcontextprotocol/client';
-import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 import { calculateJwkThumbprint, importJWK } from 'jose';
 
 const MODERN = '2026-07-28';
@@ -75,22 +72,10 @@ async function recordingFetch(url, init) {
   return response;
 }
 
-async function connection() {
-  if (input.command !== undefined) {
-    const [command, ...args] = input.command;
-    return new StdioClientTransport({ command, args, stderr: 'inherit' });
-  }
-  const url = new URL(input.url);
-  if (input.token === undefined) {
-    const requestInit = { headers: input.headers ?? {} };
-    return new StreamableHTTPClientTransport(url, { fetch: recordingFetch, requestInit });
-  }
-  const session = await DpopSession.create({ keyPair: await keyPair(input.jwk) });
-  return new StreamableHTTPClientTransport(url, {
-    fetch: withDpop(session, () => input.token)(recordingFetch),
-  });
-}
-
+const session = await DpopSession.create({ keyPair: await keyPair(input.jwk) });
+const transport = new StreamableHTTPClientTransport(new URL(input.url), {
+  fetch: withDpop(session, () => input.token)(recordingFetch),
+});
 const answers = Object.entries(input.answers ?? {});
 const client = new Client(
   { name: 'taper-tests', version: '0.0.0' },
@@ -112,7 +97,6 @@ async function call({ tool, arguments: args }, options) {
   return client.callTool({ name: tool, arguments: args ?? {} }, { ...TIMEOUT, ...options });
 }
 
-const transport = await connection();
 let step = 'connect';
 try {
   await client.connect(transport, TIMEOUT);
@@ -140,6 +124,6 @@ try {
   output.error = { step, ...failure(error) };
   process.exitCode = 1;
 }
-if (output.era === 'legacy') await transport.terminateSession?.().catch(() => {});
+if (output.era === 'legacy') await transport.terminateSession().catch(() => {});
 await client.close().catch(() => {});
 fs.writeSync(1, `${JSON.stringify(output)}\n`);

@@ -37,7 +37,7 @@ fn files(dir: &Path, extension: &str) -> Vec<(PathBuf, String)> {
 }
 
 /// What each crate may use of ours.
-const EDGES: [(&str, &[&str]); 13] = [
+const EDGES: [(&str, &[&str]); 14] = [
     (
         "taper",
         &[

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The folder that holds the repositories, as <owner>/<name>
+    /// The folder that holds the repositories, as OWNER/NAME
     #[arg(long)]
     root: PathBuf,
     /// The name the server gives for itself
