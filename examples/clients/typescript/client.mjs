@@ -1,11 +1,12 @@
 // An MCP client on the TypeScript SDK, with the SDK's own DPoP, or through the sidecar.
 //
-//   node client.mjs --url URL --token FILE --key FILE [--era legacy|modern|auto] [TOOL [NAME=VALUE]...]
+//   node client.mjs --url URL --token FILE --key FILE [--era legacy|modern|auto] [TOOL [NAME=VALUE]...]...
 //   node client.mjs --url URL --header 'Authorization: Bearer ...' ...
 //   node client.mjs ... -- PROGRAM [ARGUMENT]...          an MCP server over stdio, such as `taper bridge`
 //
-// Lists the tools and calls one. Prints one line of JSON, and exits with 1 when something was refused:
-//   {"era", "version", "tools": [...], "result": {...}} or {..., "error": {"message", "code", "data"}}
+// Lists the tools and calls those that are named. Prints one line of JSON, and exits with 1 when something was
+// refused; an error is {"message", "code", "data"}:
+//   {"era", "version", "tools": [...], "calls": [{"tool", "result" or "error"}, ...]}, or {"error"}
 
 import { readFileSync, writeSync } from 'node:fs';
 import { parseArgs } from 'node:util';
@@ -34,7 +35,6 @@ const { values: options, positionals } = parseArgs({
     era: { type: 'string', default: 'auto' },
   },
 });
-const [tool, ...pairs] = positionals;
 const mode = ERAS[options.era];
 if (mode === undefined) throw new Error(`no era ${options.era}: legacy, modern or auto`);
 
@@ -77,25 +77,41 @@ function value(text) {
   }
 }
 
+/** The calls of the command line: a word without `=` is a tool, what follows are its arguments. */
+function calls() {
+  const found = [];
+  for (const word of positionals) {
+    const [name, text] = word.split(/=(.*)/s, 2);
+    if (text === undefined) found.push({ tool: name, args: {} });
+    else found.at(-1).args[name] = value(text);
+  }
+  return found;
+}
+
 const client = new Client(
   { name: 'taper-example-typescript', version: '1' },
   { versionNegotiation: { mode } },
 );
 const connection = await transport();
 const said = { era: null, version: null };
+const refused = ({ message, code, data }) => {
+  process.exitCode = 1;
+  return { message, code, data };
+};
 try {
   await client.connect(connection);
   said.era = client.getProtocolEra();
   said.version = client.getNegotiatedProtocolVersion();
   said.tools = (await client.listTools()).tools.map(({ name }) => name);
-  if (tool !== undefined) {
-    const named = pairs.map((pair) => pair.split(/=(.*)/s, 2));
-    const args = Object.fromEntries(named.map(([name, text]) => [name, value(text)]));
-    said.result = await client.callTool({ name: tool, arguments: args });
+  said.calls = [];
+  for (const { tool, args } of calls()) {
+    const result = client.callTool({ name: tool, arguments: args });
+    said.calls.push(
+      await result.then((result) => ({ tool, result }), (error) => ({ tool, error: refused(error) })),
+    );
   }
-} catch ({ message, code, data }) {
-  said.error = { message, code, data };
-  process.exitCode = 1;
+} catch (error) {
+  said.error = refused(error);
 }
 if (said.era === 'legacy') await connection.terminateSession?.().catch(() => {});
 await client.close().catch(() => {});
