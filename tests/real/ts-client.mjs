@@ -1,10 +1,12 @@
-// A real MCP client (the TypeScript SDK) that presents a given capability with the SDK's own DPoP.
+// A real MCP client (the TypeScript SDK) that presents a given capability with the SDK's own DPoP, or with
+// proofs that cover the body too.
 //
 //   node ts-client.mjs FILE        FILE is JSON, `-` is standard input:
 //   {
 //     "url": "http://127.0.0.1:1234/git/mcp",
 //     "token": "...",                           presented as `Authorization: DPoP ...`
 //     "jwk": {"kty": "OKP", "crv": "Ed25519", "d": ..., "x": ...},    or EC P-256, private
+//     "bound": true,                            proofs with the digest of the body; default false
 //     "era": "legacy" | "modern" | "auto",      default "auto"
 //     "list": true,                             call tools/list; default true
 //     "tool": "git_log", "arguments": {...},    call this tool; without it, none
@@ -25,6 +27,7 @@
 // `challenge` the WWW-Authenticate header, `error` the body of an answer that is not 2xx, `nonce`
 // whether the answer brought a DPoP-Nonce.
 
+import { createHash, randomUUID } from 'node:crypto';
 import fs from 'node:fs';
 import {
   Client,
@@ -32,7 +35,7 @@ import {
   StreamableHTTPClientTransport,
   withDpop,
 } from '@modelcontextprotocol/client';
-import { calculateJwkThumbprint, importJWK } from 'jose';
+import { calculateJwkThumbprint, importJWK, SignJWT } from 'jose';
 
 const MODERN = '2026-07-28';
 const TIMEOUT = { timeout: 15_000 }; // milliseconds
@@ -72,9 +75,32 @@ async function recordingFetch(url, init) {
   return response;
 }
 
-const session = await DpopSession.create({ keyPair: await keyPair(input.jwk) });
+// What the SDK's own proofs lack: the digest of the body.
+function withBoundDpop({ privateKey, publicJwk, alg }) {
+  const sha256 = (text) => createHash('sha256').update(text);
+  return async (url, init = {}) => {
+    const claims = {
+      jti: randomUUID(),
+      htm: init.method ?? 'GET',
+      htu: String(url),
+      ath: sha256(input.token).digest('base64url'),
+    };
+    if (init.body !== undefined) {
+      claims.content_digest = `sha-256=:${sha256(init.body).digest('base64')}:`;
+    }
+    const proof = new SignJWT(claims).setProtectedHeader({ typ: 'dpop+jwt', alg, jwk: publicJwk });
+    const headers = new Headers(init.headers);
+    headers.set('authorization', `DPoP ${input.token}`);
+    headers.set('dpop', await proof.setIssuedAt().sign(privateKey));
+    return recordingFetch(url, { ...init, headers });
+  };
+}
+
+const pair = await keyPair(input.jwk);
 const transport = new StreamableHTTPClientTransport(new URL(input.url), {
-  fetch: withDpop(session, () => input.token)(recordingFetch),
+  fetch: input.bound
+    ? withBoundDpop(pair)
+    : withDpop(await DpopSession.create({ keyPair: pair }), () => input.token)(recordingFetch),
 });
 const answers = Object.entries(input.answers ?? {});
 const client = new Client(

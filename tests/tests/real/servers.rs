@@ -74,11 +74,13 @@ impl Guarded {
     }
 
     /// What the TypeScript client reports, which does what `wanted` says at `server`. The servers speak the
-    /// legacy era only.
+    /// legacy era only. Proofs cover the bodies: these tools do more than read.
     #[track_caller]
     fn client(&self, name: &str, server: &str, wanted: &Value) -> Value {
         let url = format!("{}/{server}/mcp", self.url);
-        let report = ts_client(self.dir(), &url, name, "auto", wanted);
+        let mut wanted = wanted.clone();
+        wanted["bound"] = json!(true);
+        let report = ts_client(self.dir(), &url, name, "auto", &wanted);
         assert_eq!(report.get("error"), None, "{report:#}");
         assert_eq!(report["version"], "2025-11-25", "{report:#}");
         report
@@ -113,7 +115,6 @@ without_feed = true
 
 [servers.filesystem]
 upstream = {{ stdio = ["{node}", "{filesystem}", "{files}"] }}
-read_only = ["read_text_file", "read_multiple_files", "list_directory"]
 kinds.file = {{ form = "absolute_path" }}
 tools.read_text_file = {{ resources = {{ file = "{{path}}" }}, arguments = ["head", "tail"] }}
 tools.read_multiple_files = {{ resources = {{ file = "{{paths[]}}" }} }}
@@ -123,7 +124,6 @@ tools.move_file = {{ resources = {{ file = ["{{source}}", "{{destination}}"] }} 
 
 [servers.memory]
 upstream = {{ stdio = ["{node}", "{memory}"], env = {{ MEMORY_FILE_PATH = "{graph}" }} }}
-read_only = ["open_nodes"]
 kinds.entity = {{ form = "text" }}
 tools.open_nodes = {{ resources = {{ entity = "{{names[]}}" }} }}
 tools.delete_entities = {{ resources = {{ entity = "{{entityNames[]}}" }} }}
