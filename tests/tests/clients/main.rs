@@ -27,8 +27,9 @@ taper call  legacy     modern
 #[test]
 fn every_client_on_every_way_in_both_eras() {
     let world = World::start();
+    let world = &world;
     let rows = std::thread::scope(|scope| {
-        let rows = CLIENTS.map(|client| scope.spawn(|| row(&world, client)));
+        let rows = CLIENTS.map(|client| scope.spawn(move || row(world, client)));
         rows.map(|row| row.join().unwrap())
     });
     let matrix = format!(
