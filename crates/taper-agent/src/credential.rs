@@ -39,6 +39,16 @@ impl Credential {
         })
     }
 
+    /// Pairs an access token of any server with the key that it is bound to (RFC 9449 section 6), until it
+    /// ends, in seconds since the Unix epoch. It is presented as it is.
+    pub fn bound(access_token: Secret, expires_at: Option<i64>, key: impl Into<HolderKey>) -> Self {
+        Self {
+            sealed: access_token,
+            key: key.into(),
+            expires_at: expires_at.unwrap_or(i64::MAX),
+        }
+    }
+
     /// When the capability ends, in seconds since the Unix epoch, as it says itself.
     pub fn expires_at(&self) -> i64 {
         self.expires_at

@@ -76,9 +76,14 @@ fn check(token: &Token, issuer: &str, key: &HolderKey) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a JWT says that it is bound to a key (RFC 9449 section 6.1). Nothing is believed: a wrong
-/// guess only makes the issuer refuse.
+/// Whether a JWT says that it is bound to a key. Nothing is believed: a wrong guess only makes the issuer
+/// refuse.
 fn is_bound(jwt: &str) -> bool {
+    bound_to(jwt).is_some()
+}
+
+/// The thumbprint of the key that a JWT says it is bound to (RFC 9449 section 6.1), unverified.
+pub(crate) fn bound_to(jwt: &str) -> Option<String> {
     #[derive(Deserialize)]
     struct Claims {
         cnf: Option<Confirmation>,
@@ -92,7 +97,7 @@ fn is_bound(jwt: &str) -> bool {
         .and_then(|payload| base64url_decode(payload).ok())
         .and_then(|payload| serde_json::from_slice::<Claims>(&payload).ok())
         .and_then(|claims| claims.cnf)
-        .is_some_and(|cnf| cnf.jkt.is_some())
+        .and_then(|cnf| cnf.jkt)
 }
 
 #[cfg(test)]

@@ -3,6 +3,35 @@
 //!
 //! Requests to other URLs pass as they are. A body that is a stream is refused: a proof is over the
 //! bytes, and they are not known before they are sent.
+//!
+//! ```
+//! # use taper_agent::HolderKey;
+//! # mod testing { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/testing.rs")); }
+//! use std::sync::Arc;
+//!
+//! use reqwest_middleware::ClientBuilder;
+//! use taper_agent::middleware::Signing;
+//! use taper_agent::{Credential, Signer};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let chain = testing::Chain::new();
+//! # let (token, key, clock) = (&chain.token, chain.holder(), testing::clock());
+//! # let server = testing::Server::start().await;
+//! # server.will_answer("{}");
+//! # let url = format!("{}/git/mcp", server.url);
+//! let signer = Signer::new(&url, Credential::new(token, key)?, clock)?;
+//! let client = ClientBuilder::new(signer.http_client()?)
+//!     .with(Signing::new(Arc::clone(&signer)))
+//!     .build();
+//! let answer = client.post(&url).body(r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#).send().await?;
+//! assert!(answer.status().is_success());
+//! # testing::proven_token(&server, &server.seen()[0]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Signer::replace`] takes a renewed capability.
 
 use std::sync::Arc;
 

@@ -4,6 +4,40 @@
 //! rmcp's own HTTP client can send a fixed token. It shows neither the bytes that it sends nor the
 //! nonces that it is sent, so this one does the whole exchange. A denial of the proxy comes back as the
 //! JSON-RPC error that it is (code 4403, with the rule), whatever its HTTP status.
+//!
+//! ```
+//! # use taper_agent::HolderKey;
+//! # mod testing { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/testing.rs")); }
+//! use rmcp::ServiceExt as _;
+//! use rmcp::model::CallToolRequestParams;
+//! use taper_agent::rmcp::SigningClient;
+//! use taper_agent::{Credential, Signer};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # use axum::response::IntoResponse as _;
+//! # let chain = testing::Chain::new();
+//! # let (token, key, clock) = (&chain.token, chain.holder(), testing::clock());
+//! # let server = testing::Server::answering(|seen| {
+//! #     let message: serde_json::Value = serde_json::from_slice(&seen.body).unwrap_or_default();
+//! #     let result = match message["method"].as_str() {
+//! #         Some("initialize") => serde_json::json!({"protocolVersion": "2025-11-25", "capabilities": {"tools": {}},
+//! #             "serverInfo": {"name": "git", "version": "1"}}),
+//! #         Some("tools/call") => serde_json::json!({"content": [{"type": "text", "text": "commit"}]}),
+//! #         Some(_) => return http::StatusCode::ACCEPTED.into_response(),
+//! #         None => return http::StatusCode::METHOD_NOT_ALLOWED.into_response(),
+//! #     };
+//! #     axum::Json(serde_json::json!({"jsonrpc": "2.0", "id": message["id"], "result": result})).into_response()
+//! # }).await;
+//! # let url = format!("{}/git/mcp", server.url);
+//! let signer = Signer::new(&url, Credential::new(token, key)?, clock)?;
+//! let client = ().serve(SigningClient::new(signer)?.transport()).await?;
+//! let result = client.call_tool(CallToolRequestParams::new("git_log")).await?;
+//! assert_eq!(result.content.len(), 1);
+//! client.cancel().await?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod answer;
 

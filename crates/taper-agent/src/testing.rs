@@ -1,4 +1,5 @@
-//! A grant, and a server that answers what a test tells it and keeps what it was sent.
+// A grant, and a server that answers what a test tells it and keeps what it was sent.
+// The examples of the documentation include this file, so its head is no inner comment.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -17,7 +18,7 @@ use taper_service::edge::{Bound, EdgeLimits};
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
 
-use crate::HolderKey;
+use super::HolderKey;
 
 /// The time in tests: 2026-01-31T09:30:00Z.
 pub(crate) const NOW: i64 = 1_769_851_800;

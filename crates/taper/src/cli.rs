@@ -34,6 +34,8 @@ pub(crate) enum Command {
     Up(crate::up::Args),
     /// Make a key pair; the private key goes to a file, the public JWK to stdout.
     Keygen(commands::keygen::Args),
+    /// Log in with a browser, for an access token that is bound to a key.
+    Login(commands::login::Args),
     /// Exchange an access token for a capability.
     Exchange(commands::exchange::Args),
     /// Show what a capability says, without checking any of it.
@@ -89,6 +91,19 @@ mod tests {
         check("taper keygen --alg p256 --out key.jwk --format json", true);
         check("taper keygen --alg rsa --out key.jwk", false);
         check("taper keygen", false);
+        check(
+            "taper login --url http://127.0.0.1:1/git/mcp --key k --out t",
+            true,
+        );
+        check(
+            "taper login --server https://idp.example --resource https://issuer.example --client-id c --key k --scope openid --open xdg-open --out t",
+            true,
+        );
+        check(
+            "taper login --url http://127.0.0.1:1/git/mcp --server https://idp.example --key k --out t",
+            false,
+        );
+        check("taper login --key k --out t", false);
         check(
             "taper exchange --issuer http://127.0.0.1:1 --client-id dev --subject-token - --key k --scope git:git_log --scope hub:*",
             true,

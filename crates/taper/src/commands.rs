@@ -11,6 +11,7 @@ pub(crate) mod exchange;
 pub(crate) mod inspect;
 pub(crate) mod issuer;
 pub(crate) mod keygen;
+pub(crate) mod login;
 pub(crate) mod narrow;
 pub(crate) mod proxy;
 mod restrictions;
@@ -32,6 +33,7 @@ pub(crate) fn run(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Demo(args) => crate::demo::run(&args, context),
         Command::Up(args) => crate::up::run(&args, context),
         Command::Keygen(args) => keygen::run(args, context),
+        Command::Login(args) => login::run(args, context),
         Command::Exchange(args) => exchange::run(args, context),
         Command::Inspect(args) => inspect::run(args, context),
         Command::Narrow(args) => narrow::run(args, context),

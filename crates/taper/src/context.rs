@@ -72,6 +72,14 @@ impl Context {
         finished(written.and_then(|()| self.stdout.flush()))
     }
 
+    /// Writes the result for programs; to a person everything was said.
+    pub(crate) fn program(&mut self, json: &Value) -> Result<(), Failure> {
+        match self.format {
+            Format::Text => Ok(()),
+            Format::Json => self.result("", json),
+        }
+    }
+
     /// Writes bytes of a result as they are.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         let written = self.stdout.write_all(bytes);
@@ -154,10 +162,7 @@ impl Context {
         }
         let line = Zeroizing::new(format!("{}\n", token.as_str()));
         secret::write_private_file(Path::new(out), line.as_bytes()).map_err(Failure::failed)?;
-        if self.format == Format::Json {
-            self.result("", &json)?;
-        }
-        Ok(())
+        self.program(&json)
     }
 
     /// Runs a future to its end on a runtime of its own.

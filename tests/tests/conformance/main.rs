@@ -8,6 +8,7 @@
     clippy::indexing_slicing
 )]
 
+mod client;
 mod differences;
 mod direct;
 mod parts;

@@ -1,0 +1,149 @@
+//! `taper login`.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::json;
+use taper_agent::login::{LoggedIn, Login, Redirect};
+use taper_agent::{Client, HolderKey, KeySource};
+use taper_service::clock::{human_duration, rfc3339};
+use taper_service::secret;
+use zeroize::Zeroizing;
+
+use super::exchange::client_secret;
+use super::read_key;
+use super::restrictions::duration;
+use crate::context::Context;
+use crate::failure::Failure;
+
+/// The arguments of `taper login`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The MCP server to log in to; it says itself who gives out tokens for it.
+    #[arg(
+        long,
+        value_name = "URL",
+        required_unless_present = "server",
+        conflicts_with = "server"
+    )]
+    url: Option<String>,
+    /// The authorization server to log in at.
+    #[arg(long, value_name = "URL")]
+    server: Option<String>,
+    /// With `--server`: where the token is to be used (RFC 8707).
+    #[arg(long, value_name = "URL", requires = "server")]
+    resource: Option<String>,
+    /// The client's id; without it a client is registered (RFC 7591).
+    #[arg(long, value_name = "ID")]
+    client_id: Option<String>,
+    /// A private file with the client's secret; without it the client is a public one.
+    #[arg(long, value_name = "FILE", requires = "client_id")]
+    client_secret_file: Option<PathBuf>,
+    /// The private key that the token is bound to.
+    #[arg(long, value_name = "KEY")]
+    key: KeySource,
+    /// A scope to ask for, in place of what the MCP server asks for; may repeat.
+    #[arg(long, value_name = "SCOPE")]
+    scope: Vec<String>,
+    /// A program that opens the URL, such as `xdg-open`; it gets the URL as its argument.
+    #[arg(long, value_name = "PROGRAM")]
+    open: Option<PathBuf>,
+    /// How long to wait for the browser.
+    #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5m")]
+    wait: u64,
+    /// The file for the token, mode 0600.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+}
+
+/// Obtains an access token that is bound to a key, with a browser.
+pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    let key = read_key(&args.key, context)?;
+    let known = match args.client_id.clone() {
+        None => None,
+        Some(id) => Some(Client {
+            id,
+            secret: client_secret(args.client_secret_file.as_deref())?,
+        }),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::failed(format!("cannot start the runtime: {e}")))?;
+    let token = runtime.block_on(login(&args, known, &key, context))?;
+
+    let line = Zeroizing::new(format!("{}\n", token.access_token.expose()));
+    secret::write_private_file(&args.out, line.as_bytes()).map_err(Failure::failed)?;
+    let ends = match token.expires_at {
+        Some(until) => format!(", until {}", rfc3339(until)),
+        None => String::new(),
+    };
+    context.talk(format_args!(
+        "access token for the key {} in {}{ends}",
+        key.thumbprint(),
+        args.out.display()
+    ));
+    let json = json!({
+        "file": args.out,
+        "holder": key.thumbprint().to_string(),
+        "expires_at": token.expires_at,
+        "scope": token.scope,
+    });
+    context.program(&json)
+}
+
+async fn login(
+    args: &Args,
+    known: Option<Client>,
+    key: &HolderKey,
+    context: &mut Context,
+) -> Result<LoggedIn, Failure> {
+    let login = match (&args.url, &args.server) {
+        (Some(url), _) => Login::to_resource(url).await?,
+        (None, Some(server)) => Login::at_server(server, args.resource.as_deref()).await?,
+        (None, None) => return Err(Failure::usage("name what to log in to: `--url` or `--server`")),
+    };
+    let redirect = Redirect::listen().await?;
+    let client = match known {
+        Some(client) => client,
+        None => login.register("taper", &redirect).await.map_err(|e| {
+            Failure::from(e).next(format!(
+                "register a client at {} and give its `--client-id`",
+                login.issuer()
+            ))
+        })?,
+    };
+    let scopes = if args.scope.is_empty() {
+        login.scopes()
+    } else {
+        &args.scope
+    };
+    let pending = login.authorize(client, &redirect, scopes, key)?;
+    let url = pending.url().as_str();
+    context.talk("open this in a browser:");
+    context.result(url, &json!({ "url": url }))?;
+    if let Some(program) = &args.open {
+        open(program, url)?;
+    }
+    let patience = Duration::from_secs(args.wait);
+    let answer = tokio::time::timeout(patience, redirect.answer(&pending)).await;
+    let answer = answer.map_err(|_| {
+        let waited = human_duration(args.wait);
+        Failure::failed(format!("the browser did not come back within {waited}"))
+            .next("try again with a longer `--wait`")
+    })??;
+    Ok(pending.redeem(&answer, context.clock().as_ref()).await?)
+}
+
+/// Starts the program that opens the URL and lets it run.
+fn open(program: &Path, url: &str) -> Result<(), Failure> {
+    let started = tokio::process::Command::new(program)
+        .arg(url)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn();
+    started
+        .map(drop)
+        .map_err(|e| Failure::failed(format!("cannot start `{}`: {e}", program.display())))
+}
