@@ -40,7 +40,7 @@ pub(crate) const CLIENTS: [Client; 4] = [
     // It can start a command or send a fixed header, and knows no proofs.
     Client {
         name: "inspector",
-        ways: &[Way::Http],
+        ways: &[Way::Http, Way::Stdio],
         run: inspector,
     },
     Client {
@@ -71,6 +71,7 @@ fn python(world: &World, way: Way, era: Era) -> Seen {
 /// Both examples have one command line and one form of report.
 fn example(mut command: Command, world: &World, way: Way, era: Era) -> Seen {
     command.current_dir(world.dir()).args(["--era", era.name()]);
+    command.args(["git_log", ALLOWED, "git_log", DENIED]);
     match way {
         Way::Direct => command.args([
             "--url",
@@ -81,8 +82,9 @@ fn example(mut command: Command, world: &World, way: Way, era: Era) -> Seen {
             "agent.jwk",
         ]),
         Way::Http => command.args(["--url", &world.sidecar(), "--header", &world.authorization()]),
+        Way::Stdio => command.arg("--").args(world.sidecar_command()),
     };
-    let report = json(command.args(["git_log", ALLOWED, "git_log", DENIED]));
+    let report = json(&mut command);
     let calls = &report["calls"];
     assert_eq!(report.get("error"), None, "{report:#}");
     assert_eq!(calls[1].get("result"), None, "{report:#}");
@@ -94,22 +96,32 @@ fn example(mut command: Command, world: &World, way: Way, era: Era) -> Seen {
     }
 }
 
-fn inspector(world: &World, _: Way, era: Era) -> Seen {
+fn inspector(world: &World, way: Way, era: Era) -> Seen {
+    // It takes the arguments of a program for its own, unless they are in a file of settings.
+    let settings = world.dir().join("inspector.json");
+    let [program, arguments @ ..] = &world.sidecar_command()[..] else {
+        panic!("no program");
+    };
+    let server = serde_json::json!({ "command": program, "args": arguments });
+    let text_of_it = serde_json::json!({ "mcpServers": { "git": server } }).to_string();
+    std::fs::write(&settings, text_of_it).unwrap();
     let run = |wanted: &[&str]| {
         let mut command = Command::new(real("bin/inspector"));
-        command
-            .current_dir(world.dir())
-            // What it remembers stays in the test's folder.
-            .env("HOME", world.dir())
-            .args([
+        // What it remembers stays in the test's folder.
+        command.current_dir(world.dir()).env("HOME", world.dir());
+        if way == Way::Stdio {
+            command.arg("--config").arg(&settings).args(["--server", "git"]);
+        } else {
+            command.args([
                 &world.sidecar(),
                 "--transport",
                 "http",
-                "--protocol-era",
-                era.name(),
-            ])
-            .args(["--header", &world.authorization(), "--format", "json"])
-            .args(wanted);
+                "--header",
+                &world.authorization(),
+            ]);
+        }
+        command.args(["--protocol-era", era.name(), "--format", "json"]);
+        command.args(wanted);
         command
     };
     let call = ["--method", "tools/call", "--tool-name", "git_log", "--tool-arg"];

@@ -13,10 +13,12 @@ pub(crate) enum Way {
     Direct,
     /// Through the sidecar over HTTP, with the secret that the sidecar gave it.
     Http,
+    /// Through a sidecar that it starts itself, over standard input and output.
+    Stdio,
 }
 
 impl Way {
-    pub(crate) const ALL: [Self; 2] = [Self::Direct, Self::Http];
+    pub(crate) const ALL: [Self; 3] = [Self::Direct, Self::Http, Self::Stdio];
 }
 
 /// A generation of the protocol.
@@ -47,6 +49,20 @@ impl Era {
 /// What the capability is narrowed to, for whoever presents it.
 const PART: [&str; 4] = ["--tool", "git:git_log", "--repo", "acme/web"];
 
+/// The sidecar's arguments, for [`PART`] of the server at `url`.
+fn sidecar_for(url: &str) -> Vec<&str> {
+    let whole = [
+        "bridge",
+        "--url",
+        url,
+        "--token",
+        "agent.cap",
+        "--key",
+        "agent.jwk",
+    ];
+    [&whole[..], &PART].concat()
+}
+
 /// Everything that clients talk to.
 pub(crate) struct World {
     up: Up,
@@ -64,19 +80,8 @@ impl World {
         let narrow = ["narrow", "agent.cap", "--key", "agent.jwk", "--out", "part.cap"];
         taper_ok(dir, &[&narrow[..], &PART].concat());
         let mut bridge = Command::new(taper_bin());
-        bridge
-            .current_dir(dir)
-            .args([
-                "bridge",
-                "--url",
-                &up.mcp(),
-                "--token",
-                "agent.cap",
-                "--key",
-                "agent.jwk",
-            ])
-            .args(PART)
-            .args(["--listen", "127.0.0.1:0", "--client", "test", "--format", "json"]);
+        bridge.current_dir(dir).args(sidecar_for(&up.mcp()));
+        bridge.args(["--listen", "127.0.0.1:0", "--client", "test", "--format", "json"]);
         let bridge = Running::start(&mut bridge);
         let log = Command::new("git")
             .arg("-C")
@@ -105,6 +110,14 @@ impl World {
     /// The server's URL at the sidecar.
     pub(crate) fn sidecar(&self) -> String {
         self.bridge.text("/url")
+    }
+
+    /// The command that starts a sidecar of the client's own.
+    pub(crate) fn sidecar_command(&self) -> Vec<String> {
+        let program = taper_bin().canonicalize().unwrap().display().to_string();
+        let proxy = self.proxy();
+        let arguments = sidecar_for(&proxy).into_iter().map(str::to_owned);
+        std::iter::once(program).chain(arguments).collect()
     }
 
     /// The header that the sidecar wants of its client.

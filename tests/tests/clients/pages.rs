@@ -1,0 +1,188 @@
+//! Runs what the pages of `examples/clients` say, in their order as one session, and compares the settings that
+//! they show for clients that cannot run here with those that the program prints.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use taper_tests::{root, taper_bin};
+use tempfile::TempDir;
+
+use crate::world::real;
+
+const PAGES: [&str; 7] = [
+    "README",
+    "claude-code",
+    "cursor",
+    "vscode",
+    "inspector",
+    "typescript",
+    "python",
+];
+/// The ports that the pages speak of: those of `taper up`, and the sidecar's.
+const PORTS: [u16; 5] = [9410, 9411, 9412, 9413, 9418];
+/// Where the pages have the program and the folder.
+const PROGRAM: &str = "/usr/local/bin/taper";
+const FOLDER: &str = "/home/alice/target/clients";
+
+fn page(name: &str) -> String {
+    std::fs::read_to_string(root().join(format!("examples/clients/{name}.md"))).unwrap()
+}
+
+/// The fenced blocks of one language.
+fn blocks(text: &str, wanted: &str) -> Vec<String> {
+    let mut parts = text.split("\n```");
+    parts.next();
+    let blocks = parts.step_by(2).map(|block| block.split_once('\n').unwrap());
+    blocks
+        .filter(|(language, _)| *language == wanted)
+        .map(|(_, text)| format!("{text}\n"))
+        .collect()
+}
+
+/// `taper up` takes four ports in a row. What stands for the first was free a moment ago, as the others were.
+fn free_ports() -> u16 {
+    let start = 33_000 + u16::try_from(std::process::id() % 500).unwrap() * 20;
+    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    (start..60_000)
+        .step_by(20)
+        .find(|first| (*first..first + 20).all(free))
+        .expect("free ports")
+}
+
+fn on_ports(text: &str, first: u16) -> String {
+    PORTS.iter().fold(text.to_owned(), |text, port| {
+        text.replace(&port.to_string(), &(first + port - 9400).to_string())
+    })
+}
+
+#[test]
+fn every_command_of_the_pages_runs() {
+    let folder = TempDir::new().unwrap();
+    let first = free_ports();
+    let mut script = format!(
+        "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n\
+         taper() {{ {} \"$@\"; }}\n\
+         node() {{ {} \"$@\"; }}\n\
+         python() {{ {} \"$@\"; }}\n\
+         inspector() {{ {} \"$@\"; }}\n",
+        taper_bin().canonicalize().unwrap().display(),
+        real("bin/node").display(),
+        real("venv/bin/python").display(),
+        real("bin/inspector").display(),
+    );
+    for name in PAGES {
+        script.push_str(&format!("echo '=== {name}'\n"));
+        for block in blocks(&page(name), "sh") {
+            script.push_str(&on_ports(&block, first));
+        }
+    }
+    // The pages start the clients where they are; what they start is the program.
+    let script = script
+        .replace(
+            "node client.mjs",
+            &format!("node {}", real("clients/typescript/client.mjs").display()),
+        )
+        .replace(
+            "python client.py",
+            &format!(
+                "python {}",
+                root().join("examples/clients/python/client.py").display()
+            ),
+        )
+        .replace(
+            "-- \\\n  taper bridge",
+            &format!("-- {} bridge", taper_bin().canonicalize().unwrap().display()),
+        );
+    std::fs::write(folder.path().join("session.sh"), &script).unwrap();
+    let (stdout, stderr) = session(folder.path());
+    let transcript = format!("{stdout}\n--- stderr\n{stderr}");
+
+    let said = |name: &str| {
+        let (_, rest) = stdout.split_once(&format!("=== {name}\n")).expect(&transcript);
+        rest.split("\n=== ").next().unwrap().to_owned()
+    };
+    for (name, calls, refusals) in [("inspector", 2, 1), ("typescript", 2, 1), ("python", 2, 1)] {
+        let said = said(name);
+        assert_eq!(
+            said.matches("Fix the price of the anvil").count(),
+            calls,
+            "{name}\n{transcript}"
+        );
+        assert_eq!(said.matches("\nexit ").count(), refusals, "{name}\n{transcript}");
+    }
+    let denied = "the capability does not allow this";
+    assert!(stderr.contains(denied), "{transcript}");
+    assert!(
+        said("typescript").contains(denied) && said("python").contains(denied),
+        "{transcript}"
+    );
+    assert!(!said("inspector").contains("git_show"), "{transcript}");
+
+    let there = folder.path().canonicalize().unwrap().join("target/clients");
+    for (name, file) in [
+        ("claude-code", ".mcp.json"),
+        ("cursor", ".cursor/mcp.json"),
+        ("vscode", ".vscode/mcp.json"),
+    ] {
+        let shown = blocks(&page(name), "json").concat();
+        let shown = on_ports(&shown, first)
+            .replace(
+                PROGRAM,
+                &taper_bin().canonicalize().unwrap().display().to_string(),
+            )
+            .replace(FOLDER, &there.display().to_string());
+        let printed = std::fs::read_to_string(there.join(file)).unwrap();
+        let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        assert_eq!(value(&printed), value(&shown), "{name}");
+    }
+}
+
+/// Runs `session.sh` in a folder; its stdout and stderr.
+fn session(dir: &Path) -> (String, String) {
+    // Into files: a pipe would stay open as long as anything in the background has it.
+    let (stdout, stderr) = (dir.join("stdout"), dir.join("stderr"));
+    let status = Command::new("timeout")
+        .args(["120", "bash", "-euo", "pipefail", "session.sh"])
+        .current_dir(dir.canonicalize().unwrap())
+        .env("HOME", dir)
+        .env("PYTHONPATH", root().join("examples/agents/python"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdout(std::fs::File::create(&stdout).unwrap())
+        .stderr(std::fs::File::create(&stderr).unwrap())
+        .status()
+        .unwrap();
+    let read = |file: &Path| std::fs::read_to_string(file).unwrap();
+    let (stdout, stderr) = (read(&stdout), read(&stderr));
+    assert!(status.success(), "{status}\n{stdout}\n--- stderr\n{stderr}");
+    (stdout, stderr)
+}
+
+/// What the pages tell people to install is what the tests ran with.
+#[test]
+fn the_pages_name_the_versions_that_run_here() {
+    let package: Value =
+        serde_json::from_str(&std::fs::read_to_string(root().join("tests/real/package.json")).unwrap())
+            .unwrap();
+    let python = std::fs::read_to_string(root().join("tests/real/requirements.txt")).unwrap();
+    for (name, module) in [
+        ("typescript", "@modelcontextprotocol/client"),
+        ("typescript", "jose"),
+        ("inspector", "@modelcontextprotocol/inspector"),
+    ] {
+        let version = package["dependencies"][module].as_str().unwrap();
+        assert!(
+            page(name).contains(&format!("{module}@{version}")),
+            "{name}: {module} {version}"
+        );
+    }
+    for module in ["mcp", "cryptography"] {
+        let line = python
+            .lines()
+            .find(|line| line.starts_with(&format!("{module}==")))
+            .unwrap();
+        let pinned = line.split(' ').next().unwrap();
+        assert!(page("python").contains(pinned), "{pinned}");
+    }
+}
