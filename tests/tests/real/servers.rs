@@ -379,8 +379,8 @@ fn what_a_server_asks_its_client() {
     assert_eq!(report["tools"], json!(["echo"]));
     let calls = report["calls"].as_array().unwrap();
     assert_eq!(text(&calls[0]), "Echo: hello-again");
-    // Where the argument is missing, its check is an error.
-    for (denied, rule) in calls[1..].iter().zip(["R-22", "R-25", "R-25"]) {
+    // Where the argument is missing its check is an error, and arguments that nobody described are refused before.
+    for (denied, rule) in calls[1..].iter().zip(["R-22", "R-25", "M-23"]) {
         refused(denied, rule);
     }
     assert_eq!(report.get("asked"), None, "{report:#}");
