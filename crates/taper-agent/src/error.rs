@@ -53,6 +53,9 @@ pub enum Error {
         /// Which file.
         path: PathBuf,
     },
+    /// An agent that holds the key is not there, or refuses.
+    #[error("{0}")]
+    Agent(String),
     /// There is no access token to exchange.
     #[error("the subject's access token cannot be had: {0}")]
     Subject(String),

@@ -10,6 +10,8 @@ use taper_capability::{Caveat, Delegation, Narrowing, Token};
 use taper_dpop::{PrivateKey, ProofClaims, PublicKey, Thumbprint};
 use taper_service::rng;
 
+#[cfg(unix)]
+use crate::AgentSocket;
 use crate::Error;
 
 /// A key that a capability is or may be bound to, of which this process has the use. Copies are cheap.
@@ -22,6 +24,8 @@ pub struct HolderKey {
 #[derive(Clone)]
 enum Signer {
     Held(Arc<PrivateKey>),
+    #[cfg(unix)]
+    Agent(AgentSocket),
 }
 
 /// One link that a holder adds to a chain: a hand-over to another key, or a narrowing for itself.
@@ -45,13 +49,29 @@ impl HolderKey {
         self.public.thumbprint()
     }
 
-    /// Signs a proof (RFC 9449): the value of a `DPoP` header.
+    /// The use of a key that an agent holds: the one with this thumbprint, or the only one.
     ///
     /// # Errors
-    /// [`Error::Key`].
+    /// [`Error::Agent`].
+    #[cfg(unix)]
+    pub async fn of_agent(agent: AgentSocket, key: Option<Thumbprint>) -> Result<Self, Error> {
+        let public = agent.choose(key).await?;
+        Ok(Self {
+            public,
+            signer: Signer::Agent(agent),
+        })
+    }
+
+    /// Signs a proof (RFC 9449): the value of a `DPoP` header. An agent takes its own time and a new id
+    /// in place of the claims' `iat` and `jti`.
+    ///
+    /// # Errors
+    /// [`Error::Key`], [`Error::Agent`].
     pub async fn prove(&self, claims: &ProofClaims) -> Result<String, Error> {
         match &self.signer {
             Signer::Held(key) => Ok(claims.sign(key)?),
+            #[cfg(unix)]
+            Signer::Agent(agent) => agent.prove(&self.public, claims).await,
         }
     }
 
@@ -59,10 +79,12 @@ impl HolderKey {
     ///
     /// # Errors
     /// [`Error::Capability`] when the token is another key's or sealed, the chain may not become so
-    /// deep, or a caveat cannot be written.
+    /// deep, or a caveat cannot be written; [`Error::Agent`] when the agent refuses.
     pub async fn append(&self, token: &Token, step: &Step) -> Result<Token, Error> {
         match &self.signer {
             Signer::Held(key) => Ok(step.sign(token, key)?),
+            #[cfg(unix)]
+            Signer::Agent(agent) => agent.append(&self.public, token, step).await,
         }
     }
 }

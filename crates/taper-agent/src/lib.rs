@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`holder`] | what signs for a holder: proofs and blocks, nothing else |
 //! | [`keys`] | where a key is: the text form of `--key` |
+//! | [`agent_socket`] | a process that holds keys, and its socket |
 //! | [`keyfile`] | the file that holds a private key |
 //! | [`issuer`] | the issuer's metadata and keys, and the client that asks |
 //! | [`wallet`] | a folder with a key and a capability, renewed for many processes |
@@ -146,6 +147,12 @@
 //! say how. `examples/team.rs` is a whole program.
 
 pub mod bridge;
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::path::Path;
+
+#[cfg(unix)]
+pub mod agent_socket;
 mod credential;
 mod error;
 pub mod exchange;
@@ -170,6 +177,8 @@ pub mod wallet;
 #[cfg(test)]
 mod testing;
 
+#[cfg(unix)]
+pub use agent_socket::AgentSocket;
 pub use credential::Credential;
 pub use error::Error;
 pub use exchange::{Exchanged, exchange};
@@ -191,4 +200,33 @@ pub(crate) async fn blocking<T: Send + 'static>(
         Ok(done) => done,
         Err(_) => Err(Error::Request("the process is shutting down".to_owned())),
     }
+}
+
+/// Makes the folder, or checks that nobody else has a right to it.
+pub(crate) fn private_folder(dir: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Folder {
+        path: dir.to_owned(),
+        source,
+    };
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir).map_err(failed)?;
+    let metadata = fs::metadata(dir).map_err(failed)?;
+    #[cfg(unix)]
+    {
+        let mode = std::os::unix::fs::MetadataExt::mode(&metadata) & 0o777;
+        if mode & 0o077 != 0 {
+            let path = dir.display();
+            return Err(failed(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("it is open to other users (mode {mode:04o}); run `chmod 700 {path}`"),
+            )));
+        }
+    }
+    if !metadata.is_dir() {
+        return Err(failed(io::ErrorKind::NotADirectory.into()));
+    }
+    Ok(())
 }

@@ -25,7 +25,7 @@ use tokio::sync::OnceCell;
 pub use self::files::{Contents, KEY_FILE};
 pub use self::subject::SubjectToken;
 use crate::source::{Held, pair};
-use crate::{Client, Error, HolderKey, Issuer, KeySource, blocking, exchange, keyfile};
+use crate::{Client, Error, HolderKey, Issuer, KeySource, blocking, exchange, keyfile, private_folder};
 
 /// For so long before its end a capability is renewed at the latest, in seconds; a fifth of its life when
 /// that is more, and half of it when that is less.
@@ -103,7 +103,7 @@ impl Wallet {
             obtaining: tokio::sync::Mutex::default(),
         };
         let dir = wallet.dir.clone();
-        blocking(move || files::make_folder(&dir)).await?;
+        blocking(move || private_folder(&dir)).await?;
         wallet.read().await?;
         Ok(wallet)
     }

@@ -36,6 +36,9 @@ pub(crate) enum Command {
     Keygen(commands::keygen::Args),
     /// Log in with a browser, for an access token that is bound to a key.
     Login(commands::login::Args),
+    /// Hold keys and sign for other processes, as `ssh-agent` does.
+    #[cfg(unix)]
+    Agent(commands::agent::Args),
     /// Exchange an access token for a capability.
     Exchange(commands::exchange::Args),
     /// Show what a capability says, without checking any of it.
@@ -91,6 +94,19 @@ mod tests {
         check("taper keygen --alg p256 --out key.jwk --format json", true);
         check("taper keygen --alg rsa --out key.jwk", false);
         check("taper keygen", false);
+        check("taper agent --key key.jwk -- ./my-agent --flag", true);
+        check("taper agent --generate --for 8h --delegate", true);
+        check("taper agent list", true);
+        check("taper agent add key.jwk --for 1h", true);
+        check("taper agent --generate list", false);
+        check(
+            "taper call --url http://127.0.0.1:1/git/mcp --token t --key agent:x git_log",
+            false,
+        );
+        check(
+            "taper call --url http://127.0.0.1:1/git/mcp --token t --key env: git_log",
+            true,
+        );
         check(
             "taper login --url http://127.0.0.1:1/git/mcp --key k --out t",
             true,

@@ -1,5 +1,7 @@
 //! The commands, one file each. A command reads its arguments and a [`Context`] and nothing else.
 
+#[cfg(unix)]
+pub(crate) mod agent;
 pub(crate) mod audit;
 pub(crate) mod bridge;
 pub(crate) mod call;
@@ -32,6 +34,8 @@ pub(crate) fn run(command: Command, context: &mut Context) -> Result<(), Failure
     match command {
         Command::Demo(args) => crate::demo::run(&args, context),
         Command::Up(args) => crate::up::run(&args, context),
+        #[cfg(unix)]
+        Command::Agent(args) => agent::run(args, context),
         Command::Keygen(args) => keygen::run(args, context),
         Command::Login(args) => login::run(args, context),
         Command::Exchange(args) => exchange::run(args, context),

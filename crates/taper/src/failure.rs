@@ -17,6 +17,8 @@ pub(crate) enum Kind {
     Invalid,
     /// The command line cannot mean anything.
     Usage,
+    /// A command that was run for the user ended with this code.
+    Command(u8),
 }
 
 impl Kind {
@@ -27,6 +29,7 @@ impl Kind {
             Self::Denied => 2,
             Self::Invalid => 3,
             Self::Usage => 64,
+            Self::Command(code) => code,
         }
     }
 
@@ -36,6 +39,7 @@ impl Kind {
             Self::Denied => "denied",
             Self::Invalid => "invalid",
             Self::Usage => "usage",
+            Self::Command(_) => "command",
         }
     }
 }

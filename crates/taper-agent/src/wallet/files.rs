@@ -1,6 +1,6 @@
 //! The files of a wallet: the folder, the lock, and what is written down about a capability.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::mem::take;
 use std::path::Path;
@@ -99,35 +99,6 @@ impl Contents {
 
 fn told(purpose: &Purpose) -> Result<String, Error> {
     details::format_list(&purpose.details).map_err(|e| Error::Request(e.to_string()))
-}
-
-/// Makes the folder, or checks that nobody else has a right to it.
-pub(super) fn make_folder(dir: &Path) -> Result<(), Error> {
-    let failed = |source| Error::Folder {
-        path: dir.to_owned(),
-        source,
-    };
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir).map_err(failed)?;
-    let metadata = fs::metadata(dir).map_err(failed)?;
-    #[cfg(unix)]
-    {
-        let mode = std::os::unix::fs::MetadataExt::mode(&metadata) & 0o777;
-        if mode & 0o077 != 0 {
-            let path = dir.display();
-            return Err(failed(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                format!("it is open to other users (mode {mode:04o}); run `chmod 700 {path}`"),
-            )));
-        }
-    }
-    if !metadata.is_dir() {
-        return Err(failed(io::ErrorKind::NotADirectory.into()));
-    }
-    Ok(())
 }
 
 pub(super) fn read(dir: &Path) -> Result<Option<Contents>, Error> {

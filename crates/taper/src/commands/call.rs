@@ -16,13 +16,13 @@ use crate::failure::Failure;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The URL of the MCP server, as its proxy gives it.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "TAPER_URL", hide_env_values = true)]
     url: String,
     /// A file with the capability, or `-`.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "TAPER_TOKEN", hide_env_values = true)]
     token: String,
-    /// The holder's private key.
-    #[arg(long, value_name = "KEY")]
+    /// The holder's private key: a file, `agent:` or `env:`.
+    #[arg(long, value_name = "KEY", env = "TAPER_KEY_FILE", hide_env_values = true)]
     key: KeySource,
     /// List the tools that the capability may see, instead of calling one.
     #[arg(long, conflicts_with_all = ["tool", "args", "arguments"])]

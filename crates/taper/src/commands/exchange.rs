@@ -17,19 +17,29 @@ use crate::failure::Failure;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The issuer's URL.
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", env = "TAPER_ISSUER", hide_env_values = true)]
     issuer: String,
     /// The client's id.
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", env = "TAPER_CLIENT_ID", hide_env_values = true)]
     client_id: String,
     /// A private file with the client's secret; without it the client is a public one.
-    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TAPER_CLIENT_SECRET_FILE",
+        hide_env_values = true
+    )]
     client_secret_file: Option<PathBuf>,
     /// A file with the access token to exchange, or `-`.
-    #[arg(long, value_name = "FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TAPER_SUBJECT_TOKEN_FILE",
+        hide_env_values = true
+    )]
     subject_token: String,
-    /// The private key that the capability is bound to.
-    #[arg(long, value_name = "KEY")]
+    /// The private key that the capability is bound to: a file, `agent:` or `env:`.
+    #[arg(long, value_name = "KEY", env = "TAPER_KEY_FILE", hide_env_values = true)]
     key: KeySource,
     /// What is wanted: `server:tool` or `server:*`; may repeat.
     #[arg(long, value_name = "SCOPE", required_unless_present_any = ["detail", "uri", "prompt"])]
