@@ -13,6 +13,7 @@
 //! | [`mcp`] | a client of one MCP server behind the proxy |
 //! | [`bridge`] | the sidecar: signs for clients that cannot |
 //! | [`revoke`](mod@revoke) | taking a capability back |
+//! | [`doctor`] | what is wrong between an agent, its issuer and a proxy |
 //! | [`inspect`] | showing a chain to people |
 //! | [`login`] | an access token to start from, with a browser (OAuth 2.1, DPoP) |
 //! | `middleware` | feature `middleware`: signs the requests of `reqwest-middleware` |
@@ -154,6 +155,7 @@ use std::path::Path;
 #[cfg(unix)]
 pub mod agent_socket;
 mod credential;
+pub mod doctor;
 mod error;
 pub mod exchange;
 pub mod holder;

@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Audit(commands::audit::Args),
     /// Move a state folder, or build its database anew.
     Store(commands::store::Args),
+    /// Find out what is wrong between an agent, its issuer and a proxy.
+    Doctor(commands::doctor::Args),
     /// Run the issuer.
     Issuer(commands::daemon::Args),
     /// Run the proxy.
@@ -97,6 +99,11 @@ mod tests {
         check("taper agent --key key.jwk -- ./my-agent --flag", true);
         check("taper agent --generate --for 8h --delegate", true);
         check("taper agent list", true);
+        check(
+            "taper doctor --url http://127.0.0.1:1/git/mcp --token t --key k",
+            true,
+        );
+        check("taper doctor", true);
         check("taper agent add key.jwk --for 1h", true);
         check("taper agent --generate list", false);
         check(

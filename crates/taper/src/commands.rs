@@ -9,6 +9,7 @@ pub(crate) mod completions;
 pub(crate) mod daemon;
 pub(crate) mod delegate;
 pub(crate) mod dev_token;
+pub(crate) mod doctor;
 pub(crate) mod exchange;
 pub(crate) mod inspect;
 pub(crate) mod issuer;
@@ -48,6 +49,7 @@ pub(crate) fn run(command: Command, context: &mut Context) -> Result<(), Failure
         Command::Revoke(args) => revoke::run(args, context),
         Command::Audit(args) => audit::run(args, context),
         Command::Store(args) => store::run(args, context),
+        Command::Doctor(args) => doctor::run(args, context),
         Command::Issuer(args) => issuer::run(args, context),
         Command::Proxy(args) => proxy::run(args, context),
         Command::DevToken(args) => dev_token::run(args, context),

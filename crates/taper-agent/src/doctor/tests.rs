@@ -1,0 +1,107 @@
+use axum::Json;
+use axum::response::IntoResponse as _;
+use http::header::DATE;
+use serde_json::json;
+use taper_oauth::{AuthorizationServerMetadata, ProtectedResourceMetadata};
+
+use super::*;
+use crate::keyfile;
+use crate::testing::{Chain, NOW, Server, clock};
+
+/// Now, as HTTP writes it, less a minute.
+const A_MINUTE_BEHIND: &str = "Sat, 31 Jan 2026 09:29:00 GMT";
+
+/// One server that is issuer and proxy, with its clock at `date`.
+async fn server(date: &'static str, kid: &'static str) -> Server {
+    Server::answering(move |seen| {
+        let base = format!("http://{}", seen.headers["host"].to_str().unwrap());
+        let body = match seen.path.as_str() {
+            "/.well-known/oauth-authorization-server" => {
+                json!(AuthorizationServerMetadata::for_issuer(&base))
+            }
+            "/.well-known/jwks.json" => json!({"keys": [{"kid": kid}]}),
+            "/.well-known/oauth-protected-resource/git/mcp" => {
+                let url = format!("{base}/git/mcp");
+                json!(ProtectedResourceMetadata::for_resource(&url, &[&base], &[], None))
+            }
+            _ => return http::StatusCode::NOT_FOUND.into_response(),
+        };
+        ([(DATE, date)], Json(body)).into_response()
+    })
+    .await
+}
+
+fn verdict(findings: &[Finding], check: &str) -> Option<Verdict> {
+    findings
+        .iter()
+        .find(|finding| finding.check == check)
+        .map(|finding| finding.verdict)
+}
+
+#[tokio::test]
+async fn a_clock_that_is_off_is_found_at_both() {
+    for (date, expected) in [
+        ("Sat, 31 Jan 2026 09:30:00 GMT", Verdict::Ok),
+        ("Sat, 31 Jan 2026 09:30:30 GMT", Verdict::Warn),
+        (A_MINUTE_BEHIND, Verdict::Fail),
+    ] {
+        let server = server(date, "1").await;
+        let patient = Patient {
+            issuer: Some(server.url.clone()),
+            url: Some(format!("{}/git/mcp", server.url)),
+            ..Patient::default()
+        };
+        let findings = examine(&patient, clock()).await;
+        for check in ["issuer-clock", "proxy-clock"] {
+            assert_eq!(verdict(&findings, check), Some(expected), "{date}: {findings:?}");
+        }
+        for (check, expected) in [
+            ("issuer", Verdict::Ok),
+            ("proxy", Verdict::Ok),
+            ("trust", Verdict::Ok),
+            ("root-key", Verdict::Skipped),
+            ("call", Verdict::Skipped),
+        ] {
+            assert_eq!(verdict(&findings, check), Some(expected), "{check}: {findings:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_root_key_that_is_gone_is_found() {
+    for (kid, expected) in [("1", Verdict::Ok), ("2", Verdict::Fail), ("01", Verdict::Fail)] {
+        let server = server("", kid).await;
+        let folder = tempfile::tempdir().unwrap();
+        let (key, token) = (folder.path().join("key"), folder.path().join("token"));
+        let own =
+            taper_dpop::PrivateKey::generate(taper_dpop::Algorithm::EdDsa, &mut taper_service::rng::os());
+        let chain = Chain::of(&server.url, own);
+        keyfile::create(&key, &chain.key).unwrap();
+        std::fs::write(&token, chain.token.as_str()).unwrap();
+        let patient = Patient {
+            token: Some(token),
+            key: Some(KeySource::File(key)),
+            ..Patient::default()
+        };
+        let findings = examine(&patient, clock()).await;
+        assert_eq!(
+            verdict(&findings, "root-key"),
+            Some(expected),
+            "{kid}: {findings:?}"
+        );
+        assert_eq!(verdict(&findings, "issuer-clock"), Some(Verdict::Skipped));
+        assert_eq!(verdict(&findings, "holder"), Some(Verdict::Ok));
+        assert_eq!(verdict(&findings, "proxy"), Some(Verdict::Skipped));
+        assert_eq!(verdict(&findings, "expiry"), Some(Verdict::Ok), "{NOW}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_known_is_nothing_found() {
+    let findings = examine(&Patient::default(), clock()).await;
+    assert!(
+        findings.iter().all(|finding| finding.verdict == Verdict::Skipped),
+        "{findings:?}"
+    );
+    assert!(!findings.is_empty());
+}
