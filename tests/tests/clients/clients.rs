@@ -1,5 +1,6 @@
 //! The clients: how each is told to list the tools, to call one, and to call it where it may not.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
@@ -26,7 +27,7 @@ pub(crate) struct Client {
     pub(crate) run: fn(&World, Way, Era) -> Seen,
 }
 
-pub(crate) const CLIENTS: [Client; 4] = [
+pub(crate) const CLIENTS: [Client; 5] = [
     Client {
         name: "typescript",
         ways: &Way::ALL,
@@ -36,6 +37,12 @@ pub(crate) const CLIENTS: [Client; 4] = [
         name: "python",
         ways: &Way::ALL,
         run: python,
+    },
+    // rmcp's own HTTP client is not compiled here, so nothing of it goes to the sidecar's.
+    Client {
+        name: "rmcp",
+        ways: &[Way::Direct, Way::Stdio],
+        run: rmcp,
     },
     // It can start a command or send a fixed header, and knows no proofs.
     Client {
@@ -68,7 +75,23 @@ fn python(world: &World, way: Way, era: Era) -> Seen {
     example(command, world, way, era)
 }
 
-/// Both examples have one command line and one form of report.
+fn rmcp(world: &World, way: Way, era: Era) -> Seen {
+    example(Command::new(rmcp_client()), world, way, era)
+}
+
+/// The example on rmcp, which cargo builds with the tests of the workspace.
+pub(crate) fn rmcp_client() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let built = test.ancestors().nth(2).unwrap().join("examples/client");
+    assert!(
+        built.exists(),
+        "{} is missing: cargo build -p taper-agent --features rmcp --example client",
+        built.display()
+    );
+    built
+}
+
+/// The examples have one command line and one form of report.
 fn example(mut command: Command, world: &World, way: Way, era: Era) -> Seen {
     command.current_dir(world.dir()).args(["--era", era.name()]);
     command.args(["git_log", ALLOWED, "git_log", DENIED]);

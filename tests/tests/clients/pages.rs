@@ -9,9 +9,10 @@ use serde_json::Value;
 use taper_tests::{root, taper_bin};
 use tempfile::TempDir;
 
+use crate::clients::rmcp_client;
 use crate::world::real;
 
-const PAGES: [&str; 7] = [
+const PAGES: [&str; 8] = [
     "README",
     "claude-code",
     "cursor",
@@ -19,6 +20,7 @@ const PAGES: [&str; 7] = [
     "inspector",
     "typescript",
     "python",
+    "rmcp",
 ];
 /// The ports that the pages speak of: those of `taper up`, and the sidecar's.
 const PORTS: [u16; 5] = [9410, 9411, 9412, 9413, 9418];
@@ -66,11 +68,13 @@ fn every_command_of_the_pages_runs() {
          taper() {{ {} \"$@\"; }}\n\
          node() {{ {} \"$@\"; }}\n\
          python() {{ {} \"$@\"; }}\n\
-         inspector() {{ {} \"$@\"; }}\n",
+         inspector() {{ {} \"$@\"; }}\n\
+         client() {{ {} \"$@\"; }}\n",
         taper_bin().canonicalize().unwrap().display(),
         real("bin/node").display(),
         real("venv/bin/python").display(),
         real("bin/inspector").display(),
+        rmcp_client().display(),
     );
     for name in PAGES {
         script.push_str(&format!("echo '=== {name}'\n"));
@@ -103,7 +107,12 @@ fn every_command_of_the_pages_runs() {
         let (_, rest) = stdout.split_once(&format!("=== {name}\n")).expect(&transcript);
         rest.split("\n=== ").next().unwrap().to_owned()
     };
-    for (name, calls, refusals) in [("inspector", 2, 1), ("typescript", 2, 1), ("python", 2, 1)] {
+    for (name, calls, refusals) in [
+        ("inspector", 2, 1),
+        ("typescript", 2, 1),
+        ("python", 2, 1),
+        ("rmcp", 2, 0),
+    ] {
         let said = said(name);
         assert_eq!(
             said.matches("Fix the price of the anvil").count(),
@@ -114,10 +123,13 @@ fn every_command_of_the_pages_runs() {
     }
     let denied = "the capability does not allow this";
     assert!(stderr.contains(denied), "{transcript}");
-    assert!(
-        said("typescript").contains(denied) && said("python").contains(denied),
-        "{transcript}"
-    );
+    for name in ["typescript", "python", "rmcp"] {
+        assert!(
+            said(name).contains(denied),
+            "{name}
+{transcript}"
+        );
+    }
     assert!(!said("inspector").contains("git_show"), "{transcript}");
 
     let there = folder.path().canonicalize().unwrap().join("target/clients");
