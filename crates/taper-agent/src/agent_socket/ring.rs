@@ -85,7 +85,7 @@ impl KeyRing {
     /// Adds the key of a private file.
     ///
     /// # Errors
-    /// As [`keyfile::load`] and [`Self::add`].
+    /// As [`crate::keyfile::load`] and [`Self::add`].
     pub async fn add_file(&self, path: &Path, added: Added) -> Result<Listed, Error> {
         self.add_source(&KeySource::File(path.to_owned()), added).await
     }
