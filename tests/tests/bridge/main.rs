@@ -106,6 +106,7 @@ fn clients_without_a_key() {
     over_http(&world);
     over_a_socket(&world);
     over_lines(&world);
+    settings(&world);
     what_cannot_start(&world);
 }
 
@@ -209,6 +210,31 @@ fn over_lines(world: &World) {
     assert_eq!(told[1]["error"]["code"], 4403, "{told:?}");
 }
 
+/// What a client's settings need is in them, wherever it came from.
+fn settings(world: &World) {
+    let output = Command::new(taper_bin())
+        .current_dir(world.up.dir())
+        .env("TAPER_URL", world.up.mcp())
+        .env("TAPER_TOKEN", "agent.cap")
+        .args(["bridge", "--key", "agent.jwk", "--print-config", "claude"])
+        .output()
+        .unwrap();
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let server = &told["mcpServers"]["git"];
+    let file = |name: &str| world.up.dir().join(name).display().to_string();
+    let expected = json!([
+        "bridge",
+        "--key",
+        file("agent.jwk"),
+        "--url",
+        world.up.mcp(),
+        "--token",
+        file("agent.cap")
+    ]);
+    assert_eq!(server["args"], expected);
+    assert!(server["command"].as_str().unwrap().starts_with('/'));
+}
+
 fn what_cannot_start(world: &World) {
     let dir = world.up.dir();
     let check = |more: &[&str], code: i32, words: &str| {
@@ -224,6 +250,19 @@ fn what_cannot_start(world: &World) {
     world.up.keygen("other");
     check(&["--key", "other.jwk"], 1, "not by");
     check(&["--key", "agent.jwk", "--listen", "0.0.0.0:0"], 64, "127.0.0.1");
+    let socket = ["--key", "agent.jwk", "--listen", "unix:s"];
+    check(
+        &[&socket[..], &["--client", "a"]].concat(),
+        64,
+        "a bridge for each client",
+    );
+    check(&["--key", "agent.jwk", "--client", "a"], 64, "--listen");
+    let twice = ["--client", "a", "--client", "a", "--listen", "127.0.0.1:0"];
+    check(
+        &[&["--key", "agent.jwk"], &twice[..]].concat(),
+        64,
+        "a name of its own",
+    );
     check(
         &["--key", "agent.jwk", "--client", "a/b", "--listen", "127.0.0.1:0"],
         1,

@@ -16,6 +16,9 @@ use tokio::sync::Mutex;
 use super::trouble::Trouble;
 use crate::{Credential, Error, Held, HolderKey, Source, Step};
 
+/// How far the proxy's clock may be ahead, in seconds.
+const SKEW: i64 = 30;
+
 /// What a conversation is restricted to. Everything said holds at once.
 #[derive(Clone, Debug, Default)]
 pub struct Terms {
@@ -103,7 +106,17 @@ impl Conversation {
                     .to_owned(),
             ));
         }
-        let held = self.source.renew(&from, now).await?;
+        // What ended before its own date was revoked, and another grant in its place would undo that. Only
+        // what somebody else put there meanwhile counts.
+        let held = match refused.expires_at() <= now.saturating_add(SKEW) {
+            true => self.source.renew(&from, now).await?,
+            false => self.source.current(now).await?,
+        };
+        if held.token.as_str() == from.as_str() {
+            return Err(Trouble::Credential(
+                "there is no other; exchange one with `taper exchange`, or see `taper doctor`".to_owned(),
+            ));
+        }
         self.make(&mut made, held, now).await
     }
 
@@ -308,5 +321,6 @@ mod tests {
         assert!(Arc::ptr_eq(&plain.renewed(&before, NOW).await.unwrap(), &after));
         assert!(Arc::ptr_eq(&counted.credential(NOW).await.unwrap(), &kept));
         assert!(told(counted.renewed(&kept, NOW).await).contains("counted anew"));
+        assert!(told(plain.renewed(&after, NOW).await).contains("there is no other"));
     }
 }

@@ -30,11 +30,19 @@ pub enum Trouble {
         /// What would be needed, as the proxy says.
         scope: Option<String>,
     },
-    /// No answer, for now.
+    /// Nothing was sent.
     #[error("{0}; try again, and see whether the proxy runs and the bridge's `--url` is right")]
     Unreachable(String),
-    /// No answer in time.
-    #[error("the proxy did not answer in time")]
+    /// No capability for now.
+    #[error("no capability can be had from the issuer: {0}; try again")]
+    Issuer(String),
+    /// The request was sent, and there is no whole answer.
+    #[error("{0}; the request may have been carried out, so look before it is sent again")]
+    Broken(String),
+    /// The request was sent, and there is no answer in time.
+    #[error(
+        "the proxy did not answer in time; the request may have been carried out, so look before it is sent again"
+    )]
     TimedOut,
     /// The client has too many requests under way.
     #[error("{0} requests of this client are under way, which is the bridge's limit; wait for one to end")]
@@ -66,10 +74,10 @@ impl Trouble {
         match self {
             Self::Credential(_) | Self::Refused(_) => 4401,
             Self::Scope { .. } => 4403,
-            Self::Unreachable(_) | Self::TimedOut | Self::Busy(_) => 4503,
+            Self::Unreachable(_) | Self::Issuer(_) | Self::Busy(_) => 4503,
             Self::NotJson => -32700,
             Self::TooLarge(_) | Self::Incomplete | Self::Malformed(_) | Self::Stranger(_) => -32600,
-            Self::Answer(_) => -32603,
+            Self::Broken(_) | Self::TimedOut | Self::Answer(_) => -32603,
         }
     }
 
@@ -79,7 +87,9 @@ impl Trouble {
             Self::Credential(_) | Self::Refused(_) | Self::Scope { .. } | Self::Stranger(_) => {
                 StatusCode::FORBIDDEN
             }
-            Self::Unreachable(_) | Self::Answer(_) => StatusCode::BAD_GATEWAY,
+            Self::Unreachable(_) | Self::Issuer(_) | Self::Broken(_) | Self::Answer(_) => {
+                StatusCode::BAD_GATEWAY
+            }
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -102,7 +112,10 @@ impl From<FetchError> for Trouble {
     fn from(error: FetchError) -> Self {
         match error {
             FetchError::TimedOut { .. } => Self::TimedOut,
-            other => Self::Unreachable(cut(&other.to_string())),
+            other @ (FetchError::Connect { .. } | FetchError::Address { .. } | FetchError::Url(_)) => {
+                Self::Unreachable(cut(&other.to_string()))
+            }
+            other => Self::Broken(cut(&other.to_string())),
         }
     }
 }
@@ -110,7 +123,7 @@ impl From<FetchError> for Trouble {
 impl From<Error> for Trouble {
     fn from(error: Error) -> Self {
         match error {
-            Error::Fetch(error) => Self::Unreachable(cut(&error.to_string())),
+            Error::Fetch(error) => Self::Issuer(cut(&error.to_string())),
             other => Self::Credential(cut(&other.to_string())),
         }
     }
@@ -171,6 +184,8 @@ mod tests {
             Trouble::Refused("x".into()),
             Trouble::Scope { scope: None },
             Trouble::Unreachable("x".into()),
+            Trouble::Issuer("x".into()),
+            Trouble::Broken("x".into()),
             Trouble::TimedOut,
             Trouble::Busy(1),
             Trouble::TooLarge(1),
@@ -184,6 +199,19 @@ mod tests {
             assert_ne!(trouble.status(), StatusCode::UNAUTHORIZED, "{trouble}");
             let code = trouble.code();
             assert!(matches!(code, -32700 | -32603 | -32600) || code > 0, "{trouble}");
+        }
+        // What may have been carried out is not to be tried again.
+        let failed = |cause: &str| FetchError::Failed {
+            host: "h".into(),
+            cause: cause.into(),
+        };
+        for trouble in [failed("reset").into(), Trouble::TimedOut] {
+            let text: String = Trouble::to_string(&trouble);
+            assert!(
+                !text.contains("try again") && text.contains("carried out"),
+                "{text}"
+            );
+            assert_ne!(trouble.code(), 4503);
         }
         assert_eq!(cut("a\u{1b}[2J"), "a\\u{1b}[2J");
         assert_eq!(cut(&"x".repeat(1000)).len(), MAX_TEXT);

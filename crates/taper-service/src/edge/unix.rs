@@ -13,6 +13,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tower::Service;
 
 use super::{BoxError, EdgeLimits, Listen, Peer, serve};
+use crate::rng;
 use crate::shutdown::Shutdown;
 
 /// A socket that does not answer yet. Its file is removed when this ends.
@@ -31,27 +32,38 @@ struct PeerUser(u32);
 struct SocketFile {
     path: PathBuf,
     owner: u32,
+    inode: (u64, u64),
 }
 
 impl UnixBound {
-    /// Opens a socket at `path` with mode 0600. A socket of this user at which nobody listens any more is
-    /// replaced; anything else there is an error.
+    /// Opens a socket at `path` with mode 0600, in a folder where no other user can put another in its
+    /// place. A socket at which nobody listens any more is replaced; anything else there is an error.
     ///
     /// # Errors
     /// The operating system's, with the path in the message.
     pub async fn bind(path: &Path, limits: EdgeLimits) -> io::Result<Self> {
         let named =
             |e: io::Error| io::Error::new(e.kind(), format!("cannot listen on `{}`: {e}", path.display()));
+        let owner = own_user().map_err(named)?;
+        check_folder(path, owner).map_err(named)?;
         if is_abandoned(path).await {
             fs::remove_file(path).map_err(named)?;
         }
-        let listener = UnixListener::bind(path).map_err(named)?;
-        // Whoever connects before this line is refused as another user, or is this one.
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(named)?;
-        let owner = fs::symlink_metadata(path).map_err(named)?.uid();
+        // Of several that start at once, one has the name; and it has its mode before it has the name.
+        let mut own = path.as_os_str().to_owned();
+        own.push(format!(".{}", rng::random_id_128(&mut rng::os())));
+        let own = PathBuf::from(own);
+        let listener = UnixListener::bind(&own).map_err(named)?;
+        let named_so = fs::set_permissions(&own, fs::Permissions::from_mode(0o600))
+            .and_then(|()| fs::hard_link(&own, path))
+            .and_then(|()| fs::symlink_metadata(path));
+        // The first failure is the one to report.
+        let _ = fs::remove_file(&own);
+        let metadata = named_so.map_err(named)?;
         let file = SocketFile {
             path: path.to_owned(),
             owner,
+            inode: (metadata.dev(), metadata.ino()),
         };
         Ok(Self {
             listener,
@@ -112,8 +124,11 @@ impl Listen for OwnUser {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Somebody may have removed it, which is as well.
-        let _ = fs::remove_file(&self.path);
+        let is_ours = |found: fs::Metadata| (found.dev(), found.ino()) == self.inode;
+        if fs::symlink_metadata(&self.path).is_ok_and(is_ours) {
+            // Somebody may have removed it, which is as well.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -138,6 +153,29 @@ fn own(stream: &UnixStream, owner: u32) -> Option<PeerUser> {
             None
         }
     }
+}
+
+/// The user of this process, as its own peer.
+fn own_user() -> io::Result<u32> {
+    let (one, _other) = UnixStream::pair()?;
+    Ok(one.peer_cred()?.uid())
+}
+
+/// A folder is this user's or the system's, and others may not rename what is in it.
+fn check_folder(path: &Path, user: u32) -> io::Result<()> {
+    const OTHERS_WRITE: u32 = 0o022;
+    const STICKY: u32 = 0o1000;
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let found = fs::metadata(folder)?;
+    let is_shared = found.mode() & OTHERS_WRITE != 0 && found.mode() & STICKY == 0;
+    if is_shared || ![user, 0].contains(&found.uid()) {
+        let text = "other users can replace what is in its folder; take one of your own, with mode 0700";
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
+    }
+    Ok(())
 }
 
 /// Whether there is a socket at which nobody listens.
@@ -194,8 +232,19 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         drop(UnixBound::bind(&path, EdgeLimits::default()).await.unwrap());
+        let first = UnixBound::bind(&path, EdgeLimits::default()).await.unwrap();
+        fs::remove_file(&path).unwrap();
         fs::write(&path, "mine").unwrap();
+        drop(first);
         assert!(UnixBound::bind(&path, EdgeLimits::default()).await.is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let shared = folder.path().join("shared");
+        fs::create_dir(&shared).unwrap();
+        for (mode, accepted) in [(0o777, false), (0o770, false), (0o1777, true), (0o755, true)] {
+            fs::set_permissions(&shared, fs::Permissions::from_mode(mode)).unwrap();
+            let bound = UnixBound::bind(&shared.join("s"), EdgeLimits::default()).await;
+            assert_eq!(bound.is_ok(), accepted, "{mode:o}");
+        }
     }
 }

@@ -84,7 +84,15 @@ pub enum FetchError {
         /// Which host.
         host: String,
     },
-    /// Connection, TLS or framing.
+    /// There is no connection: nothing was sent.
+    #[error("cannot connect to `{host}`: {cause}")]
+    Connect {
+        /// Which host.
+        host: String,
+        /// The chain of causes.
+        cause: String,
+    },
+    /// TLS or framing, at any point of an exchange that had begun.
     #[error("the exchange with `{host}` failed: {cause}")]
     Failed {
         /// Which host.
@@ -286,6 +294,10 @@ fn explain(host: &str, error: &reqwest::Error) -> FetchError {
             return FetchError::Address { host };
         }
         cause = link.source();
+    }
+    if error.is_connect() {
+        let cause = causes(error);
+        return FetchError::Connect { host, cause };
     }
     if error.is_timeout() {
         return FetchError::TimedOut { host };

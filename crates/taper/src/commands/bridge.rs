@@ -46,7 +46,7 @@ pub(crate) struct Args {
     #[arg(
         long,
         value_name = "NAME",
-        default_value = "default",
+        default_value = listen::DEFAULT_CLIENT,
         help_heading = "Listening"
     )]
     client: Vec<String>,
@@ -116,7 +116,7 @@ impl Bridge {
         let conversation = Conversation::new(Arc::clone(&self.source), self.terms.clone());
         match conversation.credential(self.clock.unix()).await {
             // What cannot be reached now may be later; each request tries again.
-            Ok(_) | Err(Trouble::Unreachable(_) | Trouble::TimedOut) => {}
+            Ok(_) | Err(Trouble::Issuer(_)) => {}
             Err(trouble) => return Err(Failure::failed(trouble)),
         }
         Ok(Arc::new(Channel::new(self.target.clone(), conversation)))
@@ -155,7 +155,17 @@ fn print_config(
     context: &mut Context,
 ) -> Result<(), Failure> {
     let program = std::env::current_exe().map_err(Failure::failed)?;
-    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words = std::env::args_os().skip(1).map(|word| word.into_string());
+    let words = words.collect::<Result<Vec<_>, _>>();
+    let mut words = words.map_err(|_| Failure::usage("settings cannot hold what is not UTF-8 text"))?;
+    // What came from the environment, which is another where the client starts.
+    let said = [("--url", Some(args.url.clone()))];
+    for (option, value) in said.into_iter().chain(args.capability.said()) {
+        let is_option = |word: &String| word.split('=').next() == Some(option);
+        if let Some(value) = value.filter(|_| !words.iter().any(is_option)) {
+            words.extend([option.to_owned(), value]);
+        }
+    }
     let typed = Typed {
         program: &program,
         words: &words,

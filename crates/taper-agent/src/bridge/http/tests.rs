@@ -323,6 +323,27 @@ async fn what_cannot_be_reached_is_said() {
 }
 
 #[tokio::test]
+async fn what_may_have_been_carried_out_is_not_to_be_tried_again() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut server = Server::start().await;
+    server.url = format!("http://{}", listener.local_addr().unwrap());
+    let bridge = Listener::open(&server).await;
+    let reads_and_leaves = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        until(&mut stream, PING).await;
+    };
+    let ((status, text), ()) = tokio::join!(bridge.ping(""), reads_and_leaves);
+    assert_eq!(status, 502, "{text}");
+    let error = error_of(&text);
+    assert_eq!(error["error"]["code"], -32603);
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("carried out") && !message.contains("try again"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
 async fn what_a_client_sends_is_bounded() {
     let server = Server::start().await;
     let limits = Limits {

@@ -38,6 +38,8 @@ pub(super) struct Message {
     pub(super) modern: Option<String>,
     /// The request that `notifications/cancelled` names.
     pub(super) cancels: Option<Value>,
+    /// The question of the server that an answer is to.
+    pub(super) answers: Option<Value>,
     name: Option<String>,
     /// Of `tools/call`: what headers may repeat.
     arguments: Option<Value>,
@@ -66,6 +68,7 @@ impl Message {
             Some(_) => return Err((id.unwrap_or_default(), Trouble::Malformed("`method` is no text"))),
             None => None,
         };
+        let answers = id.clone().filter(|_| method.is_none());
         let kind = match (&method, id) {
             (Some(_), Some(id)) if id.is_string() || id.is_number() => Kind::Request(id),
             (Some(_), Some(_)) => {
@@ -102,6 +105,7 @@ impl Message {
             member.map(Value::take)
         };
         Ok(Self {
+            answers,
             cancels: take("notifications/cancelled", "requestId"),
             arguments: take("tools/call", "arguments"),
             kind,

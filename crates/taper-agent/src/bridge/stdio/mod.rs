@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use taper_service::clock::SharedClock;
 use taper_service::shutdown::Shutdown;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use self::session::{Bounds, CallId, Input, Output, Session};
 use super::channel::{Channel, Upward};
@@ -31,13 +31,7 @@ const MAX_REPORTS: usize = 64;
 ///
 /// # Errors
 /// When `output` cannot be written: the client is gone.
-pub async fn run<R, W>(
-    channel: Arc<Channel>,
-    input: R,
-    mut output: W,
-    clock: SharedClock,
-    shutdown: &Shutdown,
-) -> io::Result<()>
+pub async fn run<R, W>(channel: Arc<Channel>, input: R, mut output: W, shutdown: &Shutdown) -> io::Result<()>
 where
     R: AsyncRead + Unpin + Send + 'static,
     W: AsyncWrite + Unpin,
@@ -59,17 +53,18 @@ where
         tasks: BTreeMap::new(),
         opened: 0,
     };
+    // The machine's clock may be set back; what is waited for is a span of time.
+    let begun = Instant::now();
+    let passed = || i64::try_from(begun.elapsed().as_millis()).unwrap_or(i64::MAX);
     let mut stopped = false;
     let end = 'session: loop {
-        let due = session
-            .deadline()
-            .map(|at| at.saturating_sub(clock.unix_millis()));
+        let due = session.deadline().map(|at| at.saturating_sub(passed()));
         let due = due.map(|millis| Duration::from_millis(u64::try_from(millis).unwrap_or(0)));
         let input = tokio::select! {
             line = lines.recv(), if session.takes_lines() => line.unwrap_or(Input::Closed),
-            Some((opened, report)) = reported.recv() => match running.is_current(opened) {
-                true => report,
-                false => continue,
+            Some(report) = reported.recv() => match running.take(report) {
+                Some(input) => input,
+                None => continue,
             },
             () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => Input::Tick,
             () = shutdown.cancelled(), if !stopped => {
@@ -77,12 +72,16 @@ where
                 Input::Stop
             }
         };
-        for output_of in session.step(input, clock.unix_millis()) {
+        for output_of in session.step(input, passed()) {
             match output_of {
                 Output::Open(call, request) => running.open(call, request),
                 Output::Drop(call) => running.drop(call),
                 Output::Write(line) => {
-                    if let Err(error) = write(&mut output, &line).await {
+                    let written = tokio::select! {
+                        written = write(&mut output, &line) => written,
+                        () = told_to_end(shutdown) => Err(io::ErrorKind::TimedOut.into()),
+                    };
+                    if let Err(error) = written {
                         break 'session Err(error);
                     }
                 }
@@ -101,11 +100,25 @@ async fn write(output: &mut (impl AsyncWrite + Unpin), line: &Bytes) -> io::Resu
     output.flush().await
 }
 
+/// A client that does not read must not hold up the end for longer than this.
+async fn told_to_end(shutdown: &Shutdown) {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    shutdown.cancelled().await;
+    tokio::time::sleep(PATIENCE).await;
+}
+
+/// What an exchange reports, and of which call and opening.
+struct Report {
+    call: CallId,
+    opened: u64,
+    input: Input,
+}
+
 /// The exchanges that are under way. Each report names the opening that it is of: what a dropped exchange
 /// still said is of nobody.
 struct Running {
     channel: Arc<Channel>,
-    reports: mpsc::Sender<(u64, Input)>,
+    reports: mpsc::Sender<Report>,
     shutdown: Shutdown,
     tasks: BTreeMap<CallId, (u64, AbortHandle)>,
     opened: u64,
@@ -132,8 +145,16 @@ impl Running {
         }
     }
 
-    fn is_current(&self, opened: u64) -> bool {
-        self.tasks.values().any(|(current, _)| *current == opened)
+    /// What a report says, if it is of an exchange that is under way. Its last one ends it.
+    fn take(&mut self, report: Report) -> Option<Input> {
+        let (opened, _) = self.tasks.get(&report.call)?;
+        if *opened != report.opened {
+            return None;
+        }
+        if matches!(report.input, Input::End(_) | Input::Failed(..)) {
+            self.tasks.remove(&report.call);
+        }
+        Some(report.input)
     }
 
     fn end(self) {
@@ -149,20 +170,21 @@ async fn exchange(
     request: Upward,
     call: CallId,
     opened: u64,
-    reports: mpsc::Sender<(u64, Input)>,
+    reports: mpsc::Sender<Report>,
 ) {
+    let report_of = |input| Report { call, opened, input };
     let mut answer = match channel.send(&request).await {
         Ok(answer) => answer,
         Err(trouble) => {
             // Nobody to tell: the session has ended.
-            let _ = reports.send((opened, Input::Failed(call, trouble))).await;
+            let _ = reports.send(report_of(Input::Failed(call, trouble))).await;
             return;
         }
     };
     let mut report = Input::Head(call, answer.status, answer.headers);
     loop {
         let last = matches!(report, Input::End(_) | Input::Failed(..));
-        if reports.send((opened, report)).await.is_err() || last {
+        if reports.send(report_of(report)).await.is_err() || last {
             return;
         }
         report = match answer.body.chunk().await {

@@ -26,6 +26,10 @@ const MAX_WAITING: usize = 16;
 const GRACE: i64 = 30_000;
 /// How long messages wait for one before them that gets no answer, in milliseconds.
 const PATIENCE: i64 = 30_000;
+/// How long an answered stream may stay open, in milliseconds.
+const LINGER: i64 = 5_000;
+/// Questions of the server that are remembered.
+const MAX_QUESTIONS: usize = 1024;
 /// How long the end of a session may take, in milliseconds.
 const FAREWELL: i64 = 2_000;
 
@@ -92,6 +96,8 @@ pub(super) struct Session {
     /// The revision that modern messages name.
     modern: String,
     params: Params,
+    /// The sessions in which the server asked, by its ids.
+    questions: BTreeMap<String, VecDeque<u64>>,
     timers: BTreeSet<(i64, CallId)>,
     /// Until when requests may go on.
     closing: Option<i64>,
@@ -111,6 +117,8 @@ struct Call {
     retry: Option<u64>,
     /// How often a stream was taken up again without a new event.
     resumed: u32,
+    /// When the stream began.
+    since: i64,
 }
 
 #[derive(Debug)]
@@ -154,6 +162,7 @@ impl Session {
             legacy: None,
             modern: crate::mcp::MODERN_VERSION.to_owned(),
             params: Params::default(),
+            questions: BTreeMap::new(),
             timers: BTreeSet::new(),
             closing: None,
             done: false,
@@ -237,8 +246,8 @@ impl Session {
                     let twice = Trouble::Malformed("a request with this id is under way");
                     return self.refuse(&id, &twice);
                 }
-                let requests = self.calls.values().filter(|call| call.is_request());
-                if requests.count() >= self.bounds.running {
+                let waiting = self.calls.values().filter(|call| call.is_waiting());
+                if waiting.count() >= self.bounds.running {
                     return self.refuse(&id, &Trouble::Busy(self.bounds.running));
                 }
                 if message.method == "initialize" && message.modern.is_none() {
@@ -257,6 +266,13 @@ impl Session {
     }
 
     fn dispatch_note(&mut self, message: Message, replayed: bool) {
+        if message
+            .answers
+            .as_ref()
+            .is_some_and(|id| self.is_of_another_session(id))
+        {
+            return;
+        }
         let cancelled = message.cancels.as_ref().and_then(|id| self.running(id));
         let call = cancelled.and_then(|call| self.calls.get_mut(&call));
         if let (Some(at), Some(call)) = (cancelled, call) {
@@ -278,6 +294,37 @@ impl Session {
         let request = self.post(&message);
         let at = self.open(What::Note { message, replayed }, request);
         self.barrier = Some((at, self.now.saturating_add(PATIENCE)));
+    }
+
+    /// Whether what the client answers was asked in a session that is over: in the present one it would be
+    /// the answer to another question.
+    fn is_of_another_session(&mut self, id: &Value) -> bool {
+        let id = id.to_string();
+        let Some(asked) = self.questions.get_mut(&id) else {
+            return false;
+        };
+        let epoch = asked.pop_front();
+        if asked.is_empty() {
+            self.questions.remove(&id);
+        }
+        let present = self.legacy.as_ref().map(|legacy| legacy.epoch);
+        present.is_some() && epoch != present
+    }
+
+    /// The server asks the client.
+    fn asked(&mut self, id: &Value) {
+        let Some(legacy) = &self.legacy else {
+            return;
+        };
+        let id = id.to_string();
+        if self.questions.len() < MAX_QUESTIONS || self.questions.contains_key(&id) {
+            let asked = self.questions.entry(id).or_default();
+            // One that nobody answered is of no use when there are so many of its name.
+            if asked.len() >= MAX_QUESTIONS {
+                asked.pop_front();
+            }
+            asked.push_back(legacy.epoch);
+        }
     }
 
     fn post(&self, message: &Message) -> Upward {
@@ -303,6 +350,7 @@ impl Session {
             last_event: None,
             retry: None,
             resumed: 0,
+            since: self.now,
         };
         self.calls.insert(self.last, call);
         self.out.push(Output::Open(self.last, request));
@@ -345,7 +393,11 @@ impl Session {
                 break;
             }
             self.timers.pop_first();
-            self.take_up(call);
+            let is_answered = |call: &Call| matches!(call.what, What::Request { answered: true, .. });
+            match self.calls.get(&call).is_some_and(is_answered) {
+                true => self.give_up(call),
+                false => self.take_up(call),
+            }
         }
         self.barrier = self.barrier.filter(|(_, until)| *until > self.now);
     }
@@ -413,8 +465,9 @@ impl Session {
 }
 
 impl Call {
-    fn is_request(&self) -> bool {
-        matches!(self.what, What::Request { .. })
+    /// Whether the client waits for its answer.
+    fn is_waiting(&self) -> bool {
+        matches!(self.what, What::Request { answered: false, .. })
     }
 }
 

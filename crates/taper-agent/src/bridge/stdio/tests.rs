@@ -32,7 +32,7 @@ impl Client {
         let (shutdown, end) = (Shutdown::new(), Arc::new(Mutex::new(None)));
         let (given, ended) = (shutdown.clone(), Arc::clone(&end));
         shutdown.spawn("bridge", async move {
-            let done = run(channel, input, output, clock(), &given).await;
+            let done = run(channel, input, output, &given).await;
             *ended.lock().unwrap() = Some(done);
         });
         Self {

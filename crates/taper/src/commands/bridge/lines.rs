@@ -22,8 +22,7 @@ pub(super) fn run(bridge: &Bridge) -> Result<(), Failure> {
         let channel = bridge.conversation().await?;
         let input = file(io::stdin()).map_err(Failure::failed)?;
         let output = file(io::stdout()).map_err(Failure::failed)?;
-        let clock = bridge.clock.clone();
-        stdio::run(channel, input, output, clock, &shutdown)
+        stdio::run(channel, input, output, &shutdown)
             .await
             .map_err(|e| Failure::failed(format!("the client does not read any more: {e}")))
     });

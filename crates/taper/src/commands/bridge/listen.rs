@@ -1,5 +1,6 @@
 //! `taper bridge --listen`: clients come over loopback or a Unix socket.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -17,6 +18,9 @@ use crate::failure::Failure;
 
 const NO_SECRET: &str = "warning: with --no-secret every process of this machine, of every user, can use \
                          the capability while the bridge runs";
+
+/// The client when none is named.
+pub(super) const DEFAULT_CLIENT: &str = "default";
 
 /// Where clients connect.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +58,7 @@ pub(super) fn run(
     bridge: &Bridge,
     context: &mut Context,
 ) -> Result<(), Failure> {
+    check(address, args)?;
     let shutdown = Shutdown::new();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -76,6 +81,22 @@ pub(super) fn run(
         }
         finish(&shutdown).await
     })
+}
+
+/// What was said and would have no effect is a mistake.
+fn check(address: &Listen, args: &Args) -> Result<(), Failure> {
+    let names: BTreeSet<_> = args.client.iter().collect();
+    if names.len() < args.client.len() {
+        return Err(Failure::usage("each `--client` has a name of its own"));
+    }
+    let has_clients = args.client.iter().map(String::as_str).ne([DEFAULT_CLIENT]);
+    let is_socket = matches!(address, Listen::Unix(_));
+    if is_socket && (has_clients || args.no_secret || args.state.is_some()) {
+        return Err(Failure::usage(
+            "a Unix socket has one conversation and no secrets; start a bridge for each client",
+        ));
+    }
+    Ok(())
 }
 
 async fn loopback(

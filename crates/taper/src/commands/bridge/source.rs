@@ -74,6 +74,20 @@ impl Capability {
             .unwrap_or_else(|| PathBuf::from("."))
     }
 
+    /// What was said, as options and their values.
+    pub(super) fn said(&self) -> [(&'static str, Option<String>); 7] {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        [
+            ("--token", path(&self.token)),
+            ("--key", self.key.as_ref().map(ToString::to_string)),
+            ("--wallet", path(&self.wallet)),
+            ("--issuer", self.issuer.clone()),
+            ("--client-id", self.client_id.clone()),
+            ("--client-secret-file", path(&self.client_secret_file)),
+            ("--subject-token", path(&self.subject_token)),
+        ]
+    }
+
     fn purpose(&self, url: &str) -> Result<Purpose, Failure> {
         let missing = |option: &str| Failure::usage(format!("`--wallet` needs `{option}`"));
         let subject = match (&self.subject_token_command, &self.subject_token) {

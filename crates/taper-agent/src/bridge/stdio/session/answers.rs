@@ -3,12 +3,15 @@
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::super::super::trouble::Trouble;
 use super::super::events::Decoder;
 use super::legacy::State;
-use super::{Call, CallId, Output, Reader, Session, What};
+use super::{Call, CallId, LINGER, Output, Reader, Session, What};
 
 /// What an answer's body is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,7 +58,12 @@ impl Session {
                 }
             }
             What::Note { message, replayed } => {
-                let again = is_lost && message.modern.is_none() && !*replayed && self.legacy.is_some();
+                // An answer belongs to the session that asked.
+                let again = is_lost
+                    && message.modern.is_none()
+                    && message.answers.is_none()
+                    && !*replayed
+                    && self.legacy.is_some();
                 let (message, epoch) = (message.clone(), call.epoch);
                 self.give_up(at);
                 if again && message.method != "notifications/initialized" {
@@ -75,10 +83,13 @@ impl Session {
             }
             What::Listen if status == StatusCode::OK && form == Form::Events => {
                 call.reader = Reader::Events(Decoder::new(self.bounds.answer));
-                call.resumed = 0;
+                call.since = self.now;
             }
             // 405: it has none. 409: the old one is not over yet.
-            What::Listen if status == StatusCode::CONFLICT || status.is_server_error() => {
+            What::Listen
+                if [StatusCode::CONFLICT, StatusCode::TOO_MANY_REQUESTS].contains(&status)
+                    || status.is_server_error() =>
+            {
                 self.out.push(Output::Drop(at));
                 self.broke(at, None);
             }
@@ -95,7 +106,11 @@ impl Session {
         if status.is_success() && message.method == "notifications/initialized" && self.legacy.is_some() {
             self.listen();
         }
-        // What a legacy client cancelled has been told of, so its stream is of no use any more.
+        self.end_cancelled(message);
+    }
+
+    /// What a legacy client cancelled has been told of, so its stream is of no use any more.
+    fn end_cancelled(&mut self, message: &super::Message) {
         if message.cancels.is_some() {
             let idle = |call: &Call| matches!(&call.what, What::Request { message: other, answered: true, .. } if other.id() == message.cancels.as_ref());
             let idle: Vec<_> = self
@@ -151,8 +166,8 @@ impl Session {
             };
             call.last_event = event.id;
             call.retry = event.retry.or(call.retry);
-            call.resumed = 0;
             if let Some(data) = event.data.filter(|data| !data.is_empty()) {
+                call.resumed = 0;
                 self.event(at, &data);
             }
         }
@@ -192,7 +207,7 @@ impl Session {
     }
 
     /// The end of a call; who still waits for it learns of the trouble.
-    fn finish(&mut self, at: CallId, trouble: Trouble) {
+    pub(super) fn finish(&mut self, at: CallId, trouble: Trouble) {
         let Some(call) = self.calls.remove(&at) else {
             return;
         };
@@ -211,27 +226,33 @@ impl Session {
             }
             What::Reopen | What::Greeting => self.not_reopened(&trouble),
             What::Farewell => self.done = true,
-            What::Note { .. } | What::Listen => {}
+            What::Note { message, .. } => self.end_cancelled(&message),
+            What::Listen => {}
         }
     }
 
     /// One event of a stream.
     fn event(&mut self, at: CallId, data: &[u8]) {
-        let Ok(value) = serde_json::from_slice::<Value>(data) else {
+        let Some(message) = Envelope::read(data) else {
             return;
         };
-        if value.get("method").is_some() {
+        if message.is_from_server() {
+            if let Some(id) = &message.id {
+                self.asked(id);
+            }
             return self.write(data);
         }
-        let Some(id) = value.get("id") else {
+        let Some(id) = message.id.as_ref().filter(|_| message.is_answer()) else {
             return;
         };
         match self.calls.get(&at).map(|call| &call.what) {
-            Some(What::Reopen) => self.take_reopened(at, &value),
+            Some(What::Reopen) => self.take_reopened(at, data),
             // An answer may also come over the stream of the session.
             Some(_) => {
                 if let Some(to) = self.running(id) {
-                    self.deliver(to, &value, data);
+                    self.deliver(to, data);
+                    let due = self.now.saturating_add(LINGER);
+                    self.timers.insert((due, to));
                 }
             }
             None => {}
@@ -240,34 +261,24 @@ impl Session {
 
     /// The whole of an answer that is no stream.
     fn answer(&mut self, at: CallId, body: &[u8]) {
-        let Ok(mut value) = serde_json::from_slice::<Value>(body) else {
-            return self.finish(at, Trouble::Answer("it is not JSON".to_owned()));
+        let (own, is_wanted) = match self.calls.get(&at).map(|call| &call.what) {
+            Some(What::Request {
+                message, answered, ..
+            }) => (message.id().cloned().unwrap_or_default(), !answered),
+            Some(What::Reopen) => return self.take_reopened(at, body),
+            _ => return self.give_up(at),
         };
-        let Some(What::Request {
-            message, answered, ..
-        }) = self.calls.get(&at).map(|call| &call.what)
-        else {
-            if matches!(self.calls.get(&at).map(|call| &call.what), Some(What::Reopen)) {
-                self.take_reopened(at, &value);
-            }
-            return self.finish(
-                at,
-                Trouble::Answer("it is not the one that was wanted".to_owned()),
-            );
-        };
-        let own = message.id().cloned().unwrap_or_default();
-        let is_wanted = !answered;
-        let told = value.get("id").cloned().unwrap_or_default();
-        if is_wanted && value.get("method").is_none() {
-            if told == own {
-                self.deliver(at, &value, body);
-            } else if told.is_null() && value.get("error").is_some() {
+        let message = Envelope::read(body).filter(|message| is_wanted && message.is_answer());
+        if let Some(message) = message {
+            match (&message.id, message.error) {
+                (Some(id), _) if *id == own => self.deliver(at, body),
                 // Who refused did not read so far; the client waits for its own id.
-                if let Value::Object(members) = &mut value {
-                    members.insert("id".to_owned(), own);
+                (None, Some(error)) => {
+                    let error = error.get();
+                    let line = format!(r#"{{"jsonrpc":"2.0","id":{own},"error":{error}}}"#);
+                    self.deliver(at, line.as_bytes());
                 }
-                let line = value.to_string();
-                self.deliver(at, &value, line.as_bytes());
+                _ => {}
             }
         }
         self.finish(
@@ -277,7 +288,7 @@ impl Session {
     }
 
     /// Hands the answer to the request that waits for it.
-    fn deliver(&mut self, at: CallId, value: &Value, line: &[u8]) {
+    fn deliver(&mut self, at: CallId, line: &[u8]) {
         let Some(call) = self.calls.get_mut(&at) else {
             return;
         };
@@ -289,21 +300,22 @@ impl Session {
         };
         *answered = true;
         let opens = message.method == "initialize" && message.modern.is_none();
-        if message.method == "tools/list"
-            && let Some(result) = value.get("result")
-        {
-            self.params.learn(result);
-        }
-        if opens {
-            self.initialized(value);
-            self.legacy = self.legacy.take().filter(|legacy| legacy.state == State::Open);
+        if opens || message.method == "tools/list" {
+            // Only these are read any further.
+            let value: Value = serde_json::from_slice(line).unwrap_or_default();
+            if opens {
+                self.initialized(&value);
+                self.legacy = self.legacy.take().filter(|legacy| legacy.state == State::Open);
+            } else if let Some(result) = value.get("result") {
+                self.params.learn(result);
+            }
         }
         self.write(line);
     }
 
-    fn take_reopened(&mut self, at: CallId, value: &Value) {
+    fn take_reopened(&mut self, at: CallId, message: &[u8]) {
         self.give_up(at);
-        self.reopened(value);
+        self.reopened(&serde_json::from_slice(message).unwrap_or_default());
     }
 
     /// Writes a message as one line. A raw line end stands between tokens only, where a space is the same.
@@ -314,6 +326,40 @@ impl Session {
             .map(|byte| if ends(byte) { b' ' } else { *byte })
             .collect();
         self.out.push(Output::Write(line.into()));
+    }
+}
+
+/// What is read of a message of the server: who it is for. The rest passes unread, be it as it may.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(default)]
+    id: Option<Value>,
+    #[serde(default)]
+    method: Option<IgnoredAny>,
+    #[serde(borrow, default)]
+    result: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+}
+
+impl<'a> Envelope<'a> {
+    fn read(message: &'a [u8]) -> Option<Self> {
+        serde_json::from_slice(message).ok()
+    }
+
+    fn is_from_server(&self) -> bool {
+        self.method.is_some()
+    }
+
+    /// Whether it has a result, or an error that is one of JSON-RPC.
+    fn is_answer(&self) -> bool {
+        #[derive(Deserialize)]
+        struct Code {
+            #[serde(rename = "code")]
+            _code: i64,
+        }
+        let is_error = |error: &RawValue| serde_json::from_str::<Code>(error.get()).is_ok();
+        self.method.is_none() && (self.result.is_some() || self.error.is_some_and(is_error))
     }
 }
 

@@ -13,7 +13,11 @@ use super::{CallId, Session, What};
 const MAX_RESUMED: u32 = 5;
 /// How long to wait before a stream is taken up again, in milliseconds, unless the server says.
 const PAUSE: u64 = 1_000;
+/// What a server says is held to these.
+const SHORTEST_PAUSE: u64 = 500;
 const LONGEST_PAUSE: u64 = 30_000;
+/// A stream of a session that lasted as long is one that works.
+const LASTED: i64 = 10_000;
 
 /// A session, or what is left of it.
 #[derive(Debug)]
@@ -214,16 +218,24 @@ impl Session {
         let Some(call) = self.calls.get_mut(&at) else {
             return false;
         };
-        let listens = matches!(call.what, What::Listen);
-        if call.resumed >= MAX_RESUMED || (call.last_event.is_none() && !listens) || closing && listens {
+        let in_session = |legacy: &Legacy| legacy.session.is_some() && legacy.epoch == call.epoch;
+        if !self.legacy.as_ref().is_some_and(in_session) {
             return false;
         }
-        if self.legacy.as_ref().is_none_or(|legacy| legacy.session.is_none()) {
+        if matches!(call.what, What::Listen) {
+            if closing {
+                return false;
+            }
+            let has_lasted = self.now.saturating_sub(call.since) >= LASTED;
+            if has_lasted && matches!(call.reader, super::Reader::Events(_)) {
+                call.resumed = 0;
+            }
+        } else if call.resumed >= MAX_RESUMED || call.last_event.is_none() {
             return false;
         }
-        let doubled = PAUSE.saturating_mul(1 << call.resumed.min(10));
-        let pause = call.retry.unwrap_or(doubled).min(LONGEST_PAUSE);
-        call.resumed += 1;
+        let first = call.retry.unwrap_or(PAUSE).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
+        let pause = first.saturating_mul(1 << call.resumed.min(10)).min(LONGEST_PAUSE);
+        call.resumed = call.resumed.saturating_add(1);
         call.reader = super::Reader::Head;
         let due = self.now.saturating_add_unsigned(pause);
         self.timers.insert((due, at));
@@ -232,10 +244,16 @@ impl Session {
 
     /// Takes a stream up where it broke off.
     pub(super) fn take_up(&mut self, at: CallId) {
-        let last_event = self.calls.get(&at).map(|call| call.last_event.clone());
-        if let (Some(last_event), Some(legacy)) = (last_event, &self.legacy) {
-            let request = legacy.stream(last_event.as_deref());
-            self.out.push(super::Output::Open(at, request));
+        let Some(call) = self.calls.get(&at) else {
+            return;
+        };
+        match &self.legacy {
+            Some(legacy) if legacy.epoch == call.epoch => {
+                let request = legacy.stream(call.last_event.as_deref());
+                self.out.push(super::Output::Open(at, request));
+            }
+            // Another session knows nothing of its events.
+            _ => self.finish(at, Trouble::Answer("it broke off".to_owned())),
         }
     }
 }

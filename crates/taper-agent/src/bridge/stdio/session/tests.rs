@@ -153,7 +153,10 @@ fn requests_run_side_by_side_and_answers_pass_as_they_are() {
     bench.line(&modern(3, "tools/call"));
     let (three, _) = bench.opening();
     bench.answer(three, &json!({"id": null, "error": {"code": -32700}}));
-    assert_eq!(bench.told(), json!({"id": 3, "error": {"code": -32700}}));
+    assert_eq!(
+        bench.told(),
+        json!({"jsonrpc": "2.0", "id": 3, "error": {"code": -32700}})
+    );
     bench.step(Input::Closed);
     assert!(bench.done);
 }
@@ -200,7 +203,7 @@ fn what_is_no_answer_is_told() {
     };
     check(
         &|bench, at| bench.step(Input::Failed(at, Trouble::TimedOut)),
-        4503,
+        -32603,
     );
     check(&|bench, at| bench.head(at, 502, "text/html", None), -32603);
     check(&|bench, at| bench.head(at, 202, "", None), -32603);
@@ -329,7 +332,7 @@ fn a_session_that_cannot_be_opened_again_is_told_and_tried_with_the_next_request
     bench.line(&call(2));
     bench.step(Input::Failed(reopen, Trouble::TimedOut));
     let told = bench.written.remove(0);
-    assert_eq!((&told["id"], &told["error"]["code"]), (&json!(1), &json!(4503)));
+    assert_eq!((&told["id"], &told["error"]["code"]), (&json!(1), &json!(-32603)));
     let (reopen, _) = bench.opening();
     bench.answer(reopen, &json!({"id": 0, "error": {"code": 1}}));
     assert_eq!(bench.told()["id"], 2);
@@ -345,8 +348,8 @@ fn a_stream_is_taken_up_where_it_broke_off() {
     bench.step(Input::Data(at, "id: e1\nretry: 250\ndata:\n\n".into()));
     bench.step(Input::End(at));
     assert!(bench.opened.is_empty());
-    assert_eq!(bench.session.deadline(), Some(bench.now + 250));
-    bench.now += 250;
+    assert_eq!(bench.session.deadline(), Some(bench.now + 500));
+    bench.now += 500;
     bench.step(Input::Tick);
     let (again, request) = bench.opening();
     assert_eq!((again, &request.method), (at, &Method::GET));
@@ -355,6 +358,8 @@ fn a_stream_is_taken_up_where_it_broke_off() {
     bench.event(at, "e2", &json!({"id": 1, "result": {}}));
     assert_eq!(bench.told()["id"], 1);
     bench.step(Input::End(at));
+    bench.now += 60_000;
+    bench.step(Input::Tick);
     assert_eq!(bench.session.deadline(), None);
     // Where the stream is gone, the request is never sent once more.
     bench.line(&call(2));
@@ -417,6 +422,160 @@ fn the_end_of_the_client_ends_the_session() {
     assert!(bench.done);
 }
 
+#[test]
+fn a_stream_is_not_taken_up_in_another_session() {
+    let (mut bench, _) = Bench::legacy();
+    bench.line(&call(1));
+    let (one, _) = bench.opening();
+    bench.head(one, 200, "text/event-stream", None);
+    bench.step(Input::Data(one, "id: e1\ndata:\n\n".into()));
+    bench.step(Input::End(one));
+    bench.line(&call(2));
+    let (two, _) = bench.opening();
+    bench.head(two, 404, "", None);
+    let (reopen, _) = bench.opening();
+    bench.now += 1_000;
+    bench.step(Input::Tick);
+    assert!(bench.opened.is_empty());
+    assert_eq!(bench.told()["id"], 1);
+    bench.answer(reopen, &json!({"id": 0, "result": {}}));
+    assert!(
+        bench
+            .opened
+            .iter()
+            .all(|(_, request)| !request.headers.contains_key(LAST_EVENT))
+    );
+}
+
+#[test]
+fn an_answer_is_given_only_in_the_session_that_asked() {
+    let question = json!({"id": 0, "method": "elicitation/create"});
+    let answer = json!({"id": 0, "result": {"action": "accept"}});
+    // It was lost: the answer is not sent again.
+    let (mut bench, stream) = Bench::legacy();
+    bench.event(stream, "1", &question);
+    bench.line(&answer);
+    let (note, _) = bench.opening();
+    bench.head(note, 404, "", None);
+    assert!(bench.opened.is_empty());
+    // Another was opened meanwhile, and asks under the same id.
+    let (mut bench, stream) = Bench::legacy();
+    bench.event(stream, "1", &question);
+    bench.line(&call(1));
+    let (one, _) = bench.opening();
+    bench.head(one, 404, "", None);
+    let (reopen, _) = bench.opening();
+    bench.head(reopen, 200, "application/json", Some("s2"));
+    bench.step(Input::Data(
+        reopen,
+        json!({"id": 0, "result": {}}).to_string().into(),
+    ));
+    bench.step(Input::End(reopen));
+    let (greeting, _) = bench.opening();
+    bench.head(greeting, 202, "", None);
+    let streams: Vec<_> = bench.opened.drain(..).collect();
+    let (stream, _) = streams
+        .iter()
+        .find(|(_, request)| request.method == Method::GET)
+        .unwrap();
+    bench.head(*stream, 200, "text/event-stream", None);
+    bench.event(*stream, "1", &question);
+    bench.line(&answer);
+    assert!(bench.opened.is_empty(), "it is the answer to the first");
+    bench.line(&answer);
+    assert_eq!(bench.opening().1.body, answer.to_string());
+}
+
+#[test]
+fn the_stream_of_a_session_is_tried_again_without_end_and_without_haste() {
+    let (mut bench, stream) = Bench::legacy();
+    let begun = bench.now;
+    for _ in 0..10 {
+        bench.step(Input::Failed(stream, Trouble::Unreachable("x".into())));
+        bench.now = bench.session.deadline().unwrap();
+        bench.step(Input::Tick);
+        bench.opening();
+    }
+    assert!(bench.now - begun > 100_000);
+    // A server that lets it end at once, and says to come back at once.
+    let (mut bench, stream) = Bench::legacy();
+    let (begun, mut opened) = (bench.now, 0);
+    while bench.now - begun < 10_000 {
+        bench.step(Input::Data(stream, "id: 1\nretry: 0\n\n".into()));
+        bench.step(Input::End(stream));
+        bench.now = bench.session.deadline().unwrap();
+        bench.step(Input::Tick);
+        bench.opening();
+        bench.head(stream, 200, "text/event-stream", None);
+        opened += 1;
+    }
+    assert!(opened <= 6, "{opened}");
+}
+
+#[test]
+fn what_a_server_writes_passes_unread() {
+    let odd = r#"{"jsonrpc":"2.0","id":1,"result":{"x":"\ud83d","n":1e400}}"#;
+    let deep = format!(
+        r#"{{"jsonrpc":"2.0","id":1,"result":{}1{}}}"#,
+        "[".repeat(300),
+        "]".repeat(300)
+    );
+    for message in [odd.to_owned(), deep] {
+        for kind in ["application/json", "text/event-stream"] {
+            let mut session = Session::new(BOUNDS);
+            let mut outputs = session.step(Input::Line(modern(1, "tools/call").to_string().into()), 0);
+            let Some(Output::Open(at, _)) = outputs.pop() else {
+                panic!("nothing is sent")
+            };
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(kind))]);
+            session.step(Input::Head(at, StatusCode::OK, headers), 0);
+            let events = kind == "text/event-stream";
+            let body = if events {
+                format!("data: {message}\n\n")
+            } else {
+                message.clone()
+            };
+            let mut outputs = session.step(Input::Data(at, body.into()), 0);
+            outputs.extend(session.step(Input::End(at), 0));
+            let written = outputs.into_iter().find_map(|output| match output {
+                Output::Write(line) => Some(line),
+                _ => None,
+            });
+            assert_eq!(written.unwrap(), message);
+        }
+    }
+    let mut bench = Bench::new();
+    bench.line(&modern(7, "tools/call"));
+    let (at, _) = bench.opening();
+    bench.head(at, 429, "application/json", None);
+    bench.step(Input::Data(at, r#"{"error":"rate limited"}"#.into()));
+    bench.step(Input::End(at));
+    let told = bench.told();
+    assert_eq!((&told["id"], &told["error"]["code"]), (&json!(7), &json!(-32603)));
+}
+
+#[test]
+fn who_waits_for_nothing_takes_no_place() {
+    let mut bench = Bench::new();
+    for id in 0..10 {
+        bench.line(&modern(id, "tools/call"));
+        let (at, _) = bench.opening();
+        bench.head(at, 200, "text/event-stream", None);
+        bench.event(at, "1", &json!({"id": id, "result": {}}));
+        assert_eq!(bench.told()["result"], json!({}));
+    }
+    bench.now = bench.session.deadline().unwrap();
+    bench.step(Input::Tick);
+    assert_eq!(bench.dropped.len(), 10);
+    let (mut bench, _) = Bench::legacy();
+    bench.line(&call(1));
+    let (at, _) = bench.opening();
+    bench.line(&json!({"method": "notifications/cancelled", "params": {"requestId": 1}}));
+    let (note, _) = bench.opening();
+    bench.step(Input::Failed(note, Trouble::TimedOut));
+    assert!(bench.dropped.contains(&at));
+}
+
 #[derive(Clone, Debug)]
 enum Move {
     Request,
@@ -454,7 +613,7 @@ proptest! {
         let mut sent: BTreeMap<Bytes, usize> = BTreeMap::new();
         let (mut asked, mut answers) = (Vec::new(), Vec::new());
         // In the end nothing of the proxy arrives any more, again and again.
-        let failures = (0..400).flat_map(|_| [Move::Fail(0), Move::Later]);
+        let failures = (0..800).flat_map(|n| [Move::Fail(n), Move::Later]);
         for next in moves.into_iter().chain(failures) {
             let pick = |at: usize| open.keys().nth(at % open.len().max(1)).copied();
             match next {
