@@ -217,7 +217,7 @@ async fn a_failure_does_not_show_the_query() {
     drop(bound);
     let message = fetcher(true).get(&url, 10).await.unwrap_err().to_string();
     assert!(
-        message.starts_with("the exchange with `127.0.0.1` failed: "),
+        message.starts_with("cannot connect to `127.0.0.1`: "),
         "{message}"
     );
     assert!(!message.contains("hunter2"), "{message}");
