@@ -51,15 +51,10 @@ pub(crate) struct Args {
     )]
     client: Vec<String>,
     /// Let every process of this machine use the capability: for clients that can set a URL only.
-    #[arg(
-        long,
-        conflicts_with = "client",
-        requires = "listen",
-        help_heading = "Listening"
-    )]
+    #[arg(long, conflicts_with = "client", help_heading = "Listening")]
     no_secret: bool,
     /// The folder of the clients' secrets; the wallet or that of the capability otherwise.
-    #[arg(long, value_name = "DIR", requires = "listen", help_heading = "Listening")]
+    #[arg(long, value_name = "DIR", help_heading = "Listening")]
     state: Option<PathBuf>,
     /// Narrow the capability for its own key instead of handing it over to a fresh one.
     #[arg(long)]
@@ -78,6 +73,7 @@ pub(crate) struct Args {
 
 /// Runs until it is told to stop.
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<(), Failure> {
+    listen::check(args)?;
     let logs = Telemetry {
         filter: args.log.clone(),
         ..Telemetry::default()

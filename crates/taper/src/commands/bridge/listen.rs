@@ -58,7 +58,6 @@ pub(super) fn run(
     bridge: &Bridge,
     context: &mut Context,
 ) -> Result<(), Failure> {
-    check(address, args)?;
     let shutdown = Shutdown::new();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -84,16 +83,17 @@ pub(super) fn run(
 }
 
 /// What was said and would have no effect is a mistake.
-fn check(address: &Listen, args: &Args) -> Result<(), Failure> {
+pub(super) fn check(args: &Args) -> Result<(), Failure> {
     let names: BTreeSet<_> = args.client.iter().collect();
     if names.len() < args.client.len() {
         return Err(Failure::usage("each `--client` has a name of its own"));
     }
     let has_clients = args.client.iter().map(String::as_str).ne([DEFAULT_CLIENT]);
-    let is_socket = matches!(address, Listen::Unix(_));
-    if is_socket && (has_clients || args.no_secret || args.state.is_some()) {
+    let is_loopback = matches!(args.listen, Some(Listen::Loopback(_)));
+    if !is_loopback && (has_clients || args.no_secret || args.state.is_some()) {
         return Err(Failure::usage(
-            "a Unix socket has one conversation and no secrets; start a bridge for each client",
+            "only with `--listen` at an address are there several clients and secrets; else start a bridge \
+             for each client",
         ));
     }
     Ok(())
