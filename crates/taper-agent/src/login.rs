@@ -145,6 +145,10 @@ impl Login {
             }
         }
         let server = found.ok_or_else(|| unusable(issuer, "it publishes no metadata".to_owned()))?;
+        if server.authorization_endpoint.is_none() {
+            let reason = "it has no `authorization_endpoint`: nobody logs in there";
+            return Err(unusable(issuer, reason.to_owned()));
+        }
         // Without PKCE somebody else's code could be redeemed in our name, and MCP forbids to go on.
         if !server
             .code_challenge_methods_supported

@@ -268,7 +268,11 @@ async fn what_a_resource_or_a_server_says_of_itself_is_checked() {
     assert!(refused.contains("takes proofs by ES256"), "{refused}");
 
     type Change = fn(&str, &mut Value, &mut Value);
-    let cases: [(Change, &str); 6] = [
+    let cases: [(Change, &str); 7] = [
+        (
+            |_, _, server| server["authorization_endpoint"] = Value::Null,
+            "nobody logs in",
+        ),
         (
             |_, resource, _| resource["resource"] = json!("http://127.0.0.1:1/other"),
             "other",

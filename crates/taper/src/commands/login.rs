@@ -41,7 +41,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", requires = "client_id")]
     client_secret_file: Option<PathBuf>,
     /// The private key that the token is bound to.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", env = "TAPER_KEY_FILE")]
     key: KeySource,
     /// A scope to ask for, in place of what the MCP server asks for; may repeat.
     #[arg(long, value_name = "SCOPE")]
@@ -100,7 +100,12 @@ async fn login(
     context: &mut Context,
 ) -> Result<LoggedIn, Failure> {
     let login = match (&args.url, &args.server) {
-        (Some(url), _) => Login::to_resource(url).await?,
+        (Some(url), _) => Login::to_resource(url).await.map_err(|e| {
+            Failure::from(e).next(
+                "where an issuer exchanges tokens, `taper exchange` asks it; log in with `--server` at the identity \
+                 provider that it trusts",
+            )
+        })?,
         (None, Some(server)) => Login::at_server(server, args.resource.as_deref()).await?,
         (None, None) => return Err(Failure::usage("name what to log in to: `--url` or `--server`")),
     };
