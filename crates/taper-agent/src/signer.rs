@@ -1,7 +1,7 @@
 //! Signs the requests that another library sends: to one URL, with one credential, over the bytes that
 //! go out (`spec/presentation.md`).
 //!
-//! The adapters for [`reqwest-middleware`](crate::middleware) and [`rmcp`](crate::rmcp) share this.
+//! The adapters for `reqwest-middleware` and rmcp share this.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

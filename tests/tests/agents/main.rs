@@ -13,7 +13,6 @@ mod files;
 mod language;
 mod nonsense;
 mod readme;
-mod rmcp;
 mod strict;
 mod team;
 mod wire;
@@ -56,16 +55,6 @@ fn is_log(text: &str, up: &Up, repository: &str, count: usize) {
         .filter_map(|line| line.strip_prefix("commit "))
         .collect();
     assert_eq!(printed, expected, "{text}");
-}
-
-/// An example of the Rust library, which cargo builds with the tests of the workspace.
-#[track_caller]
-fn example(name: &str) -> Command {
-    let tests = std::env::current_exe().unwrap();
-    let built = tests.ancestors().nth(2).unwrap().join("examples").join(name);
-    let built_by = format!("cargo build -p taper-agent --all-features --example {name}");
-    assert!(built.exists(), "{} is missing: {built_by}", built.display());
-    Command::new(built)
 }
 
 /// Calls with `NAME.cap` and `NAME.jwk`.

@@ -1,10 +1,25 @@
 //! The programs of `examples/agents/README.md`: one team of agents in Rust, Python and TypeScript, each
 //! against the same running `taper up`, and each with the same report.
 
+use std::path::PathBuf;
+use std::process::Command;
+
 use taper_tests::{Up, root, taper_ok};
 
-use super::{commits, example};
+use super::commits;
 use crate::language::{Agent, succeeds};
+
+/// The Rust program, which cargo builds with the tests of the workspace.
+fn team_in_rust() -> Command {
+    let tests = std::env::current_exe().unwrap();
+    let built: PathBuf = tests.ancestors().nth(2).unwrap().join("examples/team");
+    assert!(
+        built.exists(),
+        "{} is missing: cargo build -p taper-agent --example team",
+        built.display()
+    );
+    Command::new(built)
+}
 
 #[test]
 fn every_agent_does_its_own_work_and_nobody_elses() {
@@ -33,7 +48,7 @@ fn every_agent_does_its_own_work_and_nobody_elses() {
     expected += "6 attempts at another's work, 6 refused\n";
 
     let programs = [
-        ("Rust", example("team")),
+        ("Rust", team_in_rust()),
         ("Python", Agent::Python.script("team.py")),
         ("TypeScript", Agent::Js.script("team.ts")),
     ];
