@@ -2,7 +2,7 @@
 //! they show for clients that cannot run here with those that the program prints.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -63,42 +63,22 @@ fn on_ports(text: &str, first: u16) -> String {
 fn every_command_of_the_pages_runs() {
     let folder = TempDir::new().unwrap();
     let first = free_ports();
-    let mut script = format!(
-        "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n\
-         taper() {{ {} \"$@\"; }}\n\
-         node() {{ {} \"$@\"; }}\n\
-         python() {{ {} \"$@\"; }}\n\
-         inspector() {{ {} \"$@\"; }}\n\
-         client() {{ {} \"$@\"; }}\n",
-        taper_bin().canonicalize().unwrap().display(),
-        real("bin/node").display(),
-        real("venv/bin/python").display(),
-        real("bin/inspector").display(),
-        rmcp_client().display(),
-    );
+    // What runs in the background ends with the session, however that ends.
+    let mut script = "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n".to_owned();
     for name in PAGES {
         script.push_str(&format!("echo '=== {name}'\n"));
         for block in blocks(&page(name), "sh") {
             script.push_str(&on_ports(&block, first));
         }
     }
-    // The pages start the clients where they are; what they start is the program.
+    // The pages start the clients where they are.
+    let (typescript, python) = (
+        real("clients/typescript/client.mjs"),
+        root().join("examples/clients/python/client.py"),
+    );
     let script = script
-        .replace(
-            "node client.mjs",
-            &format!("node {}", real("clients/typescript/client.mjs").display()),
-        )
-        .replace(
-            "python client.py",
-            &format!(
-                "python {}",
-                root().join("examples/clients/python/client.py").display()
-            ),
-        )
-        .replace(
-            "-- \\\n  taper bridge",
-            &format!("-- {} bridge", taper_bin().canonicalize().unwrap().display()),
-        );
+        .replace("node client.mjs", &format!("node {}", typescript.display()))
+        .replace("python client.py", &format!("python {}", python.display()));
     std::fs::write(folder.path().join("session.sh"), &script).unwrap();
     let (stdout, stderr) = session(folder.path());
     let transcript = format!("{stdout}\n--- stderr\n{stderr}");
@@ -155,10 +135,21 @@ fn every_command_of_the_pages_runs() {
 fn session(dir: &Path) -> (String, String) {
     // Into files: a pipe would stay open as long as anything in the background has it.
     let (stdout, stderr) = (dir.join("stdout"), dir.join("stderr"));
+    // No functions of the shell: one that runs in the background would outlive it.
+    let folder_of = |program: PathBuf| program.parent().unwrap().to_owned();
+    let programs = [
+        folder_of(taper_bin().canonicalize().unwrap()),
+        folder_of(rmcp_client()),
+        real("bin"),
+        real("venv/bin"),
+    ];
+    let before = std::env::var_os("PATH").unwrap();
+    let path = std::env::join_paths(programs.into_iter().chain(std::env::split_paths(&before))).unwrap();
     let status = Command::new("timeout")
-        .args(["120", "bash", "-euo", "pipefail", "session.sh"])
+        .args(["300", "bash", "-euo", "pipefail", "session.sh"])
         .current_dir(dir.canonicalize().unwrap())
         .env("HOME", dir)
+        .env("PATH", path)
         .env("PYTHONPATH", root().join("examples/agents/python"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdout(std::fs::File::create(&stdout).unwrap())
