@@ -9,7 +9,7 @@ use std::io::Write as _;
 
 use serde_json::{Map, Value, json};
 use taper_agent::{Client, Credential, Era, Error, Exchanged, HolderKey, Issuer, McpClient, Refusal, Step};
-use taper_capability::{Caveat, ResourceMatch, Token};
+use taper_capability::{Caveat, ResourceMatch, Token, escaped};
 use taper_dpop::{Algorithm, PrivateKey, PublicKey};
 use taper_oauth::{ExchangeRequest, Scope, Secret, TokenType};
 use taper_service::clock::{Clock as _, SystemClock};
@@ -151,7 +151,10 @@ impl SubAgent {
         } = own;
         let result = call(&mut server, own).await?;
         let text = result.pointer("/content/0/text").and_then(Value::as_str);
-        let first = text.and_then(|text| text.lines().next()).unwrap_or_default();
+        let first = escaped(text.and_then(|text| text.lines().next()).unwrap_or_default());
+        if result["isError"] == true {
+            return Err(format!("{agent} cannot do its work: {first}").into());
+        }
         let mut report = vec![Line {
             text: format!("{agent} has {tool} of {repository} for {minutes} minutes: {first}"),
             refused: None,
@@ -183,14 +186,15 @@ async fn call(server: &mut McpClient, work: Work) -> Result<Value, Error> {
     server.call(work.tool, arguments).await
 }
 
-fn explained(refusal: &Refusal) -> String {
+/// What a denial says. Any other refusal, of a server that is down for example, proves nothing.
+fn explained(refusal: &Refusal) -> Result<String, Failure> {
     let rule = refusal.data.as_ref().and_then(|data| data.rule.as_deref());
-    format!(
-        "refused, status {}, code {}, rule {}",
-        refusal.status,
-        refusal.code.unwrap_or_default(),
-        rule.unwrap_or("unknown")
-    )
+    match (refusal.status, refusal.code, rule) {
+        (403, Some(4403), Some(rule)) => {
+            Ok(format!("refused, status 403, code 4403, rule {}", escaped(rule)))
+        }
+        _ => Err(format!("this is no denial: {refusal}").into()),
+    }
 }
 
 fn variable(name: &str) -> Result<String, Failure> {

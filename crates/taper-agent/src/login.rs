@@ -82,15 +82,7 @@ impl Login {
     pub async fn to_resource(url: &str) -> Result<Self, Error> {
         let fetcher = proven::fetcher_for(url)?;
         let (asked, scope) = challenge(&fetcher, url).await?;
-        let at = match asked {
-            Some(at) => secure(&at, url, "resource_metadata")?,
-            None => uri::protected_resource_metadata(url)
-                .map_err(|e| unusable(url, e.to_string()))?
-                .into(),
-        };
-        let document = fetched(&fetcher, &at).await?;
-        let resource =
-            ProtectedResourceMetadata::parse(&document, url).map_err(|e| unusable(&at, e.to_string()))?;
+        let (at, resource) = resource_metadata(&fetcher, url, asked).await?;
         let Some(issuer) = resource.authorization_servers.first() else {
             return Err(unusable(&at, "it names no authorization server".to_owned()));
         };
@@ -125,13 +117,20 @@ impl Login {
         resource: Option<String>,
         scopes: Vec<String>,
     ) -> Result<Self, Error> {
-        let places = [
-            uri::authorization_server_metadata(issuer),
-            uri::openid_configuration(issuer),
-        ];
+        let mut places = Vec::new();
+        // The order of MCP: OAuth's place, then OpenID's two.
+        let inserted =
+            uri::authorization_server_metadata(issuer).map_err(|e| unusable(issuer, e.to_string()))?;
+        let openid = uri::openid_configuration(issuer).map_err(|e| unusable(issuer, e.to_string()))?;
+        let mut openid_inserted = inserted.clone();
+        let path = inserted
+            .path()
+            .replacen("oauth-authorization-server", "openid-configuration", 1);
+        openid_inserted.set_path(&path);
+        places.extend([inserted, openid_inserted, openid]);
+        places.dedup();
         let mut found = None;
         for place in places {
-            let place = place.map_err(|e| unusable(issuer, e.to_string()))?;
             match fetched(&fetcher, place.as_str()).await {
                 Ok(document) => {
                     found = Some(
@@ -221,9 +220,14 @@ impl Login {
         }
         let registered: Registered =
             json::read(&answer.body, max).map_err(|e| unusable(url, e.to_string()))?;
+        let methods = &self.server.token_endpoint_auth_methods_supported;
+        let basic = "client_secret_basic";
         let secret = match registered.token_endpoint_auth_method.as_deref() {
-            None | Some("none") => None,
-            Some("client_secret_basic") => registered.client_secret.map(Secret::new),
+            Some("none") => None,
+            // What is left out is `client_secret_basic` (RFC 7591 section 2), where the server has that.
+            None if methods.is_empty() || methods.iter().any(|m| m == basic) => registered.client_secret,
+            None => None,
+            Some(method) if method == basic => registered.client_secret,
             Some(other) => {
                 let reason = format!(
                     "it registered a client that authenticates by `{}`",
@@ -234,7 +238,7 @@ impl Login {
         };
         Ok(Client {
             id: registered.client_id,
-            secret,
+            secret: secret.map(Secret::new),
         })
     }
 
@@ -425,6 +429,41 @@ async fn challenge(fetcher: &Fetcher, url: &str) -> Result<(Option<String>, Opti
     let challenge = proven::challenge(&answer.headers).filter(|_| answer.status == StatusCode::UNAUTHORIZED);
     let param = |name| challenge.as_ref().and_then(|c| c.param(name)).map(str::to_owned);
     Ok((param("resource_metadata"), param("scope")))
+}
+
+/// The metadata of the resource at `url`, and where they lie: where it says, or else at its path or at the
+/// root of its host, which then speak of the whole host (MCP 2025-11-25, protected resource metadata).
+async fn resource_metadata(
+    fetcher: &Fetcher,
+    url: &str,
+    asked: Option<String>,
+) -> Result<(String, ProtectedResourceMetadata), Error> {
+    let parse = |at: &str, document: &[u8], of: &str| {
+        ProtectedResourceMetadata::parse(document, of).map_err(|e| unusable(at, e.to_string()))
+    };
+    if let Some(at) = asked {
+        let at = secure(&at, url, "resource_metadata")?;
+        let document = fetched(fetcher, &at).await?;
+        let resource = parse(&at, &document, url)?;
+        return Ok((at, resource));
+    }
+    let place = |of: &str| uri::protected_resource_metadata(of).map_err(|e| unusable(url, e.to_string()));
+    let at = place(url)?;
+    match fetched(fetcher, at.as_str()).await {
+        Ok(document) => {
+            let resource = parse(at.as_str(), &document, url)?;
+            return Ok((at.into(), resource));
+        }
+        Err(Error::Answer { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    let host = at.origin().ascii_serialization();
+    let root = place(&host)?;
+    let document = fetched(fetcher, root.as_str()).await?;
+    let resource = parse(root.as_str(), &document, url)
+        .or_else(|_| parse(root.as_str(), &document, &format!("{host}/")))
+        .or_else(|_| parse(root.as_str(), &document, &host))?;
+    Ok((root.into(), resource))
 }
 
 /// A URL that another party named, which must be as safe to call as that party itself.

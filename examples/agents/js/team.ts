@@ -11,6 +11,7 @@ import { Failure, Refused } from './errors.mjs';
 import { exchange, rootKeys } from './issuer.mjs';
 import { Key } from './keys.mjs';
 import { callTool } from './mcp.mjs';
+import { printable } from './text.mjs';
 
 /** What a sub-agent is there for: one tool, one repository, some minutes. */
 interface Work {
@@ -61,8 +62,9 @@ class SubAgent {
     const presented = sealed(roots, token);
     const call = (work: Work) => callTool(url, presented, this.#key, work.tool, argumentsOf(work));
     const { agent, tool, repository, minutes } = this.work;
-    const { content } = await call(this.work);
-    const first = content[0].text.split('\n')[0];
+    const { content = [], isError = false } = await call(this.work);
+    const first = printable((content[0]?.text ?? '').split('\n')[0]);
+    if (isError) throw new Failure(`${agent} cannot do its work: ${first}`);
     const lines = [`${agent} has ${tool} of ${repository} for ${minutes} minutes: ${first}`];
     let tried = 0;
     let refused = 0;
@@ -82,9 +84,19 @@ class SubAgent {
   }
 }
 
+/** What a denial says. Any other refusal, of a server that is down for example, proves nothing. */
 function explained(refusal: Refused): string {
-  const { code, data } = JSON.parse(refusal.reason);
-  return `refused, status ${refusal.status}, code ${code}, rule ${data.rule}`;
+  let error;
+  try {
+    error = JSON.parse(refusal.reason);
+  } catch {
+    // Whatever it is, it is none of the proxy's denials.
+  }
+  const rule: unknown = error?.data?.rule;
+  if (refusal.status !== 403 || error?.code !== 4403 || typeof rule !== 'string') {
+    throw new Failure(`this is no denial: ${refusal.message}`);
+  }
+  return `refused, status 403, code 4403, rule ${printable(rule)}`;
 }
 
 function variable(name: string, otherwise?: string): string {
@@ -93,29 +105,39 @@ function variable(name: string, otherwise?: string): string {
   return value;
 }
 
-const issuer = variable('TAPER_ISSUER');
-const url = variable('TAPER_URL');
-const subjectToken = (await readFile(variable('TAPER_SUBJECT_TOKEN_FILE'), 'utf8')).trim();
+async function main(): Promise<number> {
+  const issuer = variable('TAPER_ISSUER');
+  const url = variable('TAPER_URL');
+  const subjectToken = (await readFile(variable('TAPER_SUBJECT_TOKEN_FILE'), 'utf8')).trim();
 
-// The orchestrator holds a capability for every tool of the server.
-const roots = new Roots(await rootKeys(issuer));
-const key = await Key.generate();
-const token: string = await exchange(issuer, variable('TAPER_CLIENT_ID', 'dev'), subjectToken, key, { scopes: ['git:*'] });
+  // The orchestrator holds a capability for every tool of the server.
+  const roots = new Roots(await rootKeys(issuer));
+  const key = await Key.generate();
+  const token: string = await exchange(issuer, variable('TAPER_CLIENT_ID', 'dev'), subjectToken, key, { scopes: ['git:*'] });
 
-const reports = await Promise.all(
-  team.map(async (work) => {
-    const agent = await SubAgent.create(work);
-    // A slice for another key: this needs no network, and nobody's consent.
-    const slice: string = await delegate(roots, token, key, agent.publicJwk(), {
-      until: new Date(Date.now() + work.minutes * 60_000),
-      caveats: [caveats.tool('git', [work.tool]), caveats.resourceOneOf('repo', [work.repository])],
-      note: work.agent,
-    });
-    return agent.run(url, roots, slice);
-  }),
-);
+  const reports = await Promise.all(
+    team.map(async (work) => {
+      const agent = await SubAgent.create(work);
+      // A slice for another key: this needs no network, and nobody's consent.
+      const slice: string = await delegate(roots, token, key, agent.publicJwk(), {
+        until: new Date(Date.now() + work.minutes * 60_000),
+        caveats: [caveats.tool('git', [work.tool]), caveats.resourceOneOf('repo', [work.repository])],
+        note: work.agent,
+      });
+      return agent.run(url, roots, slice);
+    }),
+  );
 
-for (const { lines } of reports) console.log(lines.join('\n'));
-const sum = (of: 'tried' | 'refused') => reports.reduce((total, report) => total + report[of], 0);
-console.log(`${sum('tried')} attempts at another's work, ${sum('refused')} refused`);
-process.exitCode = sum('refused') === sum('tried') ? 0 : 1;
+  for (const { lines } of reports) console.log(lines.join('\n'));
+  const sum = (of: 'tried' | 'refused') => reports.reduce((total, report) => total + report[of], 0);
+  console.log(`${sum('tried')} attempts at another's work, ${sum('refused')} refused`);
+  return sum('refused') === sum('tried') ? 0 : 1;
+}
+
+try {
+  process.exitCode = await main();
+} catch (error) {
+  if (!(error instanceof Failure || error instanceof Refused)) throw error;
+  console.error(`failed: ${printable(error.message)}`);
+  process.exitCode = 1;
+}

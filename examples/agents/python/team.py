@@ -7,7 +7,6 @@ if it is not `dev`, `TAPER_CLIENT_ID`.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +17,10 @@ from typing import Any
 
 from taper_agent import caveats, issuer
 from taper_agent.capability import Roots, Terms, delegate
-from taper_agent.errors import Refused
+from taper_agent.errors import Failure, Refused
 from taper_agent.keys import Key
 from taper_agent.mcp import call_tool
+from taper_agent.text import parse_json, printable
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,10 @@ class SubAgent:
     def run(self, token: str, own: Work) -> Report:
         """Does its own work, then tries the others'."""
         result = call_tool(self._url, token, self._key, own.tool, own.arguments())
-        first = result["content"][0]["text"].splitlines()[0]
+        text = "".join(part.get("text", "") for part in result.get("content", []))
+        first = printable((text.splitlines() or [""])[0])
+        if result.get("isError"):
+            raise Failure(f"{own.agent} cannot do its work: {first}")
         has = f"{own.agent} has {own.tool} of {own.repository} for {own.minutes} minutes"
         report = Report([f"{has}: {first}"])
         for other in TEAM:
@@ -103,9 +106,15 @@ class SubAgent:
 
 
 def explained(refusal: Refused) -> str:
-    error = json.loads(refusal.reason)
-    rule = error["data"]["rule"]
-    return f"refused, status {refusal.status}, code {error['code']}, rule {rule}"
+    """What a denial says. Any other refusal, of a server that is down for example, proves nothing."""
+    try:
+        error = parse_json(refusal.reason)
+    except ValueError:
+        error = None
+    match refusal.status, error:
+        case 403, {"code": 4403, "data": {"rule": str(rule)}}:
+            return f"refused, status 403, code 4403, rule {printable(rule)}"
+    raise Failure(f"this is no denial: {printable(str(refusal))}")
 
 
 def main() -> int:
@@ -128,4 +137,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (Failure, Refused) as error:
+        sys.exit(f"failed: {printable(str(error))}")

@@ -43,9 +43,17 @@ impl Redirect {
     /// # Errors
     /// [`Error::Request`] when there is none.
     pub async fn listen() -> Result<Self, Error> {
-        let unheard = |e: std::io::Error| Error::Request(format!("cannot listen on 127.0.0.1: {e}"));
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let listener = TcpListener::bind(any).await.map_err(unheard)?;
+        Self::listen_on(0).await
+    }
+
+    /// Listens on this port of 127.0.0.1, for servers that compare redirect URIs to the port; 0 is any.
+    ///
+    /// # Errors
+    /// [`Error::Request`] when it is taken.
+    pub async fn listen_on(port: u16) -> Result<Self, Error> {
+        let unheard = |e: std::io::Error| Error::Request(format!("cannot listen on 127.0.0.1:{port}: {e}"));
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let listener = TcpListener::bind(address).await.map_err(unheard)?;
         let port = listener.local_addr().map_err(unheard)?.port();
         Ok(Self {
             listener,

@@ -47,7 +47,7 @@ fn world(seen: &Seen) -> Response {
 
 fn server(at: &str) -> Value {
     json!({"issuer": at, "authorization_endpoint": format!("{at}/authorize?tenant=1"), "token_endpoint": format!("{at}/token"),
-        "registration_endpoint": format!("{at}/register"), "code_challenge_methods_supported": ["S256"],
+        "registration_endpoint": format!("{at}/register"), "code_challenge_methods_supported": ["S256"], "token_endpoint_auth_methods_supported": ["none"],
         "authorization_response_iss_parameter_supported": true, "dpop_signing_alg_values_supported": ["ES256"]})
 }
 
@@ -336,4 +336,65 @@ async fn what_a_resource_or_a_server_says_of_itself_is_checked() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn discovery_looks_in_each_place_and_a_secret_without_a_method_is_basic() {
+    // Metadata of the whole host at its root, an issuer with a path that speaks OpenID in the inserted place.
+    let server = Server::answering(|seen: &Seen| {
+        let at = origin(seen);
+        match (seen.method.as_str(), seen.path.as_str()) {
+            ("GET", "/.well-known/oauth-protected-resource") => {
+                Json(json!({"resource": at, "authorization_servers": [format!("{at}/tenant")]}))
+                    .into_response()
+            }
+            ("GET", "/.well-known/openid-configuration/tenant") => {
+                let mut metadata = server(&at);
+                metadata["issuer"] = json!(format!("{at}/tenant"));
+                metadata
+                    .as_object_mut()
+                    .unwrap()
+                    .remove("token_endpoint_auth_methods_supported");
+                Json(metadata).into_response()
+            }
+            ("POST", "/register" | "/token") => world(seen),
+            _ => StatusCode::NOT_FOUND.into_response(),
+        }
+    })
+    .await;
+    let login = Login::to_resource(&format!("{}/git/mcp", server.url))
+        .await
+        .unwrap();
+    assert_eq!(login.issuer(), format!("{}/tenant", server.url));
+    let redirect = Redirect::listen().await.unwrap();
+    let taken = Url::parse(redirect.uri()).unwrap().port().unwrap();
+    assert!(Redirect::listen_on(taken).await.is_err());
+    let client = login.register("a test", &redirect).await.unwrap();
+    let pending = login
+        .authorize(client, &redirect, &[], &key(Algorithm::Es256))
+        .unwrap();
+    assert_eq!(parameter(&pending, "resource"), Some(server.url.clone()));
+    let answer = answered(&pending, &[("code", "c"), ("iss", login.issuer())]);
+    pending.redeem(&answer, clock().as_ref()).await.unwrap();
+    let seen = server.seen();
+    let asked = seen.iter().find(|seen| seen.path == "/token").unwrap();
+    assert!(
+        asked.headers["authorization"]
+            .to_str()
+            .unwrap()
+            .starts_with("Basic ")
+    );
+    let places = seen
+        .iter()
+        .filter(|seen| seen.method == "GET")
+        .map(|seen| seen.path.as_str());
+    assert_eq!(
+        places.collect::<Vec<_>>(),
+        [
+            "/.well-known/oauth-protected-resource/git/mcp",
+            "/.well-known/oauth-protected-resource",
+            "/.well-known/oauth-authorization-server/tenant",
+            "/.well-known/openid-configuration/tenant",
+        ]
+    );
 }

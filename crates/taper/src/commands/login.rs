@@ -49,6 +49,10 @@ pub(crate) struct Args {
     /// A program that opens the URL, such as `xdg-open`; it gets the URL as its argument.
     #[arg(long, value_name = "PROGRAM")]
     open: Option<PathBuf>,
+    /// The port of the redirect URI `http://127.0.0.1:PORT/callback`, where the client was registered with
+    /// one; any without it.
+    #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
+    port: u16,
     /// How long to wait for the browser.
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5m")]
     wait: u64,
@@ -102,14 +106,14 @@ async fn login(
     let login = match (&args.url, &args.server) {
         (Some(url), _) => Login::to_resource(url).await.map_err(|e| {
             Failure::from(e).next(
-                "where an issuer exchanges tokens, `taper exchange` asks it; log in with `--server` at the identity \
-                 provider that it trusts",
+                "name the authorization server yourself: `--server URL --resource URL`; where an issuer exchanges \
+                 tokens, ask it with `taper exchange`",
             )
         })?,
         (None, Some(server)) => Login::at_server(server, args.resource.as_deref()).await?,
         (None, None) => return Err(Failure::usage("name what to log in to: `--url` or `--server`")),
     };
-    let redirect = Redirect::listen().await?;
+    let redirect = Redirect::listen_on(args.port).await?;
     let client = match known {
         Some(client) => client,
         None => login.register("taper", &redirect).await.map_err(|e| {
