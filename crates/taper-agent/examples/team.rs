@@ -6,6 +6,7 @@
 //! `dev`, `TAPER_CLIENT_ID`.
 
 use std::io::Write as _;
+use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 use taper_agent::{Client, Credential, Era, Error, Exchanged, HolderKey, Issuer, McpClient, Refusal, Step};
@@ -49,7 +50,19 @@ const TEAM: [Work; 3] = [
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
-async fn main() -> Result<(), Failure> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // What others said must not command a terminal.
+            let said = escaped(&error.to_string());
+            let _ = writeln!(std::io::stderr(), "failed: {said}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Failure> {
     let url = variable("TAPER_URL")?;
     let (capability, key) = obtain().await?;
 
@@ -160,17 +173,15 @@ impl SubAgent {
             refused: None,
         }];
         for other in TEAM.iter().filter(|other| other.agent != agent) {
-            let outcome = match call(&mut server, *other).await {
+            let refusal = match call(&mut server, *other).await {
                 Ok(_) => None,
-                Err(Error::Refused(refusal)) => Some(refusal),
+                Err(Error::Refused(refusal)) => Some(explained(&refusal)?),
                 Err(error) => return Err(error.into()),
             };
-            let said = outcome
-                .as_deref()
-                .map_or_else(|| "it worked".to_owned(), explained);
+            let said = refusal.as_deref().unwrap_or("it worked");
             report.push(Line {
                 text: format!("{agent} tries the work of {}: {said}", other.agent),
-                refused: Some(outcome.is_some()),
+                refused: Some(refusal.is_some()),
             });
         }
         Ok(report)
