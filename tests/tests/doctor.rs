@@ -149,12 +149,12 @@ fn each_thing_that_is_broken_is_found_and_nothing_else() {
     broken(
         "--url",
         &elsewhere,
-        &["audience", "proxy", "call"],
+        &["audience", "proxy"],
         "proxy",
         "has no metadata",
     );
     let absent = url.replace("/git/", "/absent/");
-    broken("--url", &absent, &["audience", "proxy", "call"], "audience", &url);
+    broken("--url", &absent, &["audience", "proxy"], "audience", &url);
 
     // One that ends soon, and one that has ended.
     let key = std::fs::read_to_string(up.dir().join("a.jwk")).unwrap();
@@ -284,6 +284,18 @@ fn agents(up: &Up) {
     );
     let shell = ["agent", "--key", "b.jwk", "--", "sh", "-c", "exit 7"];
     assert_eq!(taper(dir, &shell).status.code(), Some(7));
+    let killed = ["agent", "--key", "b.jwk", "--", "sh", "-c", "kill -TERM $$"];
+    assert_eq!(taper(dir, &killed).status.code(), Some(128 + 15));
+    // SIGTERM is passed on, and the command has its say.
+    let trap = "trap 'echo bye; exit 7' TERM; kill -TERM $PPID; while :; do :; done";
+    let told = taper(dir, &["agent", "--key", "b.jwk", "--", "sh", "-c", trap]);
+    assert_eq!(
+        (told.status.code(), text(&told).contains("bye")),
+        (Some(7), true),
+        "{}",
+        text(&told)
+    );
+    secrets_stay(dir);
     let left = taper(
         dir,
         &[
@@ -340,8 +352,18 @@ fn agents(up: &Up) {
         "{}",
         text(&refused)
     );
+    // What is there is not widened by adding it again.
     let again = with_agent(dir, &socket, &["agent", "add", "b.jwk", "--delegate"]);
     assert!(again.status.success(), "{}", text(&again));
+    assert!(!with_agent(dir, &socket, &hand_on).status.success());
+    let key = agent.text("/keys/0/thumbprint");
+    for words in [
+        &["agent", "remove", &key][..],
+        &["agent", "add", "b.jwk", "--delegate"],
+    ] {
+        let done = with_agent(dir, &socket, words);
+        assert!(done.status.success(), "{}", text(&done));
+    }
     let handed = with_agent(dir, &socket, &hand_on);
     assert!(handed.status.success(), "{}", text(&handed));
     for (cap, key) in [("narrow.cap", "b.jwk"), ("d.cap", "child2.jwk")] {
@@ -364,4 +386,68 @@ fn agents(up: &Up) {
     assert!(!with_agent(dir, &socket, &narrow).status.success());
     assert!(agent.stop());
     assert!(!Path::new(&socket).exists());
+}
+
+/// A secret where the name of its file belongs is not repeated, and no token takes a key's place.
+fn secrets_stay(dir: &Path) {
+    let key = std::fs::read_to_string(dir.join("b.jwk")).unwrap();
+    let jwk: Value = serde_json::from_str(&key).unwrap();
+    let secret = jwk["d"].as_str().unwrap();
+    let jwt = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl";
+    let url = "http://127.0.0.1:1/git/mcp";
+    let exchange = [
+        "exchange",
+        "--issuer",
+        url,
+        "--client-id",
+        "c",
+        "--scope",
+        "git:*",
+    ];
+    let run = |words: &[&str], variable: (&str, &str)| {
+        let mut command = Command::new(taper_bin());
+        let output = command
+            .current_dir(dir)
+            .args(words)
+            .env(variable.0, variable.1)
+            .output();
+        let output = output.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{words:?}");
+        assert!(!said.contains(secret) && !said.contains(jwt), "{words:?}: {said}");
+        said
+    };
+    let key = key.trim();
+    let as_key = ("TAPER_KEY_FILE", key);
+    let none = ("TAPER_NONE", "");
+    for words in [
+        &["call", "--url", url, "--token", "b.cap", "--list"][..],
+        &["narrow", "b.cap"],
+        &["doctor"],
+    ] {
+        assert!(run(words, as_key).contains("this is a key"), "{words:?}");
+        let typed = [words, &["--key", key]].concat();
+        assert!(run(&typed, none).contains("this is a key"), "{words:?}");
+    }
+    run(
+        &["call", "--url", url, "--key", "b.jwk", "--list"],
+        ("TAPER_TOKEN", jwt),
+    );
+    run(&["doctor"], ("TAPER_TOKEN", jwt));
+    let with_key = [&exchange[..], &["--key", "b.jwk"]].concat();
+    run(&with_key, ("TAPER_SUBJECT_TOKEN_FILE", jwt));
+    let subject = [&with_key[..], &["--subject-token", "access-token"]].concat();
+    run(&subject, ("TAPER_CLIENT_SECRET_FILE", jwt));
+    let over = [
+        "narrow",
+        "b.cap",
+        "--key",
+        "b.jwk",
+        "--tool",
+        "git:git_log",
+        "--out",
+        "b.jwk",
+    ];
+    assert!(run(&over, none).contains("private key"));
+    assert_eq!(std::fs::read_to_string(dir.join("b.jwk")).unwrap().trim(), key);
 }

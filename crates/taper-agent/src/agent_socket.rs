@@ -33,6 +33,34 @@ pub fn hide_memory() -> std::io::Result<()> {
     Ok(())
 }
 
+/// A signal that an agent passes on to the command that it runs for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passed {
+    /// SIGINT.
+    Interrupt,
+    /// SIGHUP.
+    HangUp,
+    /// SIGTERM.
+    Terminate,
+}
+
+impl Passed {
+    /// Sends it to the process `id`, a child that was not waited for.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn send_to(self, id: u32) -> std::io::Result<()> {
+        use rustix::process::{Pid, Signal, kill_process};
+        let signal = match self {
+            Self::Interrupt => Signal::INT,
+            Self::HangUp => Signal::HUP,
+            Self::Terminate => Signal::TERM,
+        };
+        let id = i32::try_from(id).ok().and_then(Pid::from_raw);
+        Ok(kill_process(id.ok_or(std::io::ErrorKind::InvalidInput)?, signal)?)
+    }
+}
+
 /// Whether the process at the other end is this user's.
 fn is_own(stream: &tokio::net::UnixStream) -> bool {
     stream

@@ -89,7 +89,7 @@ impl Finding {
     }
 
     fn next(mut self, next: impl Into<String>) -> Self {
-        self.next = Some(next.into());
+        self.next = Some(taper_capability::escaped(&next.into()));
         self
     }
 }
@@ -102,6 +102,10 @@ struct Known {
     token: Option<Token>,
     chain: Option<UnverifiedToken>,
     key: Option<HolderKey>,
+    /// The capability is a wallet's, which renews it.
+    is_renewed: bool,
+    /// The capability has ended.
+    has_ended: bool,
 }
 
 /// Looks at everything, in the order in which an agent needs it.

@@ -1,10 +1,11 @@
 //! The file that holds an agent's private key: one private JWK (RFC 7517, RFC 8037), mode 0600.
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use taper_dpop::PrivateKey;
+use taper_service::rng;
 use taper_service::secret::{self, SecretError};
 
 use crate::Error;
@@ -37,25 +38,37 @@ pub fn create(path: &Path, key: &PrivateKey) -> Result<(), Error> {
             source,
         }),
     };
-    // The empty file reserves the name, so that of two at once only one goes on.
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(path)
-        .map_err(failed)?;
-    let text = key.to_jwk_string();
-    secret::write_private_file(path, text.as_bytes()).map_err(|error| {
-        // The first failure is the one to report.
-        let _ = fs::remove_file(path);
-        Error::Secret(error)
-    })
+    // Whole and private before it has its name, which a link gives to one of many only.
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.new", rng::random_id_128(&mut rng::os())));
+    let temporary = PathBuf::from(name);
+    secret::write_private_file(&temporary, key.to_jwk_string().as_bytes())?;
+    let linked = fs::hard_link(&temporary, path);
+    // The first failure is the one to report.
+    let _ = fs::remove_file(&temporary);
+    linked.map_err(failed)?;
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    sync(folder).map_err(failed)
+}
+
+/// A new name is durable only when its folder is.
+#[cfg(unix)]
+fn sync(folder: &Path) -> io::Result<()> {
+    fs::File::open(folder)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use taper_dpop::Algorithm;
-    use taper_service::rng;
 
     #[test]
     fn a_key_reads_back_and_is_never_overwritten() {
@@ -67,6 +80,12 @@ mod tests {
             assert_eq!(load(&path).unwrap().public(), key.public());
             let other = PrivateKey::generate(algorithm, &mut rng::os());
             assert!(matches!(create(&path, &other), Err(Error::Exists { .. })));
+            let files = fs::read_dir(folder.path()).unwrap().count();
+            assert_eq!(
+                files,
+                usize::from(algorithm == Algorithm::Es256) + 1,
+                "nothing else is left"
+            );
             assert_eq!(load(&path).unwrap().public(), key.public());
         }
     }

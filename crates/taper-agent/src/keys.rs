@@ -99,7 +99,7 @@ impl FromStr for KeySource {
         if text.is_empty() {
             return Err(KeySourceError::Empty);
         }
-        if text.trim_start().starts_with('{') {
+        if text.trim_start().starts_with('{') || text.contains("-----BEGIN") || text.contains(['\n', '\r']) {
             return Err(KeySourceError::IsKey);
         }
         match text.split_once(':') {
@@ -154,5 +154,7 @@ mod tests {
         check("env:TAPER_KEY", Err(KeySourceError::NotEnvironment));
         check("", Err(KeySourceError::Empty));
         check(r#" {"kty":"OKP"}"#, Err(KeySourceError::IsKey));
+        check("-----BEGIN PRIVATE KEY-----", Err(KeySourceError::IsKey));
+        check("key\njwk", Err(KeySourceError::IsKey));
     }
 }

@@ -15,7 +15,7 @@ mod subject;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use taper_capability::Token;
+use taper_capability::{Token, UnverifiedToken};
 use taper_dpop::{Algorithm, PrivateKey};
 use taper_oauth::{ExchangeRequest, McpDetail, Scope, Secret, TokenType};
 use taper_service::clock::SharedClock;
@@ -27,12 +27,14 @@ pub use self::subject::SubjectToken;
 use crate::source::{Held, pair};
 use crate::{Client, Error, HolderKey, Issuer, KeySource, blocking, exchange, keyfile, private_folder};
 
-/// For so long before its end a capability is renewed at the latest, in seconds; a fifth of its life when
-/// that is more, and half of it when that is less.
+/// For so long before its end a capability is renewed, in seconds; half of its life when that is less. Not
+/// earlier: a renewal is a new grant, and what belongs to a grant, such as a session, ends with it.
 pub const RENEW_BEFORE: i64 = 30;
-/// For so long a capability that cannot be renewed yet is used without another attempt, in seconds; and a
-/// capability younger than this is not renewed because it was refused.
+/// For so long the issuer is not asked again after an attempt that failed, in seconds; and a capability
+/// younger than this is not renewed because it was refused.
 pub const PAUSE: i64 = 10;
+/// By so much, in seconds, the proxy's clock may be ahead when it says that a capability has ended.
+const SKEW: i64 = 60;
 /// With less than this left, in seconds, a capability is not presented while another may be had.
 const SPARE: i64 = 5;
 
@@ -69,8 +71,8 @@ pub struct Wallet {
 #[derive(Debug, Default)]
 struct Known {
     kept: Option<Kept>,
-    /// Before this time a capability that could not be renewed is used as it is.
-    pause_until: i64,
+    /// When an attempt failed last, and why.
+    failed: Option<(i64, String)>,
 }
 
 /// A capability and when it was obtained.
@@ -81,18 +83,29 @@ struct Kept {
 }
 
 impl Wallet {
-    /// The wallet in the folder `dir`, which is made when it is not there. Without `key` the wallet has a
-    /// key of its own. Nothing is obtained yet.
+    /// The wallet in the folder `dir`, which is made when it is not there. Without `key` it is the one that
+    /// the wallet was used with before, or else a key of its own. Nothing is obtained yet.
     ///
     /// # Errors
     /// [`Error::Folder`] when the folder cannot be made or is open to others, [`Error::Secret`] when a
-    /// file in it cannot be read, and [`Error::Request`] when it was used for another purpose.
+    /// file in it cannot be read, and [`Error::Request`] when it was used for another purpose or with another key.
     pub async fn open(
         dir: &Path,
         key: Option<KeySource>,
         purpose: Purpose,
         clock: SharedClock,
     ) -> Result<Self, Error> {
+        let folder = dir.to_owned();
+        let contents = blocking(move || {
+            private_folder(&folder)?;
+            files::read(&folder)
+        })
+        .await?;
+        let kept_with = contents.and_then(|contents| contents.key);
+        let key = match (key, kept_with) {
+            (None, Some(text)) => Some(text.parse().map_err(|e| Error::Request(format!("{e}")))?),
+            (key, _) => key,
+        };
         let wallet = Self {
             dir: dir.to_owned(),
             key,
@@ -102,8 +115,6 @@ impl Wallet {
             known: Mutex::default(),
             obtaining: tokio::sync::Mutex::default(),
         };
-        let dir = wallet.dir.clone();
-        blocking(move || private_folder(&dir)).await?;
         wallet.read().await?;
         Ok(wallet)
     }
@@ -121,46 +132,49 @@ impl Wallet {
             Usable::Old(held) => Some(held),
             Usable::No => None,
         };
-        let _one = match (self.obtaining.try_lock(), old) {
+        let _one = match (self.obtaining.try_lock(), &old) {
             (Ok(guard), _) => guard,
-            (Err(_), Some(held)) => return Ok(held),
+            (Err(_), Some(held)) => return Ok(held.clone()),
             (Err(_), None) => self.obtaining.lock().await,
         };
         // Another task, or another process, may have been faster.
-        self.read().await?;
-        let old = match self.usable(now) {
+        let old = match self.look_again(now, old).await? {
             Usable::Fresh(held) => return Ok(held),
             Usable::Old(held) => Some(held),
             Usable::No => None,
         };
+        let paused = self.known().failed.clone();
+        if let Some((since, reason)) = paused.filter(|(since, _)| is_within(PAUSE, now, *since)) {
+            return old.ok_or_else(|| {
+                Error::NoOther(format!("{reason} (asked {} s ago)", now.saturating_sub(since)))
+            });
+        }
         let lock = match (self.try_lock().await?, &old) {
             (Some(lock), _) => lock,
             (None, Some(held)) => return Ok(held.clone()),
             (None, None) => files::wait_for_lock(&self.dir).await?,
         };
-        self.read().await?;
-        let old = match self.usable(now) {
+        let old = match self.look_again(now, old).await? {
             Usable::Fresh(held) => return Ok(held),
             Usable::Old(held) => Some(held),
             Usable::No => None,
         };
-        let obtained = self.obtain(lock).await;
-        match (obtained, old) {
-            (Ok(held), _) => Ok(held),
-            (Err(_), Some(held)) => {
-                self.known().pause_until = now.saturating_add(PAUSE);
-                Ok(held)
+        match self.obtain(lock).await {
+            Ok(held) => Ok(held),
+            Err(error) => {
+                self.known().failed = Some((now, error.to_string()));
+                old.ok_or(error)
             }
-            (Err(error), None) => Err(error),
         }
     }
 
     /// Another capability than `refused`, which the proxy did not accept (401 `invalid_token`): the one
-    /// that another process obtained meanwhile, or a new one.
+    /// that another process obtained meanwhile, or a new one where `refused` has ended.
     ///
     /// # Errors
-    /// As [`Self::capability`]; [`Error::NoOther`] when `refused` is younger than [`PAUSE`]: another one
-    /// would fare no better.
+    /// As [`Self::capability`]; [`Error::NoOther`] when `refused` has not ended by its own date: it may be
+    /// revoked, and a new grant would undo that; or when it is younger than [`PAUSE`]: another one would
+    /// fare no better.
     pub async fn renew(&self, refused: &Token, now: i64) -> Result<Held, Error> {
         let _one = self.obtaining.lock().await;
         let other = |kept: &Kept| kept.held.token != *refused && kept.held.expires_at > now;
@@ -170,12 +184,22 @@ impl Wallet {
         let lock = files::wait_for_lock(&self.dir).await?;
         self.read().await?;
         let kept = self.known().kept.clone();
+        if let Some(kept) = kept.as_ref().filter(|kept| other(kept)) {
+            return Ok(kept.held.clone());
+        }
+        let end = UnverifiedToken::decode(refused.as_str())?.expires_at();
+        if end.saturating_sub(now) > SKEW {
+            return Err(Error::NoOther(
+                "the capability is refused before its end: it may be revoked, so no new one is asked for; \
+                 `taper doctor` finds out why"
+                    .to_owned(),
+            ));
+        }
         match kept {
-            Some(kept) if other(&kept) => Ok(kept.held),
-            Some(kept) if now.saturating_sub(kept.obtained_at) < PAUSE => Err(Error::NoOther(format!(
-                "a capability that is {} seconds old is refused, so a new one would be as well; `taper \
-                 doctor` finds out why",
-                now.saturating_sub(kept.obtained_at).max(0)
+            Some(kept) if is_within(PAUSE, now, kept.obtained_at) => Err(Error::NoOther(format!(
+                "a capability that is {} s old is refused, so a new one would be as well; `taper doctor` \
+                 finds out why",
+                now.saturating_sub(kept.obtained_at)
             ))),
             _ => self.obtain(lock).await,
         }
@@ -226,8 +250,7 @@ impl Wallet {
                     held.expires_at - now,
                     held.expires_at.saturating_sub(*obtained_at),
                 );
-                let early = (life / 5).max(RENEW_BEFORE).min(life / 2);
-                if left > early || (now < known.pause_until && left > SPARE) {
+                if left > RENEW_BEFORE.min(life / 2) {
                     Usable::Fresh(held.clone())
                 } else if left > SPARE {
                     Usable::Old(held.clone())
@@ -244,6 +267,15 @@ impl Wallet {
         blocking(move || files::try_lock(&dir)).await
     }
 
+    /// What is known after another look at the disk; `old` is good enough while that fails.
+    async fn look_again(&self, now: i64, old: Option<Held>) -> Result<Usable, Error> {
+        match (self.read().await, old) {
+            (Ok(()), _) => Ok(self.usable(now)),
+            (Err(_), Some(held)) => Ok(Usable::Old(held)),
+            (Err(error), None) => Err(error),
+        }
+    }
+
     /// Takes over what is on the disk.
     async fn read(&self) -> Result<(), Error> {
         let dir = self.dir.clone();
@@ -258,18 +290,30 @@ impl Wallet {
                 files::CAPABILITY_FILE
             )));
         }
+        let named = |key: Option<String>| key.unwrap_or_else(|| "its own".to_owned());
+        let own = self.key.as_ref().map(KeySource::absolute);
+        if contents.key != own {
+            return Err(Error::Request(format!(
+                "the wallet `{}` is used with the key {}, not with {}; leave out `--key` (and \
+                 `TAPER_KEY_FILE`), or give this one a folder of its own",
+                self.dir.display(),
+                named(contents.key),
+                named(own)
+            )));
+        }
         let token = Token::parse(contents.token.expose())?;
-        // A capability of another key is of no use: a new one is obtained.
-        let held = match pair(token, self.key().await?) {
-            Ok(held) => Some(held),
-            Err(Error::Request(_)) => None,
-            Err(error) => return Err(error),
-        };
-        self.known().kept = held.map(|held| Kept {
-            held,
-            obtained_at: contents.obtained_at,
-        });
-        Ok(())
+        // A capability of a key that is gone is of no use, and what is known may be of some.
+        match pair(token, self.key().await?) {
+            Ok(held) => {
+                self.known().kept = Some(Kept {
+                    held,
+                    obtained_at: contents.obtained_at,
+                });
+                Ok(())
+            }
+            Err(Error::Request(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Asks the issuer, and writes down what it gives before `lock` is given up.
@@ -286,19 +330,21 @@ impl Wallet {
         let held = pair(exchanged.token, key)?;
         let obtained_at = clock.unix();
         let contents = Contents::new(&self.purpose, self.key.as_ref(), &held.token, obtained_at)?;
+        *self.known() = Known {
+            kept: Some(Kept {
+                held: held.clone(),
+                obtained_at,
+            }),
+            failed: None,
+        };
         let dir = self.dir.clone();
-        blocking(move || {
+        // What cannot be written down can be used all the same, by this process.
+        let _ = blocking(move || {
             let written = files::write(&dir, &contents);
             drop(lock);
             written
         })
-        .await?;
-        let mut known = self.known();
-        known.pause_until = 0;
-        known.kept = Some(Kept {
-            held: held.clone(),
-            obtained_at,
-        });
+        .await;
         Ok(held)
     }
 }
@@ -311,7 +357,12 @@ enum Usable {
     No,
 }
 
-fn is_absent(error: &taper_service::secret::SecretError) -> bool {
+/// Whether it is less than `seconds` since then. A time that is still to come was written by another clock.
+fn is_within(seconds: i64, now: i64, since: i64) -> bool {
+    (0..seconds).contains(&now.saturating_sub(since))
+}
+
+pub(crate) fn is_absent(error: &taper_service::secret::SecretError) -> bool {
     use taper_service::secret::SecretError;
     matches!(error, SecretError::Read { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }

@@ -113,7 +113,7 @@ impl Context {
 
     /// Reads a file, or stdin for `-`; at most a mebibyte.
     pub(crate) fn read(&mut self, path: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
-        let named = if path == "-" { "stdin" } else { path };
+        let named = if path == "-" { "stdin" } else { shown(path) };
         let failed = |e: io::Error| Failure::failed(format!("cannot read `{named}`: {e}"));
         let source: Box<dyn Read> = if path == "-" {
             self.stdin
@@ -147,7 +147,8 @@ impl Context {
     pub(crate) fn read_token(&mut self, path: &str) -> Result<Token, Failure> {
         let text = self.read_text(path)?;
         Token::parse(&text).map_err(|e| {
-            Failure::failed(format!("`{path}` holds no capability: {e}")).next("`taper exchange` gets one")
+            Failure::failed(format!("`{}` holds no capability: {e}", shown(path)))
+                .next("`taper exchange` gets one")
         })
     }
 
@@ -160,6 +161,7 @@ impl Context {
             }
             return self.result(token.as_str(), &json);
         }
+        spare_key(Path::new(out))?;
         let line = Zeroizing::new(format!("{}\n", token.as_str()));
         secret::write_private_file(Path::new(out), line.as_bytes()).map_err(Failure::failed)?;
         self.program(&json)
@@ -172,6 +174,25 @@ impl Context {
             .build()
             .map_err(|e| Failure::failed(format!("cannot start the runtime: {e}")))?;
         Ok(runtime.block_on(future))
+    }
+}
+
+/// Refuses to put something else in the place of a private key.
+pub(crate) fn spare_key(out: &Path) -> Result<(), Failure> {
+    match taper_agent::keyfile::load(out) {
+        Ok(_) => Err(Failure::usage(format!("`{}` holds a private key", out.display()))
+            .next("`--out` with another file")),
+        Err(_) => Ok(()),
+    }
+}
+
+/// A file's name as it may be shown: what looks like a token was put where its file's name belongs.
+pub(crate) fn shown(path: &str) -> &str {
+    let is_token = path.starts_with("eyJ") || (path.len() > 200 && !path.contains('/'));
+    if is_token {
+        "(a secret in place of a file's name)"
+    } else {
+        path
     }
 }
 

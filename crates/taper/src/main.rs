@@ -14,7 +14,8 @@ mod world;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::error::{ContextKind, ErrorKind};
+use clap::{CommandFactory as _, Parser as _};
 
 use crate::cli::Cli;
 use crate::context::Context;
@@ -35,10 +36,37 @@ fn main() -> ExitCode {
     }
 }
 
+/// An error about a value, without the value: it may be a secret that was put where its file's name belongs.
+fn without_value(error: &clap::Error) -> Option<clap::Error> {
+    let kind = error.kind();
+    if !matches!(kind, ErrorKind::InvalidValue | ErrorKind::ValueValidation) {
+        return None;
+    }
+    let argument = error.get(ContextKind::InvalidArg).map(ToString::to_string);
+    let mut message = format!("invalid value for '{}'", argument.unwrap_or_default());
+    if let Some(source) = std::error::Error::source(error) {
+        message = format!("{message}: {source}");
+    }
+    if let Some(valid) = error
+        .get(ContextKind::ValidValue)
+        .filter(|_| kind == ErrorKind::InvalidValue)
+    {
+        message = format!("{message}; possible values: {valid}");
+    }
+    Some(Cli::command().error(kind, message))
+}
+
 /// Help and version are results; everything else that clap says is an error of usage.
 fn explain(error: &clap::Error) -> ExitCode {
     let wrong = error.use_stderr();
-    if error.print().and_then(|()| std::io::stdout().flush()).is_err() {
+    let told = without_value(error);
+    if told
+        .as_ref()
+        .unwrap_or(error)
+        .print()
+        .and_then(|()| std::io::stdout().flush())
+        .is_err()
+    {
         return ExitCode::from(Kind::Failure.code());
     }
     if wrong {

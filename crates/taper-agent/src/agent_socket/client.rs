@@ -9,9 +9,9 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::UnixStream;
 use zeroize::Zeroizing;
 
-use super::wire::{Answer, Ask, Listed, MAX_LINE};
-use super::{PATIENCE, SOCKET_VARIABLE, is_own};
-use crate::{Error, Step};
+use super::wire::{Answer, Ask, Listed, MAX_LINE, PrivateText};
+use super::{Added, PATIENCE, SOCKET_VARIABLE, is_own};
+use crate::{Error, KeySource, Step};
 
 /// An agent, by its socket. Each request has a connection of its own.
 #[derive(Clone, PartialEq, Eq)]
@@ -50,6 +50,24 @@ impl AgentSocket {
     pub async fn list(&self) -> Result<Vec<Listed>, Error> {
         match self.ask(&Ask::List {}).await? {
             Answer::Keys(keys) => Ok(keys),
+            _ => Err(self.unusable()),
+        }
+    }
+
+    /// Hands over the key that `source` names.
+    ///
+    /// # Errors
+    /// As [`KeySource::open`], and [`Error::Agent`].
+    pub async fn add(&self, source: &KeySource, added: Added) -> Result<Listed, Error> {
+        let key = source.private().await?;
+        let ask = Ask::Add {
+            private: PrivateText::new(key.to_jwk_string().as_str()),
+            name: source.to_string(),
+            lifetime: added.lifetime,
+            delegate: added.delegate,
+        };
+        match self.ask(&ask).await? {
+            Answer::Key(listed) => Ok(listed),
             _ => Err(self.unusable()),
         }
     }

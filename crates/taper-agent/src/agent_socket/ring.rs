@@ -1,7 +1,6 @@
 //! The keys of an agent, and what is done with them.
 
 use std::fmt;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use taper_capability::Token;
@@ -50,7 +49,8 @@ impl KeyRing {
         }
     }
 
-    /// Adds a key; one that is there already is there as it is added now.
+    /// Adds a key. One that is there already keeps what bounds it: it gets neither hand-overs nor a later
+    /// end, unless it is removed first.
     ///
     /// # Errors
     /// [`Error::Agent`] when the agent is locked or full.
@@ -68,8 +68,14 @@ impl KeyRing {
         if kept.locked {
             return Err(Error::Agent("it is locked; start another agent".to_owned()));
         }
-        kept.keys
-            .retain(|entry| entry.listed.thumbprint != listed.thumbprint);
+        if let Some(entry) = kept.keys.iter_mut().find(|entry| entry.key.public() == public) {
+            entry.listed.delegate &= listed.delegate;
+            entry.listed.until = match (entry.listed.until, listed.until) {
+                (Some(old), Some(new)) => Some(old.min(new)),
+                (old, new) => old.or(new),
+            };
+            return Ok(entry.listed.clone());
+        }
         if kept.keys.len() >= MAX_KEYS {
             return Err(Error::Agent(format!(
                 "it holds {MAX_KEYS} keys, which is the most"
@@ -80,14 +86,6 @@ impl KeyRing {
             listed: listed.clone(),
         });
         Ok(listed)
-    }
-
-    /// Adds the key of a private file.
-    ///
-    /// # Errors
-    /// As [`crate::keyfile::load`] and [`Self::add`].
-    pub async fn add_file(&self, path: &Path, added: Added) -> Result<Listed, Error> {
-        self.add_source(&KeySource::File(path.to_owned()), added).await
     }
 
     /// Adds the key that `source` names.
@@ -180,12 +178,13 @@ impl KeyRing {
                 Ok(Answer::Token(added.as_str().to_owned()))
             }
             Ask::Add {
-                file,
+                private,
+                name,
                 lifetime,
                 delegate,
             } => {
-                let added = Added { lifetime, delegate };
-                Ok(Answer::Key(self.add_file(Path::new(&file), added).await?))
+                let key = PrivateKey::from_jwk_str(private.expose())?;
+                Ok(Answer::Key(self.add(key, &name, Added { lifetime, delegate })?))
             }
             Ask::Generate { lifetime, delegate } => {
                 Ok(Answer::Key(self.generate(Added { lifetime, delegate })?))

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use super::wire::{Answer, Ask, MAX_LINE};
 use super::*;
 use crate::testing::{Chain, NOW};
-use crate::{Error, HolderKey, Step};
+use crate::{Error, HolderKey, KeySource, Step};
 
 struct Agent {
     folder: tempfile::TempDir,
@@ -110,6 +110,15 @@ async fn hand_overs_are_signed_by_keys_that_are_for_it() {
     let narrowed = UnverifiedToken::decode(narrowed.as_str()).unwrap();
     assert_eq!((narrowed.last_holder(), narrowed.depth()), (key.public(), 0));
     agent.ring.add_private(&chain.key, DELEGATES);
+    assert!(
+        key.append(&chain.token, &step).await.is_err(),
+        "adding again widens nothing"
+    );
+    let remove = Ask::Remove {
+        key: key.thumbprint().to_string(),
+    };
+    agent.socket.ask(&remove).await.unwrap();
+    agent.ring.add_private(&chain.key, DELEGATES);
     let handed = key.append(&chain.token, &step).await.unwrap();
     let handed = UnverifiedToken::decode(handed.as_str()).unwrap();
     assert_eq!(
@@ -132,20 +141,20 @@ async fn keys_come_and_go() {
     let file = agent.folder.path().join("key.jwk");
     let key = PrivateKey::generate(Algorithm::Es256, &mut rng::os());
     crate::keyfile::create(&file, &key).unwrap();
-    let add = Ask::Add {
-        file: file.display().to_string(),
+    let source = KeySource::File(file.clone());
+    let for_a_minute = Added {
         lifetime: Some(60),
         delegate: false,
     };
-    let Answer::Key(added) = ask(add.clone()).await.unwrap() else {
-        panic!("not a key")
-    };
-    assert_eq!(
-        (added.thumbprint, added.until),
-        (key.public().thumbprint().to_string(), Some(NOW + 60))
-    );
+    let added = agent.socket.add(&source, for_a_minute).await.unwrap();
+    let thumbprint = key.public().thumbprint().to_string();
+    assert_eq!((&added.thumbprint, added.until), (&thumbprint, Some(NOW + 60)));
+    // Neither hand-overs nor a later end come with adding it again.
+    let again = agent.socket.add(&source, DELEGATES).await.unwrap();
+    assert_eq!(again, added);
+    // Who adds a key must be able to read it.
     std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
-    let open = ask(add).await.unwrap_err();
+    let open = agent.socket.add(&source, DELEGATES).await.unwrap_err();
     assert!(open.to_string().contains("chmod 600"), "{open}");
     let generate = Ask::Generate {
         lifetime: None,
@@ -231,7 +240,8 @@ async fn what_is_no_request_is_answered_and_a_line_has_an_end() {
     )
     .await;
     check(&prove("POST", "https://x", r#","iat":1"#), "not a request").await;
-    check(r#"{"op":"add","file":"key"}"#, "absolute").await;
+    check(r#"{"op":"add","file":"/etc/key"}"#, "not a request").await;
+    check(r#"{"op":"add","private":"{}","name":"n"}"#, "error").await;
     check(r#"{"op":"generate","for":0}"#, "for").await;
     assert!(say(b"{\"op\":\"list\"}").await.contains("a line has an end"));
     let long = vec![b' '; MAX_LINE + 1];

@@ -1,15 +1,18 @@
 //! What is said on the socket: one JSON object a line, at most [`MAX_LINE`] bytes, read strictly.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use taper_capability::{Caveat, Token};
 use taper_dpop::{ContentDigest, Jwk, ProofClaims, PublicKey, base64url_decode};
 use taper_oauth::json;
+use zeroize::Zeroize;
 
 use crate::Step;
 
 /// The longest line, in bytes: a capability of 12 KiB with its caveats has less than a third of it.
 pub const MAX_LINE: usize = 64 * 1024;
-/// The longest URL of a proof and the longest path of a key, in bytes.
+/// The longest URL of a proof and the longest name of a key, in bytes.
 const MAX_NAME: usize = 4096;
 /// The longest nonce, in bytes.
 const MAX_NONCE: usize = 512;
@@ -62,10 +65,12 @@ pub enum Ask {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<String>,
     },
-    /// Adds the key of a private file of the user's.
+    /// Adds a key, which whoever adds it must have.
     Add {
-        /// The absolute path.
-        file: String,
+        /// The private JWK.
+        private: PrivateText,
+        /// Where it came from, for people.
+        name: String,
         /// For how many seconds.
         #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
         lifetime: Option<u64>,
@@ -89,6 +94,29 @@ pub enum Ask {
     },
     /// Forgets all keys, and takes none until the agent is started again.
     Lock {},
+}
+
+/// A private JWK on its way to the agent. It does not print, and is wiped when dropped.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Zeroize)]
+#[zeroize(drop)]
+#[serde(transparent)]
+pub struct PrivateText(String);
+
+impl PrivateText {
+    /// The text of a private JWK.
+    pub fn new(jwk: impl Into<String>) -> Self {
+        Self(jwk.into())
+    }
+
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PrivateText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PrivateText(…)")
+    }
 }
 
 /// An answer.
@@ -175,9 +203,7 @@ impl Ask {
             Self::Append { to, until, .. } if to.is_some() && until.is_none() => {
                 Err("a hand-over has `until`")
             }
-            Self::Add { file, .. } if !file.starts_with('/') || file.len() > MAX_NAME => {
-                Err("`file` is no absolute path")
-            }
+            Self::Add { name, .. } if name.len() > MAX_NAME => Err("`name` is too long"),
             Self::Add { lifetime, .. } | Self::Generate { lifetime, .. }
                 if lifetime.is_some_and(|seconds| seconds == 0 || seconds > MAX_LIFE) =>
             {

@@ -1,12 +1,12 @@
 //! What lies on this machine: wallet, capability and key.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use taper_capability::{Token, UnverifiedToken};
 use taper_service::clock::rfc3339;
 
 use super::{Finding, Known, Patient};
-use crate::wallet::{Contents, KEY_FILE};
+use crate::wallet::{Contents, KEY_FILE, is_absent};
 use crate::{Error, KeySource, blocking, private_folder, source};
 
 /// With less than this left, in seconds, a capability ends soon.
@@ -26,6 +26,7 @@ pub(super) async fn examine(patient: &Patient, now: i64, findings: &mut Vec<Find
         let (finding, contents) = wallet(dir).await;
         findings.push(finding);
         key = key.or_else(|| Some(KeySource::File(dir.join(KEY_FILE))));
+        known.is_renewed = true;
         if let Some(contents) = contents {
             if let (None, Some(named)) = (&patient.key, contents.key) {
                 key = named.parse().ok();
@@ -45,7 +46,7 @@ pub(super) async fn examine(patient: &Patient, now: i64, findings: &mut Vec<Find
                 .next("`--token FILE` or `--wallet DIR`"),
         ),
     }
-    findings.extend(expiry(&known, now));
+    findings.extend(expiry(&mut known, now));
     findings.push(key_of(key.as_ref(), &mut known).await);
     findings.push(holder(&known));
     findings.push(client(patient, &known));
@@ -129,17 +130,22 @@ fn decode(text: &str, known: &mut Known, findings: &mut Vec<Finding>) {
     }
 }
 
-fn expiry(known: &Known, now: i64) -> Option<Finding> {
+fn expiry(known: &mut Known, now: i64) -> Option<Finding> {
+    let name = "expiry";
     let chain = known.chain.as_ref()?;
     let end = chain.expires_at();
-    let (name, next) = (
-        "expiry",
-        match chain.depth() {
-            0 => "`taper exchange` gets a new one",
-            _ => "ask its delegator for a new one: a delegate does not renew",
-        },
-    );
     let left = end.saturating_sub(now);
+    known.has_ended = left <= 0;
+    if known.is_renewed && left < SOON {
+        return Some(Finding::ok(
+            name,
+            "the next request through the wallet renews the capability",
+        ));
+    }
+    let next = match chain.depth() {
+        0 => "`taper exchange` gets a new one",
+        _ => "ask its delegator for a new one: a delegate does not renew",
+    };
     Some(if left <= 0 {
         Finding::fail(name, format!("the capability ended at {}", rfc3339(end))).next(next)
     } else if left < SOON {
@@ -178,8 +184,7 @@ fn next_of_key(source: &KeySource, error: &Error) -> Option<String> {
         (_, Error::Secret(SecretError::TooOpen { path, .. })) => {
             Some(format!("`chmod 600 {}`", path.display()))
         }
-        (KeySource::File(path), _) => {
-            let path: PathBuf = path.clone();
+        (KeySource::File(path), Error::Secret(error)) if is_absent(error) => {
             Some(format!("`taper keygen --out {}` makes a key", path.display()))
         }
         (KeySource::Agent(_), _) => Some("`taper agent list` shows the keys of the agent".to_owned()),

@@ -14,21 +14,25 @@ use crate::{Credential, Era, Error, Issuer, McpClient, Refusal, fetcher_for};
 const NO_REVISION: i64 = -32022;
 
 pub(super) async fn examine(known: &Known, clock: &SharedClock, findings: &mut Vec<Finding>) {
-    issuer(known, clock, findings).await;
-    proxy(known, clock, findings).await;
+    let trusted = proxy(known, clock, findings).await;
+    issuer(known, &trusted, clock, findings).await;
     findings.push(call(known, clock).await);
 }
 
-async fn issuer(known: &Known, clock: &SharedClock, findings: &mut Vec<Finding>) {
+/// The issuer that the user names, or that both capability and proxy name: what a capability alone says may
+/// be anybody's, and is not called.
+async fn issuer(known: &Known, trusted: &[String], clock: &SharedClock, findings: &mut Vec<Finding>) {
     let own = known.chain.as_ref().map(UnverifiedToken::issuer);
-    let Some(id) = known.issuer.as_deref().or(own) else {
-        findings.push(Finding::skipped("issuer", "no issuer is known").next("`--issuer URL`"));
+    let vouched = own.filter(|own| trusted.iter().any(|issuer| issuer == own));
+    let Some(id) = known.issuer.as_deref().or(vouched) else {
+        let what = "no issuer is named by you, or by both capability and proxy";
+        findings.push(Finding::skipped("issuer", what).next("`--issuer URL`"));
         return;
     };
     if let Some(own) = own.filter(|own| *own != id) {
         let what = format!("the capability is of {own}, not of {id}");
         let finding = Finding::fail("capability-issuer", what);
-        findings.push(finding.next(format!("`--issuer {own}`, or `taper exchange` at {id}")));
+        findings.push(finding.next("`--issuer` as the capability has it, or `taper exchange` at this one"));
     }
     let document = async {
         let url = uri::authorization_server_metadata(id).map_err(|e| e.to_string())?;
@@ -106,10 +110,11 @@ async fn root(id: &str, known: &Known) -> Finding {
     }
 }
 
-async fn proxy(known: &Known, clock: &SharedClock, findings: &mut Vec<Finding>) {
+/// Returns the issuers that the proxy takes.
+async fn proxy(known: &Known, clock: &SharedClock, findings: &mut Vec<Finding>) -> Vec<String> {
     let Some(url) = known.url.as_deref() else {
         findings.push(Finding::skipped("proxy", "no MCP server was named").next("`--url URL`"));
-        return;
+        return Vec::new();
     };
     findings.push(audience(url, known));
     let document = async {
@@ -121,7 +126,7 @@ async fn proxy(known: &Known, clock: &SharedClock, findings: &mut Vec<Finding>) 
         Err(reason) => {
             let what = format!("{url} has no metadata: {reason}");
             findings.push(Finding::fail("proxy", what).next("check `--url`, and that the proxy runs"));
-            return;
+            return Vec::new();
         }
     };
     findings.push(date::clock("proxy-clock", &answer.headers, clock.unix()));
@@ -131,7 +136,7 @@ async fn proxy(known: &Known, clock: &SharedClock, findings: &mut Vec<Finding>) 
             let what = format!("{url} publishes metadata that cannot be used: {error}");
             let next = "check `--url`: it is spelled exactly as the proxy spells it";
             findings.push(Finding::fail("proxy", what).next(next));
-            return;
+            return Vec::new();
         }
     };
     findings.push(Finding::ok("proxy", format!("{url} answers")));
@@ -147,6 +152,7 @@ async fn proxy(known: &Known, clock: &SharedClock, findings: &mut Vec<Finding>) 
             Finding::fail("trust", what).next("`taper exchange --issuer` with an issuer that the proxy takes")
         }
     });
+    document.authorization_servers
 }
 
 fn audience(url: &str, known: &Known) -> Finding {
@@ -174,6 +180,13 @@ async fn call(known: &Known, clock: &SharedClock) -> Finding {
     let (Some(url), Some(token), Some(key)) = (&known.url, &known.token, &known.key) else {
         return Finding::skipped(name, "it needs a URL, a capability and its key");
     };
+    let is_for = |chain: &UnverifiedToken| chain.audiences().iter().any(|audience| audience == url);
+    if !known.chain.as_ref().is_some_and(is_for) {
+        return Finding::skipped(name, "a capability is not shown where it is not for");
+    }
+    if known.has_ended && known.is_renewed {
+        return Finding::skipped(name, "the wallet renews the capability first");
+    }
     let ask = async |era: Era, method: &str| {
         let credential = Credential::new(token, key.clone())?;
         let mut client = McpClient::new(url, credential, era, clock.clone())?;

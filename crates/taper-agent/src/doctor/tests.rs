@@ -79,6 +79,7 @@ async fn a_root_key_that_is_gone_is_found() {
         keyfile::create(&key, &chain.key).unwrap();
         std::fs::write(&token, chain.token.as_str()).unwrap();
         let patient = Patient {
+            issuer: Some(server.url.clone()),
             token: Some(token),
             key: Some(KeySource::File(key)),
             ..Patient::default()
@@ -104,4 +105,71 @@ async fn nothing_known_is_nothing_found() {
         "{findings:?}"
     );
     assert!(!findings.is_empty());
+}
+
+#[tokio::test]
+async fn what_a_capability_says_calls_nobody_and_commands_no_terminal() {
+    let server = server("", "1").await;
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    for issuer in [server.url.clone(), "https://x\u{1b}]52;c;$(id)\u{7}".to_owned()] {
+        let own =
+            taper_dpop::PrivateKey::generate(taper_dpop::Algorithm::EdDsa, &mut taper_service::rng::os());
+        std::fs::write(&token, Chain::of(&issuer, own).token.as_str()).unwrap();
+        let mut patient = Patient {
+            token: Some(token.clone()),
+            ..Patient::default()
+        };
+        let findings = examine(&patient, clock()).await;
+        assert_eq!(
+            verdict(&findings, "issuer"),
+            Some(Verdict::Skipped),
+            "{findings:?}"
+        );
+        assert!(server.seen().is_empty(), "{:?}", server.seen());
+        patient.issuer = Some("http://127.0.0.1:1".to_owned());
+        let findings = examine(&patient, clock()).await;
+        assert_eq!(verdict(&findings, "capability-issuer"), Some(Verdict::Fail));
+        for finding in &findings {
+            let next = finding.next.clone().unwrap_or_default();
+            assert!(!next.contains("$(") && !next.contains('\u{1b}'), "{next}");
+            assert!(!finding.what.contains('\u{1b}'), "{finding:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_wallet_that_only_has_to_renew_is_well() {
+    let server = Server::issuer(clock()).await;
+    let folder = tempfile::tempdir().unwrap();
+    let subject = folder.path().join("subject");
+    std::fs::write(&subject, "a.b.c").unwrap();
+    let purpose = crate::wallet::Purpose {
+        issuer: server.url.clone(),
+        client: crate::Client {
+            id: "dev".into(),
+            secret: None,
+        },
+        subject: crate::wallet::SubjectToken::File(subject),
+        scope: vec!["git:*".parse().unwrap()],
+        details: Vec::new(),
+        resources: Vec::new(),
+    };
+    let dir = folder.path().join("wallet");
+    let wallet = crate::Wallet::open(&dir, None, purpose, clock()).await.unwrap();
+    let held = wallet.capability(NOW).await.unwrap();
+    let later = clock();
+    later.set(held.expires_at + 1);
+    let patient = Patient {
+        wallet: Some(dir),
+        ..Patient::default()
+    };
+    let findings = examine(&patient, later).await;
+    for check in ["wallet", "capability", "expiry", "key", "holder"] {
+        assert_eq!(
+            verdict(&findings, check),
+            Some(Verdict::Ok),
+            "{check}: {findings:?}"
+        );
+    }
 }

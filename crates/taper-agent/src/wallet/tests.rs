@@ -84,7 +84,7 @@ async fn a_capability_is_obtained_once_and_renewed_in_time() {
         assert_eq!((held.token == first.token, asked), (same, exchanges), "{now}");
         assert_eq!(held.key.public(), first.key.public());
     };
-    let late = NOW + LIFE - LIFE / 5;
+    let late = NOW + LIFE - RENEW_BEFORE;
     check(&wallet, late - 1, true, 1).await;
     // Another process finds what is there.
     let other = world.open().await;
@@ -106,7 +106,7 @@ async fn what_cannot_be_renewed_is_used_to_its_end() {
     let wallet = world.open().await;
     let first = world.at(NOW, &wallet).await.unwrap();
     world.server.will_answer(StatusCode::INTERNAL_SERVER_ERROR);
-    let late = NOW + LIFE - 60;
+    let late = NOW + LIFE - RENEW_BEFORE;
     let asked = world.server.seen().len();
     for now in [late, late + PAUSE - 1] {
         assert_eq!(world.at(now, &wallet).await.unwrap().token, first.token);
@@ -114,20 +114,84 @@ async fn what_cannot_be_renewed_is_used_to_its_end() {
     }
     let renewed = world.at(late + PAUSE, &wallet).await.unwrap();
     assert_ne!(renewed.token, first.token);
+    // Without one there is one attempt as well, whoever waits; and a clock that is set back ends the pause.
+    let end = renewed.expires_at;
     world.server.will_answer(StatusCode::INTERNAL_SERVER_ERROR);
-    assert!(world.at(renewed.expires_at, &wallet).await.is_err());
+    let asked = world.server.seen().len();
+    for now in [end, end, end + PAUSE - 1] {
+        assert!(world.at(now, &wallet).await.is_err());
+        assert_eq!(world.server.seen().len(), asked + 1);
+    }
+    assert!(world.at(end - 1, &wallet).await.is_ok());
 }
 
 #[tokio::test]
-async fn a_refused_capability_is_replaced_once() {
+async fn what_cannot_be_written_down_is_used() {
+    let world = World::new().await;
+    let wallet = world.open().await;
+    // A folder cannot be replaced by a file, not even by root.
+    fs::create_dir(wallet.dir().join("capability.json")).unwrap();
+    let one = world.at(NOW, &wallet).await;
+    assert!(one.is_err(), "what is there cannot be read");
+    fs::remove_dir(wallet.dir().join("capability.json")).unwrap();
+    let first = world.at(NOW + PAUSE, &wallet).await.unwrap();
+    fs::remove_file(wallet.dir().join("capability.json")).unwrap();
+    fs::create_dir_all(wallet.dir().join("capability.json/full")).unwrap();
+    assert_eq!(world.at(NOW + PAUSE, &wallet).await.unwrap().token, first.token);
+    let late = first.expires_at - RENEW_BEFORE;
+    let renewed = world.at(late, &wallet).await.unwrap();
+    assert_ne!(renewed.token, first.token);
+    for now in [late, late + PAUSE] {
+        assert_eq!(world.at(now, &wallet).await.unwrap().token, renewed.token);
+    }
+    assert_eq!(world.server.exchanges(), 2);
+}
+
+#[tokio::test]
+async fn a_wallet_has_one_key() {
+    let world = World::new().await;
+    let wallet = world.open().await;
+    let first = world.at(NOW, &wallet).await.unwrap();
+    let other = world.folder.path().join("other.jwk");
+    let key = PrivateKey::generate(Algorithm::EdDsa, &mut rng::os());
+    keyfile::create(&other, &key).unwrap();
+    let with = async |dir: &str, key: Option<&Path>| {
+        let purpose = purpose(&world.server.url, world.folder.path());
+        let key = key.map(|path| KeySource::File(path.to_owned()));
+        Wallet::open(&world.folder.path().join(dir), key, purpose, world.clock.clone()).await
+    };
+    let refused = with("wallet", Some(&other)).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("used with the key its own"),
+        "{refused}"
+    );
+    assert_eq!(world.server.exchanges(), 1);
+    // A wallet whose key is elsewhere remembers where.
+    let elsewhere = with("second", Some(&other)).await.unwrap();
+    let held = world.at(NOW, &elsewhere).await.unwrap();
+    let again = with("second", None).await.unwrap();
+    assert_eq!(world.at(NOW, &again).await.unwrap().token, held.token);
+    assert_eq!((held.key.public(), world.server.exchanges()), (&key.public(), 2));
+    // What somebody else put there takes nothing away.
+    let there = |dir: &str| world.folder.path().join(dir).join("capability.json");
+    fs::copy(there("second"), there("wallet")).unwrap();
+    world.server.will_answer(StatusCode::INTERNAL_SERVER_ERROR);
+    let late = first.expires_at - RENEW_BEFORE + 10;
+    assert_eq!(world.at(late, &wallet).await.unwrap().token, first.token);
+}
+
+#[tokio::test]
+async fn only_what_has_ended_is_replaced_when_it_is_refused() {
     let world = World::new().await;
     let (wallet, other) = (world.open().await, world.open().await);
     let first = world.at(NOW, &wallet).await.unwrap();
-    let fresh = world.renew(NOW + PAUSE - 1, &wallet, &first).await;
-    assert!(matches!(fresh, Err(Error::NoOther(_))));
-    let second = world.renew(NOW + PAUSE, &wallet, &first).await.unwrap();
+    // It may be revoked: a new grant would undo that.
+    let revoked = world.renew(NOW + LIFE - SKEW - 1, &wallet, &first).await;
+    assert!(matches!(revoked, Err(Error::NoOther(reason)) if reason.contains("revoked")));
+    assert_eq!(world.server.exchanges(), 1);
+    let second = world.renew(NOW + LIFE - SKEW, &wallet, &first).await.unwrap();
     assert_ne!(second.token, first.token);
-    let renewed = world.renew(NOW + PAUSE, &other, &first).await.unwrap();
+    let renewed = world.renew(NOW + LIFE - SKEW, &other, &first).await.unwrap();
     assert_eq!((renewed.token, world.server.exchanges()), (second.token, 2));
 }
 

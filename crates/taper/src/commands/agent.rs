@@ -1,19 +1,21 @@
 //! `taper agent`: holds keys and signs for the processes of one user, as `ssh-agent` does.
 
 use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 use taper_agent::agent_socket::wire::{Answer, Ask, Listed};
-use taper_agent::agent_socket::{Added, KeyRing, Listening, SOCKET_VARIABLE, hide_memory, listen};
+use taper_agent::agent_socket::{Added, KeyRing, Listening, Passed, SOCKET_VARIABLE, hide_memory, listen};
 use taper_agent::{AgentSocket, KeySource};
 use taper_capability::escaped;
 use taper_service::clock::rfc3339;
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::daemon::finish;
@@ -97,26 +99,24 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
 }
 
 fn ask(say: Say, context: &mut Context) -> Result<(), Failure> {
-    let ask = match say {
-        Say::List => Ask::List {},
+    let agent = AgentSocket::of_environment()?;
+    let answer = match say {
         Say::Add {
             file,
             lifetime,
             delegate,
-        } => Ask::Add {
-            file: std::path::absolute(file)
-                .map_err(Failure::usage)?
-                .display()
-                .to_string(),
-            lifetime,
-            delegate,
-        },
-        Say::Generate { lifetime, delegate } => Ask::Generate { lifetime, delegate },
-        Say::Remove { key } => Ask::Remove { key },
-        Say::Lock => Ask::Lock {},
+        } => {
+            let added = Added { lifetime, delegate };
+            let source = KeySource::File(file);
+            Answer::Key(context.block_on(agent.add(&source, added))??)
+        }
+        Say::List => context.block_on(agent.ask(&Ask::List {}))??,
+        Say::Generate { lifetime, delegate } => {
+            context.block_on(agent.ask(&Ask::Generate { lifetime, delegate }))??
+        }
+        Say::Remove { key } => context.block_on(agent.ask(&Ask::Remove { key }))??,
+        Say::Lock => context.block_on(agent.ask(&Ask::Lock {}))??,
     };
-    let agent = AgentSocket::of_environment()?;
-    let answer = context.block_on(agent.ask(&ask))??;
     let json = serde_json::to_value(&answer).map_err(Failure::failed)?;
     let text = match &answer {
         Answer::Keys(keys) if keys.is_empty() => "it holds no key".to_owned(),
@@ -178,6 +178,8 @@ fn hold(args: Args, context: &mut Context) -> Result<(), Failure> {
         finish(&shutdown).await?;
         outcome(&args.command, ended)
     });
+    // With it goes the socket, and whatever still talks on it.
+    drop(runtime);
     if let Some(folder) = own_folder {
         // The socket in it is gone; what else somebody put there stays.
         let _ = std::fs::remove_dir(folder);
@@ -226,8 +228,9 @@ async fn with_command(
     if keys.len() == 1 {
         child.env("TAPER_KEY_FILE", "agent:");
     }
-    let (mut interrupt, mut terminate) = (
+    let (mut interrupt, mut hang_up, mut terminate) = (
         signal(SignalKind::interrupt()).map_err(failed)?,
+        signal(SignalKind::hangup()).map_err(failed)?,
         signal(SignalKind::terminate()).map_err(failed)?,
     );
     shutdown.spawn("agent", listening.serve(ring, shutdown.clone()));
@@ -235,10 +238,18 @@ async fn with_command(
     loop {
         tokio::select! {
             ended = child.wait() => return ended.map_err(failed),
-            // The terminal told the command as well, and whether it ends is its own affair.
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => child.start_kill().map_err(failed)?,
+            // A terminal told the command as well, and whether it ends is its own affair.
+            _ = interrupt.recv() => if !std::io::stdin().is_terminal() { pass_on(&child, Passed::Interrupt) },
+            _ = hang_up.recv() => pass_on(&child, Passed::HangUp),
+            _ = terminate.recv() => pass_on(&child, Passed::Terminate),
         }
+    }
+}
+
+fn pass_on(child: &Child, signal: Passed) {
+    if let Some(id) = child.id() {
+        // A command that has just ended needs none.
+        let _ = signal.send_to(id);
     }
 }
 
@@ -246,7 +257,9 @@ fn outcome(command: &[String], ended: ExitStatus) -> Result<(), Failure> {
     if ended.success() {
         return Ok(());
     }
-    let code = ended.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
+    // As a shell says it.
+    let code = ended.code().or_else(|| ended.signal().map(|signal| 128 + signal));
+    let code = code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
     let name = command.first().map(String::as_str).unwrap_or_default();
     Err(Failure::new(
         Kind::Command(code),

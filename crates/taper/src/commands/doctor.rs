@@ -6,7 +6,7 @@ use serde_json::json;
 use taper_agent::KeySource;
 use taper_agent::doctor::{Finding, Patient, Verdict, examine};
 
-use crate::context::Context;
+use crate::context::{Context, shown};
 use crate::failure::Failure;
 
 /// The arguments of `taper doctor`; what is not said is not looked at.
@@ -34,6 +34,11 @@ pub(crate) struct Args {
 
 /// Finds out what is wrong, and says what to do about it.
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
+    if let Some(token) = args.token.as_ref().map(|token| token.display().to_string())
+        && shown(&token) != token
+    {
+        return Err(Failure::usage("`--token` is a token, not the file that holds it"));
+    }
     let patient = Patient {
         issuer: args.issuer,
         client_id: args.client_id,

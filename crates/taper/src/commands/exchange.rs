@@ -10,7 +10,7 @@ use taper_service::clock::rfc3339;
 use taper_service::secret;
 
 use super::read_key;
-use crate::context::Context;
+use crate::context::{Context, shown};
 use crate::failure::Failure;
 
 /// The arguments of `taper exchange`.
@@ -66,6 +66,12 @@ pub(crate) fn client_secret(file: Option<&Path>) -> Result<Option<Secret>, Failu
     let Some(path) = file else {
         return Ok(None);
     };
+    let name = path.display().to_string();
+    if shown(&name) != name {
+        return Err(Failure::usage(
+            "`--client-secret-file` is a secret, not the file that holds it",
+        ));
+    }
     let secret = secret::read_secret_file(path).map_err(Failure::failed)?;
     Ok(Some(Secret::new(secret.expose_str().map_err(Failure::failed)?)))
 }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 use super::exchange::client_secret;
 use super::read_key;
 use super::restrictions::duration;
-use crate::context::Context;
+use crate::context::{Context, spare_key};
 use crate::failure::Failure;
 
 /// The arguments of `taper login`.
@@ -78,6 +78,7 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let token = runtime.block_on(login(&args, known, &key, context))?;
 
     let line = Zeroizing::new(format!("{}\n", token.access_token.expose()));
+    spare_key(&args.out)?;
     secret::write_private_file(&args.out, line.as_bytes()).map_err(Failure::failed)?;
     let ends = match token.expires_at {
         Some(until) => format!(", until {}", rfc3339(until)),
