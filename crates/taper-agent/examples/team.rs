@@ -165,7 +165,7 @@ impl SubAgent {
         let result = call(&mut server, own).await?;
         let text = result.pointer("/content/0/text").and_then(Value::as_str);
         let first = escaped(text.and_then(|text| text.lines().next()).unwrap_or_default());
-        if result["isError"] == true {
+        if result.get("isError") == Some(&Value::Bool(true)) {
             return Err(format!("{agent} cannot do its work: {first}").into());
         }
         let mut report = vec![Line {
