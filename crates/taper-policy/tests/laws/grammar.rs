@@ -193,8 +193,12 @@ fn variables(body: &[Predicate]) -> Vec<String> {
         .collect()
 }
 
-fn any_expressions(body: &[Predicate]) -> BoxedStrategy<Vec<Expression>> {
-    let all: Vec<Vec<Op>> = variables(body).iter().flat_map(|name| about(name)).collect();
+fn any_expressions(body: &[Predicate], several: bool) -> BoxedStrategy<Vec<Expression>> {
+    let is_match = |op: &Op| matches!(op, Op::Binary(Binary::Ffi(name)) if name == "full_match");
+    let names = variables(body);
+    let all = names.iter().flat_map(|name| about(name));
+    // Patterns beside a word with many facts are not admitted (P-20).
+    let all: Vec<Vec<Op>> = all.filter(|ops| !(several && ops.iter().any(is_match))).collect();
     if all.is_empty() {
         return Just(vec![]).boxed();
     }
@@ -221,8 +225,9 @@ pub(crate) fn any_raw() -> impl Strategy<Value = Raw> {
             let second = second.filter(|(second, also)| {
                 !(several && (*also || second.name == "args")) && !(*also && first.name == "args")
             });
+            let several = several || second.as_ref().is_some_and(|(_, also)| *also);
             let body: Vec<Predicate> = std::iter::once(first).chain(second.map(|(p, _)| p)).collect();
-            (any_expressions(&body), Just(body), Just(kind))
+            (any_expressions(&body, several), Just(body), Just(kind))
         })
         .prop_map(|(expressions, body, kind)| {
             let head = Predicate::new("query".to_owned(), Vec::<Term>::new());
