@@ -353,9 +353,14 @@ async fn a_session_of_its_own_is_ended_however_the_list_ends() {
     });
     let late = async {
         asked.notified().await;
+        // While something blocks, the clock does not run ahead by itself to the next time-out.
+        let (done, blocked) = std::sync::mpsc::channel::<()>();
+        let blocking = tokio::task::spawn_blocking(move || blocked.recv());
         tokio::time::pause();
         tokio::time::advance(Duration::from_secs(31)).await;
         tokio::time::resume();
+        drop(done);
+        assert!(blocking.await.unwrap().is_err());
     };
     let (fetched, ()) = tokio::join!(fetch(&world), late);
     assert_eq!(fetched, Err(OwnError::TooSlow));
