@@ -332,16 +332,19 @@ fn opens(world: &World, initialized: u16, list: impl Fn(&Seen) -> Response<Body>
 #[tokio::test]
 async fn a_session_of_its_own_is_ended_however_the_list_ends() {
     let world = world("allow if tool_hint(\"readOnlyHint\", true);".into()).await;
-    let ended = || {
+    // The proxy also asks by itself, at its own times.
+    let ended = |since: usize| {
         let seen = world.upstream.seen();
-        let last = seen.iter().rev().find(|seen| seen.is_own()).unwrap();
-        (last.method.clone(), last.headers["mcp-session-id"].clone())
+        seen.iter().skip(since).any(|seen| {
+            let session = seen.headers.get("mcp-session-id");
+            seen.is_own() && seen.method == Method::DELETE && session.is_some_and(|id| id == "own-1")
+        })
     };
-    let expected = (Method::DELETE, HeaderValue::from_static("own-1"));
     opens(&world, 403, |seen| reply(seen, "{}"));
     assert!(fetch(&world).await.is_err());
-    assert_eq!(ended(), expected);
+    assert!(ended(0));
 
+    let before = world.upstream.seen().len();
     let asked = Arc::new(tokio::sync::Notify::new());
     let heard = Arc::clone(&asked);
     opens(&world, 202, move |_| {
@@ -364,7 +367,7 @@ async fn a_session_of_its_own_is_ended_however_the_list_ends() {
     };
     let (fetched, ()) = tokio::join!(fetch(&world), late);
     assert_eq!(fetched, Err(OwnError::TooSlow));
-    assert_eq!(ended(), expected);
+    assert!(ended(before));
     world.end().await;
 }
 
