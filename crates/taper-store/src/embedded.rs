@@ -82,6 +82,8 @@ pub struct EmbeddedStore {
     commits: Arc<AtomicU64>,
     head: watch::Receiver<u64>,
     failed: Arc<OnceLock<Arc<str>>>,
+    /// The first failure of the state's database, which does not recover by itself.
+    state_failed: OnceLock<String>,
     state: State,
     seen: SeenStore,
     ledger: Arc<Ledger>,
@@ -187,6 +189,7 @@ impl EmbeddedStore {
             commits,
             head: head_receiver,
             failed,
+            state_failed: OnceLock::new(),
             state,
             seen,
             ledger: Arc::default(),
@@ -199,10 +202,23 @@ impl EmbeddedStore {
     ///
     /// # Errors
     /// [`StoreError::Poisoned`] after a write failed, [`StoreError::Closed`] after the writer ended,
-    /// [`StoreError::Io`] while proofs cannot be recorded.
+    /// [`StoreError::State`] after the state could not be read, [`StoreError::Io`] while proofs cannot be
+    /// recorded.
     pub fn check(&self) -> Result<(), StoreError> {
         self.check_journal()?;
+        if let Some(reason) = self.state_failed.get() {
+            return Err(StoreError::State(reason.clone()));
+        }
         self.seen.check()
+    }
+
+    /// Remembers that the state failed: its database may fail between two writes of the journal, on a full
+    /// disk for one, and is not ready from then on.
+    fn noted<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::State(reason)) = &result {
+            self.state_failed.get_or_init(|| reason.clone());
+        }
+        result
     }
 
     fn check_journal(&self) -> Result<(), StoreError> {
@@ -318,7 +334,7 @@ impl EmbeddedStore {
             .send(command(reply))
             .await
             .map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)?
+        self.noted(answer.await.map_err(|_| StoreError::Closed)?)
     }
 
     async fn write(&self, record: Record, calls: Option<Reservation>) -> Result<Receipt, StoreError> {
@@ -339,7 +355,7 @@ impl EmbeddedStore {
     ) -> Result<T, StoreError> {
         let state = self.state.clone();
         let answer = tokio::task::spawn_blocking(move || question(&state)).await;
-        answer.map_err(|e| StoreError::State(e.to_string()))?
+        self.noted(answer.map_err(|e| StoreError::State(e.to_string()))?)
     }
 }
 
@@ -557,8 +573,10 @@ impl Audit for EmbeddedStore {
 impl CallCounters for EmbeddedStore {
     fn reserve(&self, issuer: &str, counters: &[Counter]) -> Result<Reservation, StoreError> {
         self.check_journal()?;
-        self.ledger
-            .reserve(issuer, counters, |name| self.state.calls(name))
+        self.noted(
+            self.ledger
+                .reserve(issuer, counters, |name| self.state.calls(name)),
+        )
     }
 }
 

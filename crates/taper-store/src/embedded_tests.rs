@@ -570,3 +570,13 @@ async fn a_grant_causes_a_bounded_number_of_revocations() {
     assert!(full(within(&store, "i", "g", 5).await));
     assert_eq!(within(&store, "i", "g", 6).await.unwrap(), 8);
 }
+
+#[tokio::test]
+async fn a_state_that_cannot_be_read_is_not_ready() {
+    let (_dir, store) = store();
+    assert_eq!(store.check(), Ok(()));
+    let tree = store.state.tree().unwrap();
+    tree.insert(layout::grant("i", "g"), b"no record").unwrap();
+    assert!(matches!(store.grant("i", "g").await, Err(StoreError::State(_))));
+    assert!(matches!(store.check(), Err(StoreError::State(_))));
+}
