@@ -83,7 +83,7 @@ impl State {
         }
     }
 
-    fn tree(&self) -> Result<sled::Tree, StoreError> {
+    pub(crate) fn tree(&self) -> Result<sled::Tree, StoreError> {
         let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
         tree.clone().ok_or(StoreError::Closed)
     }
