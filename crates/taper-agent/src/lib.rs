@@ -174,6 +174,7 @@ pub mod rmcp;
 #[cfg(any(feature = "middleware", feature = "rmcp"))]
 mod signer;
 pub mod source;
+mod sse;
 pub mod wallet;
 
 #[cfg(test)]

@@ -6,7 +6,6 @@
 
 mod message;
 mod refusal;
-mod sse;
 
 use std::time::Duration;
 

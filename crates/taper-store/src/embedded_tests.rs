@@ -575,8 +575,7 @@ async fn a_grant_causes_a_bounded_number_of_revocations() {
 async fn a_state_that_cannot_be_read_is_not_ready() {
     let (_dir, store) = store();
     store.check().unwrap();
-    let tree = store.state.tree().unwrap();
-    tree.insert(crate::layout::grant("i", "g"), b"no record").unwrap();
+    store.state.spoil(crate::layout::grant("i", "g"));
     assert!(matches!(store.grant("i", "g").await, Err(StoreError::State(_))));
     assert!(matches!(store.check(), Err(StoreError::State(_))));
 }

@@ -83,7 +83,7 @@ impl State {
         }
     }
 
-    pub(crate) fn tree(&self) -> Result<sled::Tree, StoreError> {
+    fn tree(&self) -> Result<sled::Tree, StoreError> {
         let tree = self.tree.read().unwrap_or_else(PoisonError::into_inner);
         tree.clone().ok_or(StoreError::Closed)
     }

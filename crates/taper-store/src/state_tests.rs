@@ -4,6 +4,13 @@ use crate::record::RecordKind;
 use crate::record::tests::{decision, grant};
 use crate::revocation::{Revocation, RevocationKey};
 
+impl State {
+    /// Puts what is no record in a record's place.
+    pub(crate) fn spoil(&self, key: Vec<u8>) {
+        self.tree().unwrap().insert(key, b"no record").unwrap();
+    }
+}
+
 pub(super) fn revoked(seq: u64, id: &str) -> Record {
     let what = RevocationKey::Grant(id.into());
     Record {

@@ -6,8 +6,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use taper_service::fetch::Fetched;
 
-use super::sse;
+use super::MAX_ANSWER;
 use crate::Error;
+use crate::sse::Decoder;
 
 /// The revision that modern requests state.
 pub const MODERN_VERSION: &str = "2026-07-28";
@@ -116,11 +117,10 @@ pub(super) fn answer_to(id: u64, answer: &Fetched) -> Result<Result<Value, RpcEr
     let message = if is(answer, JSON) {
         parse(&answer.body).filter(fitting)
     } else if is(answer, EVENT_STREAM) {
-        let events = sse::events(&answer.body);
-        events
-            .iter()
-            .filter_map(|data| parse(data.as_bytes()))
-            .find(fitting)
+        let events = Decoder::new(MAX_ANSWER).push(&answer.body);
+        let events = events.map_err(|_| "an event is too large".to_owned())?;
+        let data = events.into_iter().filter_map(|event| event.data);
+        data.filter_map(|data| parse(&data)).find(fitting)
     } else {
         return Err("it is neither JSON nor an event stream".to_owned());
     };

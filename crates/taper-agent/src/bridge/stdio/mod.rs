@@ -1,6 +1,5 @@
 //! The bridge for a client that starts it: one message a line on standard input and output.
 
-mod events;
 mod message;
 mod params;
 mod session;

@@ -16,9 +16,9 @@ use serde_json::Value;
 use self::legacy::{Legacy, State};
 use super::super::channel::Upward;
 use super::super::trouble::Trouble;
-use super::events::Decoder;
 use super::message::{Kind, Message};
 use super::params::Params;
+use crate::sse::Decoder;
 
 /// Messages of the client that wait before no further line is read.
 const MAX_WAITING: usize = 16;

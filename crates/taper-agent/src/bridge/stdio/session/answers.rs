@@ -9,9 +9,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::super::super::trouble::Trouble;
-use super::super::events::Decoder;
 use super::legacy::State;
 use super::{Call, CallId, LINGER, Output, Reader, Session, What};
+use crate::sse::Decoder;
 
 /// What an answer's body is.
 #[derive(Clone, Copy, PartialEq, Eq)]

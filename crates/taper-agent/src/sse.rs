@@ -8,22 +8,22 @@ const MAX_ID: usize = 4096;
 
 /// One event that was sent completely.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Event {
+pub(crate) struct Event {
     /// Its data; nothing for an event that only has an id.
-    pub(super) data: Option<Vec<u8>>,
+    pub(crate) data: Option<Vec<u8>>,
     /// The stream's last id, as of this event.
-    pub(super) id: Option<String>,
+    pub(crate) id: Option<String>,
     /// How long to wait before coming back, in milliseconds, if it says so.
-    pub(super) retry: Option<u64>,
+    pub(crate) retry: Option<u64>,
 }
 
 /// An event is larger than may be held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooLarge;
+pub(crate) struct TooLarge;
 
 /// Cuts a stream into events.
 #[derive(Debug)]
-pub(super) struct Decoder {
+pub(crate) struct Decoder {
     max: usize,
     line: Vec<u8>,
     after_cr: bool,
@@ -34,7 +34,7 @@ pub(super) struct Decoder {
 
 impl Decoder {
     /// At the start of a stream of which events of at most `max` bytes are held.
-    pub(super) fn new(max: usize) -> Self {
+    pub(crate) fn new(max: usize) -> Self {
         Self {
             max,
             line: Vec::new(),
@@ -49,7 +49,7 @@ impl Decoder {
     ///
     /// # Errors
     /// [`TooLarge`]: the rest of the stream has no meaning.
-    pub(super) fn push(&mut self, bytes: &Bytes) -> Result<Vec<Event>, TooLarge> {
+    pub(crate) fn push(&mut self, bytes: &Bytes) -> Result<Vec<Event>, TooLarge> {
         let mut events = Vec::new();
         for byte in bytes.iter().copied() {
             let after_cr = std::mem::take(&mut self.after_cr);
