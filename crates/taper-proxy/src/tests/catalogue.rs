@@ -1,6 +1,7 @@
 //! What a server says of its tools: learned by the proxy itself, used by policies, never for less proof.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::stream;
@@ -27,12 +28,14 @@ fn digest(tool: &str) -> String {
 }
 
 async fn world(policy: String) -> World {
-    World::start(Setup {
+    let world = World::start(Setup {
         policy: Some(policy.leak()),
         catalogue: Some(FETCH),
         ..usual()
     })
-    .await
+    .await;
+    world.upstream.waits().await;
+    world
 }
 
 fn message(seen: &Seen) -> serde_json::Value {
@@ -332,7 +335,6 @@ fn opens(world: &World, initialized: u16, list: impl Fn(&Seen) -> Response<Body>
 #[tokio::test]
 async fn a_session_of_its_own_is_ended_however_the_list_ends() {
     let world = world("allow if tool_hint(\"readOnlyHint\", true);".into()).await;
-    // The proxy also asks by itself, at its own times.
     let ended = |since: usize| {
         let seen = world.upstream.seen();
         seen.iter().skip(since).any(|seen| {
@@ -379,7 +381,7 @@ async fn it_is_asked_at_the_start_and_for_itself() {
     })
     .await;
     lists(&world, READS);
-    world.upstream.tells(true);
+    world.upstream.tells_always();
     let known = world.shared.servers["git"].catalogue.changed();
     tokio::time::timeout(Duration::from_secs(60), known)
         .await
@@ -405,16 +407,19 @@ async fn it_is_asked_at_the_start_and_for_itself() {
 #[tokio::test]
 async fn a_legacy_server_is_asked_in_its_own_way() {
     let world = world("allow if tool_hint(\"readOnlyHint\", true);".into()).await;
-    world.upstream.answers(|seen| {
-        let session = seen.headers.get("mcp-session-id").is_some_and(|id| id == "own-1");
+    // Each session has its own name.
+    let sessions = AtomicUsize::new(0);
+    world.upstream.answers(move |seen| {
+        let session = session_of(seen).is_some();
         let message = message(seen);
         match message["method"].as_str() {
             _ if seen.method == Method::DELETE && session => status(200, ""),
             Some("initialize") => {
                 let mut response = reply(seen, r#"{"protocolVersion":"2025-06-18","capabilities":{}}"#);
+                let name = format!("own-{}", sessions.fetch_add(1, Ordering::Relaxed) + 1);
                 response
                     .headers_mut()
-                    .insert("mcp-session-id", HeaderValue::from_static("own-1"));
+                    .insert("mcp-session-id", name.parse().unwrap());
                 response
             }
             Some("notifications/initialized") if session => status(202, ""),
@@ -432,30 +437,34 @@ async fn a_legacy_server_is_asked_in_its_own_way() {
     });
     assert_eq!(fetch(&world).await, Ok(2));
     let own: Vec<Seen> = world.upstream.seen().into_iter().filter(Seen::is_own).collect();
-    let said: Vec<String> = own
+    let said = |seen: &Seen| {
+        let method = message(seen)["method"].as_str().unwrap_or_default().to_owned();
+        format!("{} {method}", seen.method)
+    };
+    let before: Vec<String> = own
         .iter()
-        .rev()
-        .take(6)
-        .map(|seen| {
-            format!(
-                "{} {}",
-                seen.method,
-                message(seen)["method"].as_str().unwrap_or_default()
-            )
-        })
+        .filter(|seen| session_of(seen).is_none())
+        .map(said)
+        .collect();
+    assert_eq!(before.first().unwrap(), "POST tools/list");
+    assert!(before.contains(&"POST initialize".to_owned()), "{before:?}");
+    let ended = own.iter().find(|seen| seen.method == Method::DELETE).unwrap();
+    let session: Vec<&Seen> = own
+        .iter()
+        .filter(|seen| session_of(seen) == session_of(ended))
         .collect();
     assert_eq!(
-        said,
+        session.iter().map(|seen| said(seen)).collect::<Vec<_>>(),
         [
-            "DELETE ",
-            "POST tools/list",
-            "POST tools/list",
             "POST notifications/initialized",
-            "POST initialize",
-            "POST tools/list"
+            "POST tools/list",
+            "POST tools/list",
+            "DELETE "
         ]
     );
-    assert_eq!(own.last().unwrap().headers["mcp-protocol-version"], "2025-06-18");
+    for seen in session {
+        assert_eq!(seen.headers["mcp-protocol-version"], "2025-06-18");
+    }
     assert_eq!(told(&world.call("git_log", LOG).send().await), is(200, ""));
     // The session is the proxy's: no caller can use it.
     let stolen = world
@@ -465,6 +474,12 @@ async fn a_legacy_server_is_asked_in_its_own_way() {
         .await;
     assert_eq!(stolen.status.as_u16(), 404);
     world.end().await;
+}
+
+/// The session that a request of the proxy's own is in.
+fn session_of(seen: &Seen) -> Option<&str> {
+    let id = seen.headers.get("mcp-session-id")?.to_str().unwrap();
+    id.starts_with("own-").then_some(id)
 }
 
 /// An answer as an event stream that stays open, with other messages before it.

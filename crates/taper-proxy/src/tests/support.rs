@@ -21,6 +21,7 @@ use taper_service::edge::{Bound, EdgeLimits};
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
 use taper_store::{FeedKnown, FeedPage, Revocation, RevocationKey};
+use tokio::sync::{Notify, watch};
 use tower::service_fn;
 
 use crate::body::{Body, full};
@@ -58,6 +59,10 @@ pub(super) struct Recorder {
     script: Arc<Mutex<Script>>,
     /// Whether what the proxy asks by itself is answered; it asks when it likes.
     tells: Arc<AtomicBool>,
+    /// Something of that waits for an answer that does not come.
+    waits: Arc<Notify>,
+    /// What waits is answered too.
+    always: Arc<watch::Sender<bool>>,
 }
 
 impl Recorder {
@@ -78,6 +83,17 @@ impl Recorder {
         self.tells.store(tells, Ordering::SeqCst);
     }
 
+    /// Everything is answered, what waits already too.
+    pub(super) fn tells_always(&self) {
+        self.tells(true);
+        self.always.send_replace(true);
+    }
+
+    /// Until the proxy asked by itself and waits for the answer: it asks nothing else meanwhile.
+    pub(super) async fn waits(&self) {
+        self.waits.notified().await;
+    }
+
     async fn start(shutdown: &Shutdown) -> (Self, SocketAddr) {
         let recorder = Self {
             seen: Arc::default(),
@@ -85,6 +101,8 @@ impl Recorder {
                 json(r#"{"jsonrpc":"2.0","id":1,"result":{}}"#)
             }))),
             tells: Arc::default(),
+            waits: Arc::default(),
+            always: Arc::new(watch::channel(false).0),
         };
         let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), EdgeLimits::default())
             .await
@@ -101,9 +119,9 @@ impl Recorder {
                     body: body.collect().await.unwrap().to_bytes(),
                 };
                 if seen.is_own() && !this.tells.load(Ordering::SeqCst) {
-                    let mut response = json("{}");
-                    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-                    return Ok(response);
+                    this.waits.notify_one();
+                    let mut always = this.always.subscribe();
+                    always.wait_for(|always| *always).await.unwrap();
                 }
                 this.seen.lock().unwrap().push(seen.clone());
                 let response = this.script.lock().unwrap()(&seen);
