@@ -105,6 +105,83 @@ pub(crate) async fn one_by_one(
     Ok(Run { took, latencies })
 }
 
+/// Opens a connection for each request, which asks for a stream, and waits for what all of them begin with.
+///
+/// # Errors
+/// When one is not answered so.
+pub(crate) async fn open(
+    address: &str,
+    requests: Vec<Vec<u8>>,
+    first: &str,
+) -> anyhow::Result<Vec<TcpStream>> {
+    let mut open = Vec::with_capacity(requests.len());
+    let mut received = Vec::with_capacity(4096);
+    for request in requests {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(&request).await?;
+        received.clear();
+        while !String::from_utf8_lossy(&received).contains(first.trim_end()) {
+            let read = stream.read_buf(&mut received).await?;
+            ensure!(read > 0, "no stream: {}", String::from_utf8_lossy(&received));
+        }
+        open.push(stream);
+    }
+    Ok(open)
+}
+
+/// Sends what `make` makes, `per_second` requests each second, spread over `connections`, for `time`. One
+/// that is late is sent at once. Making one is not part of its time.
+///
+/// # Errors
+/// As [`run`], and those of `make`.
+pub(crate) async fn paced<M>(
+    address: &str,
+    connections: usize,
+    per_second: usize,
+    time: Duration,
+    make: M,
+) -> anyhow::Result<Run>
+where
+    M: Fn(usize) -> anyhow::Result<Vec<u8>> + Clone + Send + Sync + 'static,
+{
+    let begun = Instant::now();
+    let pause = Duration::from_secs_f64(connections as f64 / per_second as f64);
+    let mut runs = Vec::new();
+    for n in 0..connections {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let make = make.clone();
+        runs.push(tokio::spawn(async move {
+            let mut received = Vec::with_capacity(4096);
+            let mut latencies = Vec::new();
+            let mut next = begun + pause.mul_f64(n as f64 / connections as f64);
+            let mut made = n;
+            while next < begun + time {
+                tokio::time::sleep_until(next.into()).await;
+                let request = make(made)?;
+                let sent = Instant::now();
+                stream.write_all(&request).await?;
+                received.clear();
+                while !is_whole(&received)? {
+                    let read = stream.read_buf(&mut received).await?;
+                    ensure!(read > 0, "the connection ended");
+                }
+                latencies.push(sent.elapsed());
+                made += connections;
+                next += pause;
+            }
+            anyhow::Ok(latencies)
+        }));
+    }
+    let mut latencies = Vec::new();
+    for run in runs {
+        latencies.extend(run.await??);
+    }
+    let took = begun.elapsed();
+    latencies.sort_unstable();
+    Ok(Run { took, latencies })
+}
+
 /// Whether an answer has arrived; an error if it is not the one that is expected.
 fn is_whole(received: &[u8]) -> anyhow::Result<bool> {
     let text = std::str::from_utf8(received)?;

@@ -47,14 +47,52 @@ impl Process {
     /// # Errors
     /// When it has ended.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The name, in parentheses, may hold anything; two of the fields after it are the times.
-        let (_, fields) = stat.rsplit_once(')').context("no name")?;
-        let mut times = fields.split_whitespace().skip(11);
-        let mut ticks = || -> anyhow::Result<u64> { Ok(times.next().context("too short")?.parse()?) };
-        let ticks = ticks()? + ticks()?;
-        let per_second = rustix::param::clock_ticks_per_second();
-        Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+        cpu_of(&self.child.id().to_string())
+    }
+}
+
+/// The same of this program.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub(crate) fn own_cpu() -> anyhow::Result<Duration> {
+    cpu_of("self")
+}
+
+fn cpu_of(process: &str) -> anyhow::Result<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
+    // The name, in parentheses, may hold anything; two of the fields after it are the times.
+    let (_, fields) = stat.rsplit_once(')').context("no name")?;
+    let mut times = fields.split_whitespace().skip(11);
+    let mut ticks = || -> anyhow::Result<u64> { Ok(times.next().context("too short")?.parse()?) };
+    let ticks = ticks()? + ticks()?;
+    let per_second = rustix::param::clock_ticks_per_second();
+    Ok(Duration::from_secs_f64(ticks as f64 / per_second as f64))
+}
+
+impl Process {
+    /// Its number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Memory that is resident, in bytes (proc_pid_status(5)).
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(crate) fn memory(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next());
+        Ok(kib.context("no memory")?.parse::<u64>()? * 1024)
+    }
+
+    /// Files and connections that it has open.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub(crate) fn files(&self) -> anyhow::Result<usize> {
+        Ok(std::fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
     }
 }
 

@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::io::Write as _;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use futures_util::{StreamExt as _, stream};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -18,17 +19,38 @@ use tokio::net::TcpListener;
 pub(crate) const ANSWER: &str =
     r#"{"jsonrpc":"2.0","id":1,"result":{"content":[{"type":"text","text":"3f1c9e2 first commit"}]}}"#;
 
+/// What a stream begins with.
+pub(crate) const FIRST_EVENT: &str = "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{\"level\":\"info\",\"data\":\"open\"}}\n\n";
+
 type Answer = Response<BoxBody<Bytes, hyper::Error>>;
 
-/// A server that reads a request to its end and gives every one the same result.
+/// The list of its tools.
+const TOOLS: &str = r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","tools":[{"name":"git_log","description":"Shows commits.","inputSchema":{"type":"object","properties":{"repo_path":{"type":"string"}},"required":["repo_path"]}}]}}"#;
+
+/// A server that reads a request to its end, lists its tools when it is asked for them and gives every
+/// other request the same result. A GET is answered with an event stream that stays open.
 pub(crate) async fn server() -> anyhow::Result<()> {
     serve(async |request: Request<Incoming>| {
-        if request.into_body().collect().await.is_err() {
-            return whole(StatusCode::BAD_REQUEST, "");
+        if request.method() == Method::GET {
+            return open_stream();
         }
-        whole(StatusCode::OK, ANSWER)
+        let Ok(body) = request.into_body().collect().await else {
+            return whole(StatusCode::BAD_REQUEST, "");
+        };
+        let asked = memchr::memmem::find(&body.to_bytes(), br#""tools/list""#);
+        whole(StatusCode::OK, if asked.is_some() { TOOLS } else { ANSWER })
     })
     .await
+}
+
+/// One event, and no end.
+fn open_stream() -> Answer {
+    let first = Frame::data(Bytes::from_static(FIRST_EVENT.as_bytes()));
+    let frames = stream::once(std::future::ready(Ok(first))).chain(stream::pending());
+    let mut answer = Response::new(BodyExt::boxed(StreamBody::new(frames)));
+    let kind = HeaderValue::from_static("text/event-stream");
+    answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    answer
 }
 
 /// A proxy that passes each request on to `upstream` and each answer back, as they come, and looks at

@@ -148,6 +148,36 @@ issuers = [{{ issuer = "{ISSUER}", jwks_file = "roots.json", without_feed = true
         holders.iter().cycle().take(count).map(one).collect()
     }
 
+    /// So many requests for a stream, by capabilities that were never handed over, as bytes.
+    ///
+    /// # Errors
+    /// When something cannot be signed.
+    pub(crate) fn streams(&self, count: usize) -> anyhow::Result<Vec<Vec<u8>>> {
+        let (server, now) = (Recording::Async.server(), now()?);
+        let url = format!("{}/{server}/mcp", self.proxy.url);
+        let holders: Vec<Holder> = (0..GRANTS)
+            .map(|_| self.sealed(server, &url, 0, now))
+            .collect::<anyhow::Result<_>>()?;
+        let one = |holder: &Holder| {
+            let claims = ProofClaims::new("GET", &url, now, &mut OsRng);
+            let token = holder.token.as_str();
+            let proof = claims.token(token).sign(&holder.key)?;
+            let credentials = format!("authorization: DPoP {token}\r\ndpop: {proof}\r\n");
+            let address = self.proxy.address();
+            let path = url.split_once(address).map_or("", |(_, path)| path);
+            Ok(open_stream(address, path, &credentials))
+        };
+        holders.iter().cycle().take(count).map(one).collect()
+    }
+
+    /// Somebody of each grant who signs a call when it is made.
+    ///
+    /// # Errors
+    /// When something cannot be signed.
+    pub(crate) fn callers(&self, recording: Recording, hand_overs: usize) -> anyhow::Result<Vec<Caller>> {
+        (0..GRANTS).map(|_| self.caller(recording, hand_overs)).collect()
+    }
+
     /// Somebody who signs a call when it is made.
     ///
     /// # Errors
@@ -276,6 +306,13 @@ pub(crate) fn bare_call(address: &str, path: &str) -> Vec<u8> {
          accept: application/json, text/event-stream\r\ncontent-length: {}\r\n\r\n{CALL}",
         CALL.len()
     );
+    head.into_bytes()
+}
+
+/// A request for a stream, with these header lines.
+pub(crate) fn open_stream(address: &str, path: &str, credentials: &str) -> Vec<u8> {
+    let head =
+        format!("GET {path} HTTP/1.1\r\nhost: {address}\r\naccept: text/event-stream\r\n{credentials}\r\n");
     head.into_bytes()
 }
 
