@@ -13,6 +13,7 @@
 pub mod call;
 pub mod daemon;
 pub mod h2;
+pub mod pages;
 pub mod upstream;
 
 use std::io::{BufRead, BufReader, Read};

@@ -8,70 +8,13 @@
 )]
 
 use std::collections::BTreeSet;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use taper_tests::daemon::write_private;
+use taper_tests::pages::{FIRST_PORT, blocks, copy_examples, free_ports, on_ports};
 use taper_tests::{named_by_run, root, taper, taper_bin, taper_ok};
 use tempfile::TempDir;
-
-/// The ports that `README.md` and `examples/configs` speak of are these and the ones after.
-const FIRST_PORT: u16 = 9400;
-const PORTS: u16 = 20;
-
-/// The fenced blocks: language and text.
-fn blocks(text: &str) -> Vec<(String, String)> {
-    let mut found: Vec<(String, String)> = Vec::new();
-    let mut inside = false;
-    for line in text.lines() {
-        match line.strip_prefix("```") {
-            Some(language) if !inside => found.push((language.to_owned(), String::new())),
-            Some(_) => {}
-            None if inside => {
-                let (_, block) = found.last_mut().unwrap();
-                block.push_str(line);
-                block.push('\n');
-            }
-            None => {}
-        }
-        inside ^= line.starts_with("```");
-    }
-    assert!(!inside, "the last block is open");
-    found
-}
-
-/// The first of [`PORTS`] ports in a row that were free a moment ago.
-fn free_ports() -> u16 {
-    let start = 10_000 + u16::try_from(std::process::id() % 1_000).unwrap() * PORTS;
-    // Ports that look like those of the text would be replaced once more.
-    let usable =
-        |port: u16| !port.to_string().contains("94") && TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let free = |first: &u16| (*first..first + PORTS).all(usable);
-    (start..32_000)
-        .step_by(PORTS.into())
-        .find(free)
-        .expect("free ports")
-}
-
-/// The text with other ports.
-fn on_ports(text: &str, first: u16) -> String {
-    (0..PORTS).fold(text.to_owned(), |text, n| {
-        text.replace(&(FIRST_PORT + n).to_string(), &(first + n).to_string())
-    })
-}
-
-/// Copies the examples as they are in the project, but for the ports.
-fn copy_examples(to: &Path, first_port: u16) {
-    for folder in ["examples/configs", "examples/policies"] {
-        std::fs::create_dir_all(to.join(folder)).unwrap();
-        for entry in std::fs::read_dir(root().join(folder)).unwrap() {
-            let path = entry.unwrap().path();
-            let text = on_ports(&std::fs::read_to_string(&path).unwrap(), first_port);
-            std::fs::write(to.join(folder).join(path.file_name().unwrap()), text).unwrap();
-        }
-    }
-}
 
 #[test]
 fn every_command_of_the_readme_runs() {

@@ -77,3 +77,60 @@ pub const EVALUATION: RuleId = RuleId::new("R-25");
 pub const LIMITS: RuleId = RuleId::new("R-26");
 /// The request's JSON is strict, and its arguments fit their bounds.
 pub const JSON: RuleId = RuleId::new("R-27");
+
+/// All of them, by page and in the order of their numbers.
+pub const ALL: &[RuleId] = &[
+    TEXT,
+    PROTOBUF,
+    ROOT,
+    SIGNATURES,
+    AUTHORITY_FACTS,
+    VERSION,
+    NO_RULES,
+    BLOCK_VERSION,
+    ISSUER,
+    EXPIRY,
+    NAMES,
+    HOLDER_KEY,
+    ROOT_SERVERS,
+    NEXT_KEY,
+    NOT_EXPIRED,
+    SHAPE,
+    OPERATORS,
+    LITERALS,
+    JOINS,
+    EXTERNS,
+    COUNTS,
+    AUTHORITY_COUNTS,
+    THIRD_PARTY,
+    SIGNER,
+    ONE_HOLDER,
+    LATER_FACTS,
+    DEPTH,
+    LATER_COUNTS,
+    AUDIENCE,
+    RIGHT,
+    CHECKS,
+    POLICY_DENY,
+    POLICY_ALLOW,
+    EVALUATION,
+    LIMITS,
+    JSON,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_has_every_rule_of_this_page() {
+        let defined = include_str!("rules.rs")
+            .matches(": RuleId = RuleId::new(\"")
+            .count();
+        assert_eq!(ALL.len(), defined);
+        let mut distinct = ALL.to_vec();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert_eq!(distinct.len(), ALL.len());
+    }
+}

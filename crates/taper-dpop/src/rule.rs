@@ -124,4 +124,39 @@ pub mod r {
     pub const HOLDER: RuleId = RuleId::new("R-14");
     /// A request carries one credential: `Authorization: DPoP` and one `DPoP` header.
     pub const CREDENTIAL: RuleId = RuleId::new("R-15");
+
+    /// All of them, in the order of their numbers.
+    pub const ALL: &[RuleId] = &[
+        FORM,
+        TYP,
+        ALG,
+        JWK,
+        HTM,
+        HTU,
+        IAT,
+        JTI,
+        ATH,
+        NONCE,
+        SIGNATURE,
+        CONTENT_DIGEST,
+        REPLAY,
+        HOLDER,
+        CREDENTIAL,
+    ];
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_has_every_rule_about_a_proof_in_order() {
+        let defined = include_str!("rule.rs")
+            .matches("RuleId = RuleId::new(\"R-")
+            .count();
+        assert_eq!(r::ALL.len(), defined);
+        for (n, rule) in r::ALL.iter().enumerate() {
+            assert_eq!(rule.as_str(), format!("R-{:02}", n + 1));
+        }
+    }
 }

@@ -131,8 +131,10 @@ async fn grant(Extract(state): Extract<State>, headers: HeaderMap, Path(id): Pat
 }
 
 async fn metrics(Extract(state): Extract<State>) -> Response {
-    let text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    ([(CONTENT_TYPE, text)], state.metrics.render()).into_response()
+    let text = HeaderValue::from_static(taper_service::metrics::CONTENT_TYPE);
+    let head = state.store.revocations_after(0, 1).await.map(|page| page.head);
+    let page = state.metrics.render(&state, head.ok());
+    ([(CONTENT_TYPE, text)], page).into_response()
 }
 
 /// A mistyped id is an error, not a revocation of nothing.

@@ -49,6 +49,7 @@ pub(crate) async fn revocations(
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Response {
+    let _reader = state.metrics.reader();
     let outcome = page(&state, &headers, query.as_deref().unwrap_or_default()).await;
     state.answer("revocations", outcome)
 }

@@ -1,56 +1,149 @@
-//! A few counters in the Prometheus text format, and the bounded log of refusals (RULES 30).
+//! What the issuer counts, as `/metrics` of the admin listener shows it, and the bounded log of refusals
+//! (RULES 30). `examples/operations.md` says of every family what it means.
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use taper_oauth::ErrorCode;
+use taper_service::metrics::{Counter, Durations, Gauge, Held, Label, Registry, Shown, Table};
 
 use crate::error::Refusal;
+use crate::state::Shared;
 
 /// How many refusals are logged in one second; the others are only counted.
 const LOGGED_PER_SECOND: u64 = 20;
+/// What answers, as the log and the label `endpoint` name it.
+const ENDPOINTS: [&str; 5] = ["token", "revoke", "introspect", "revocations", "admin"];
 
-/// What is counted since the start.
+/// All families of the issuer.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    grants: AtomicU64,
-    revocations: AtomicU64,
-    refusals: [AtomicU64; ErrorCode::ALL.len()],
+    registry: Registry,
+    grants: Counter,
+    revocations: Counter,
+    requests: Table<2>,
+    refusals: Table<1>,
+    token: Durations,
+    readers: Gauge,
+    state: State,
+    started: i64,
     logged_second: AtomicI64,
     logged: AtomicU64,
 }
 
+/// What is looked at when somebody asks.
+#[derive(Debug)]
+struct State {
+    sequence: Gauge,
+    seen_proofs: Gauge,
+    workers: Gauge,
+    waiting: Gauge,
+    queued: Gauge,
+    commits: Counter,
+    store_up: Gauge,
+    uptime: Gauge,
+}
+
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    /// Nothing is counted yet. `now` is in seconds since the Unix epoch.
+    pub(crate) fn new(now: i64) -> Self {
+        let mut registry = Registry::new();
+        let new = &mut registry;
+        let codes = || ErrorCode::ALL.iter().map(|code| code.as_str());
+        new.info(
+            "taper_build",
+            "The program.",
+            &[("version", env!("CARGO_PKG_VERSION"))],
+        );
         Self {
-            grants: AtomicU64::new(0),
-            revocations: AtomicU64::new(0),
-            refusals: std::array::from_fn(|_| AtomicU64::new(0)),
+            grants: new.counter("taper_issuer_grants_total", "Capabilities granted."),
+            revocations: new.counter("taper_issuer_revocations_total", "Revocations recorded."),
+            requests: new.table(
+                "taper_issuer_requests_total",
+                "Requests, by what came of them: `ok` or an error code.",
+                [
+                    Label::new("endpoint", ENDPOINTS),
+                    Label::new("outcome", std::iter::once("ok").chain(codes())),
+                ],
+                Shown::Counted,
+            ),
+            refusals: new.table(
+                "taper_issuer_refusals_total",
+                "Requests refused, by error code.",
+                [Label::new("code", codes())],
+                Shown::All,
+            ),
+            token: new.durations("taper_issuer_token_seconds", "Requests to the token endpoint."),
+            readers: new.gauge(
+                "taper_issuer_feed_readers",
+                "Readers of the feed that are being answered or wait for news.",
+            ),
+            state: State {
+                sequence: new.gauge("taper_issuer_feed_sequence", "The number of the last revocation."),
+                seen_proofs: new.gauge(
+                    "taper_issuer_seen_proofs",
+                    "Proofs that are remembered, so that none counts twice.",
+                ),
+                workers: new.gauge(
+                    "taper_issuer_workers_busy",
+                    "Workers for signatures that are at work.",
+                ),
+                waiting: new.gauge("taper_issuer_workers_waiting", "Work that waits for one."),
+                queued: new.gauge(
+                    "taper_issuer_journal_queue",
+                    "Commands that wait for the journal's writer.",
+                ),
+                commits: new.counter(
+                    "taper_issuer_journal_commits_total",
+                    "Writes of the journal to the disk.",
+                ),
+                store_up: new.gauge(
+                    "taper_issuer_store_up",
+                    "1 while the store takes records and proofs, else 0.",
+                ),
+                uptime: new.gauge("taper_issuer_uptime_seconds", "Since the start."),
+            },
+            started: now,
+            registry,
             logged_second: AtomicI64::new(i64::MIN),
             logged: AtomicU64::new(0),
         }
     }
 
     pub(crate) fn granted(&self) {
-        self.grants.fetch_add(1, Ordering::Relaxed);
+        self.grants.add();
     }
 
     pub(crate) fn revoked(&self) {
-        self.revocations.fetch_add(1, Ordering::Relaxed);
+        self.revocations.add();
     }
 
-    /// Counts a refusal and logs it, unless too many were logged in this second.
-    pub(crate) fn refused(&self, endpoint: &'static str, refusal: &Refusal, now: i64) {
-        let code = refusal.answer.code();
-        let counters = ErrorCode::ALL.iter().zip(&self.refusals);
-        for (_, counter) in counters.filter(|(known, _)| **known == code) {
-            counter.fetch_add(1, Ordering::Relaxed);
+    /// How long the token endpoint took, whatever it answered.
+    pub(crate) fn token(&self, took: Duration) {
+        self.token.observe(took);
+    }
+
+    /// One more reader of the feed, until this is dropped.
+    pub(crate) fn reader(&self) -> Held {
+        self.readers.hold()
+    }
+
+    /// Counts what an endpoint answers, and logs a refusal unless too many were logged in this second.
+    pub(crate) fn answered(&self, endpoint: &'static str, refusal: Option<&Refusal>, now: i64) {
+        let code = refusal.map(|refusal| refusal.answer.code());
+        // A list of codes knows each of them.
+        let known = code.and_then(|code| ErrorCode::ALL.iter().position(|known| *known == code));
+        if let Some(endpoint) = ENDPOINTS.iter().position(|known| *known == endpoint) {
+            self.requests.add([endpoint, known.map_or(0, |code| code + 1)]);
         }
-        if self.may_log(now) {
+        if let Some(code) = known {
+            self.refusals.add([code]);
+        }
+        if let Some(refusal) = refusal.filter(|_| self.may_log(now)) {
             tracing::info!(
                 http.endpoint = endpoint,
                 rule = refusal.rule.as_str(),
-                error.code = code.as_str(),
+                error.code = refusal.answer.code().as_str(),
                 error.description = refusal.answer.description(),
                 error.detail = refusal.detail.as_deref().unwrap_or_default(),
                 "request refused"
@@ -58,36 +151,22 @@ impl Metrics {
         }
     }
 
-    /// The Prometheus text format.
-    pub(crate) fn render(&self) -> String {
-        let mut text = String::new();
-        let mut plain = |name: &str, help: &str, value: &AtomicU64| {
-            // Writing to a string cannot fail.
-            let _ = writeln!(
-                text,
-                "# HELP {name} {help}\n# TYPE {name} counter\n{name} {}",
-                value.load(Ordering::Relaxed)
-            );
-        };
-        plain("taper_issuer_grants_total", "Capabilities granted.", &self.grants);
-        plain(
-            "taper_issuer_revocations_total",
-            "Revocations recorded.",
-            &self.revocations,
-        );
-        let name = "taper_issuer_refusals_total";
-        let _ = writeln!(
-            text,
-            "# HELP {name} Requests refused, by error code.\n# TYPE {name} counter"
-        );
-        for (code, counter) in ErrorCode::ALL.iter().zip(&self.refusals) {
-            let _ = writeln!(
-                text,
-                "{name}{{code=\"{code}\"}} {}",
-                counter.load(Ordering::Relaxed)
-            );
+    /// The page, with the state as it is now; `sequence` is the number of the last revocation, where the
+    /// state tells it.
+    pub(crate) fn render(&self, shared: &Shared, sequence: Option<u64>) -> String {
+        let state = &self.state;
+        if let Some(sequence) = sequence {
+            state.sequence.set(i64::try_from(sequence).unwrap_or(i64::MAX));
         }
-        text
+        let (busy, waiting) = shared.pool.in_use();
+        state.workers.set_count(busy);
+        state.waiting.set_count(waiting);
+        state.seen_proofs.set_count(shared.store.seen_proofs());
+        state.queued.set_count(shared.store.queued());
+        state.commits.take_over(shared.store.commits());
+        state.store_up.set(i64::from(shared.store.check().is_ok()));
+        state.uptime.set(shared.clock.unix().saturating_sub(self.started));
+        self.registry.render()
     }
 
     /// Two threads at the turn of a second may log a line more; that is bounded too.
@@ -105,23 +184,24 @@ mod tests {
     use crate::rules;
 
     #[test]
-    fn refusals_are_counted_by_code_and_logged_at_a_bounded_rate() {
-        let metrics = Metrics::new();
+    fn what_is_answered_is_counted_and_refusals_are_logged_at_a_bounded_rate() {
+        let metrics = Metrics::new(0);
         let refusal = Refusal::new(rules::TARGET, ErrorCode::InvalidTarget, "x");
         for _ in 0..3 {
-            metrics.refused("token", &refusal, 7);
+            metrics.answered("token", Some(&refusal), 7);
         }
+        metrics.answered("revoke", None, 7);
         metrics.granted();
-        let text = metrics.render();
-        assert!(text.contains("taper_issuer_grants_total 1\n"), "{text}");
-        assert!(
-            text.contains("taper_issuer_refusals_total{code=\"invalid_target\"} 3\n"),
-            "{text}"
-        );
-        assert!(
-            text.contains("taper_issuer_refusals_total{code=\"invalid_scope\"} 0\n"),
-            "{text}"
-        );
+        let text = metrics.registry.render();
+        for line in [
+            "taper_issuer_grants_total 1",
+            "taper_issuer_refusals_total{code=\"invalid_target\"} 3",
+            "taper_issuer_refusals_total{code=\"invalid_scope\"} 0",
+            "taper_issuer_requests_total{endpoint=\"token\",outcome=\"invalid_target\"} 3",
+            "taper_issuer_requests_total{endpoint=\"revoke\",outcome=\"ok\"} 1",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
         let logged = (0..100).filter(|_| metrics.may_log(8)).count();
         assert_eq!(logged as u64, LOGGED_PER_SECOND);
         assert!(metrics.may_log(9));

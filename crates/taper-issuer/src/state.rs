@@ -116,6 +116,7 @@ impl Parts {
 impl Shared {
     pub(crate) fn new(parts: Parts, config: &Config, store: EmbeddedStore, clock: SharedClock) -> Self {
         let store = Arc::new(store);
+        let now = clock.unix();
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             parts,
@@ -123,18 +124,16 @@ impl Shared {
             store,
             clock,
             pool: CpuPool::new(workers, QUEUE),
-            metrics: Metrics::new(),
+            metrics: Metrics::new(now),
         }
     }
 
-    /// The answer of an endpoint: refusals are counted, the nonce is handed out.
+    /// The answer of an endpoint: it is counted, the nonce is handed out.
     pub(crate) fn answer(&self, endpoint: &'static str, outcome: Result<Response, Refusal>) -> Response {
         let now = self.clock.unix();
         let nonce = self.gate.nonce(outcome.as_ref().err(), now);
-        let mut response = outcome.unwrap_or_else(|refusal| {
-            self.metrics.refused(endpoint, &refusal, now);
-            http::refusal(&refusal)
-        });
+        self.metrics.answered(endpoint, outcome.as_ref().err(), now);
+        let mut response = outcome.unwrap_or_else(|refusal| http::refusal(&refusal));
         if let Some(nonce) = nonce {
             response.headers_mut().insert(http::DPOP_NONCE, nonce);
         }

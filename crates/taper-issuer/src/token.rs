@@ -16,6 +16,7 @@ use taper_oauth::{
 };
 use taper_service::rng;
 use taper_store::{GrantRecord, Grants as _, RevocationKey};
+use tokio::time::Instant;
 
 use crate::clients::Client;
 use crate::error::Refusal;
@@ -27,7 +28,9 @@ use crate::{http, rules};
 
 /// The endpoint.
 pub(crate) async fn token(Extract(state): Extract<State>, headers: HeaderMap, body: Body) -> Response {
+    let began = Instant::now();
     let outcome = answer(&state, &headers, body).await;
+    state.metrics.token(began.elapsed());
     state.answer("token", outcome)
 }
 

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use taper_capability::VerifiedChain;
 use taper_dpop::TokenHash;
+use taper_service::metrics::Counter;
 
 /// A grant has at most this part of the memory.
 const SHARE: usize = 16;
@@ -30,6 +31,8 @@ pub(crate) struct Chains {
     /// Bytes in all; with 0 nothing is kept.
     max: usize,
     state: Mutex<State>,
+    hits: Counter,
+    misses: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -68,12 +71,21 @@ impl Chains {
         Self {
             max,
             state: Mutex::default(),
+            hits: Counter::default(),
+            misses: Counter::default(),
         }
     }
 
     /// The chain of this text, if it verified with these root keys before. Its expiry, its revocation
     /// and its holder's proof are the caller's to check.
     pub(crate) fn find(&self, text: &TokenHash, roots: u64) -> Option<Arc<VerifiedChain>> {
+        let found = self.look_up(text, roots);
+        let counter = if found.is_some() { &self.hits } else { &self.misses };
+        counter.add();
+        found
+    }
+
+    fn look_up(&self, text: &TokenHash, roots: u64) -> Option<Arc<VerifiedChain>> {
         if self.max == 0 {
             return None;
         }
@@ -113,6 +125,17 @@ impl Chains {
             used: false,
         };
         state.put(text, entry);
+    }
+
+    /// How many were found since the start, and how many were not.
+    pub(crate) fn lookups(&self) -> (u64, u64) {
+        (self.hits.get(), self.misses.get())
+    }
+
+    /// How many there are, and what they cost in bytes.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        let state = self.lock();
+        (state.entries.len(), state.bytes)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

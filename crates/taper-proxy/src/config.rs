@@ -24,7 +24,7 @@ pub use self::limits::{Limits, Rate, Rates};
 pub struct Config {
     /// Where requests are answered.
     pub listen: SocketAddr,
-    /// Where operators look (`/healthz`, `/readyz`). Default none.
+    /// Where operators look (`/healthz`, `/readyz`, `/metrics`). Default none.
     #[serde(default)]
     pub admin_listen: Option<SocketAddr>,
     /// The certificate of `listen`, and of `admin_listen` where it says so. Without it TLS ends in front.
@@ -73,6 +73,9 @@ pub struct Config {
     /// Logs.
     #[serde(default)]
     pub telemetry: Telemetry,
+    /// The line that the log gets for every request.
+    #[serde(default)]
+    pub request_log: RequestLog,
     /// Calls to issuers.
     #[serde(default)]
     pub outbound: Outbound,
@@ -103,6 +106,15 @@ pub enum NonceMode {
     Off,
     /// Always.
     Demand,
+}
+
+/// What the line of a request says.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RequestLog {
+    /// Whether it names the subject, which may be personal data. The grant and the last holder it names
+    /// always, and the journal has the subject of every decision.
+    pub subject: bool,
 }
 
 /// What may be called beside the upstreams.

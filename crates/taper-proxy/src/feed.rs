@@ -231,6 +231,7 @@ pub(crate) async fn follow_keys(
     uri: String,
     issuers: Arc<Issuers>,
     fetcher: Fetcher,
+    clock: SharedClock,
     shutdown: Shutdown,
 ) {
     let mut pause = FIRST_PAUSE;
@@ -251,8 +252,9 @@ pub(crate) async fn follow_keys(
                 Ok(keys) => {
                     tracing::debug!(issuer, keys, "root keys fetched");
                     pause = FIRST_PAUSE;
-                    tokio::time::sleep(KEYS_FLOOR).await;
                     let Some(state) = issuers.get(&issuer) else { return };
+                    state.keys_taken(clock.unix());
+                    tokio::time::sleep(KEYS_FLOOR).await;
                     let _ = tokio::time::timeout(KEYS_MAX_AGE, state.keys_wanted.notified()).await;
                 }
                 Err(error) => {

@@ -89,6 +89,11 @@ impl Followed {
         self.view.known()
     }
 
+    /// The time of which it is known what is revoked, in seconds since the Unix epoch.
+    pub(crate) fn as_of(&self) -> Option<i64> {
+        self.view.fresh_as_of()
+    }
+
     /// Takes a page whose signature held. `keep` writes a position down durably; it runs before the
     /// page can refuse anything, so that whatever was enforced is also remembered: after a crash
     /// between the two the position is of a page that is asked for again. Until the view is complete

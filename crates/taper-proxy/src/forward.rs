@@ -7,7 +7,9 @@ use http::{HeaderMap, Method, Response, StatusCode, header};
 use taper_capability::VerifiedPresentation;
 use taper_service::edge::read_body;
 use taper_service::shutdown::Shutdown;
+use tokio::time::Instant;
 
+use crate::account::{Account, Cause};
 use crate::body::{Body, empty, full};
 use crate::events::{Readers, Watch, events};
 use crate::headers::{self, SESSION};
@@ -36,6 +38,7 @@ impl Shared {
         permitted: Permitted<Outbound>,
         decision_id: &str,
         place: Option<Place>,
+        account: &mut Account,
         shutdown: &Shutdown,
     ) -> Result<Response<Body>, Refusal> {
         let chain = presentation.chain();
@@ -50,12 +53,15 @@ impl Shared {
             decision_id,
             shutdown,
         );
+        account.cut_by(&lease.ending.cut);
         let sent = Sent::of(&permitted);
         let asking = sent.asking(server)?;
         if let Some(answers) = &permitted.inner().answers {
             answers.sent();
         }
+        let began = Instant::now();
         let answered = server.upstream.forward(permitted, shutdown).await;
+        account.returned(began);
         let answered = answered.inspect_err(|refusal| {
             if let (Refusal::UpstreamStatus(StatusCode::NOT_FOUND), Some(session)) = (refusal, &sent.session)
             {
@@ -114,6 +120,7 @@ impl Shared {
             ending: Ending {
                 server: server.profile.id.clone(),
                 decision_id: decision_id.to_owned(),
+                cut: Cause::default(),
                 id: call.and_then(|call| call.id.clone()),
                 standing: call.map_or(outbound.method == Method::GET, |call| {
                     call.method == "subscriptions/listen"

@@ -26,6 +26,7 @@ use taper_policy::Denial;
 use taper_policy::boundary::BoundaryPolicy;
 use taper_store::{CallCounters, DecisionRecord, Reservation, Seen, SeenProofs};
 
+use crate::account::{self, Kind};
 use crate::catalogue::Catalogue;
 use crate::chains::Chains;
 use crate::config::NonceMode;
@@ -78,6 +79,8 @@ pub(crate) struct Judgement {
     pub(crate) record: Option<DecisionRecord>,
     /// The call that counts once `record` is in the journal.
     pub(crate) calls: Option<Reservation>,
+    /// What the request turned out to be.
+    pub(crate) read_as: (account::Era, Kind),
     /// The request's place, until its answer has ended.
     pub(crate) place: Option<Place>,
     /// The permitted request, to be forwarded only after `record` is in the journal.
@@ -165,7 +168,12 @@ impl Gate {
             Ok(read) => read,
             Err(unread) => {
                 let (message, refusal) = *unread;
+                let kind = message.as_ref().map_or(Kind::Unread, |message| {
+                    let class = methods::classify(&message.method, &asked.profile.extra_methods);
+                    Kind::of(&message.method, class)
+                });
                 return Judgement {
+                    read_as: (account::Era::Unread, kind),
                     message,
                     record: None,
                     calls: None,
@@ -174,6 +182,7 @@ impl Gate {
                 };
             }
         };
+        let read_as = (read.era.into(), read.kind());
         let chain = asked.presentation.chain();
         // Who is over a limit does not use up the table of proofs, and who repeats a proof does not use up
         // the limits of its holder.
@@ -185,6 +194,7 @@ impl Gate {
             Ok(place) => place,
             Err(refusal) => {
                 return Judgement {
+                    read_as,
                     message: read.message,
                     record: None,
                     calls: None,
@@ -206,6 +216,7 @@ impl Gate {
             Err(refusal) => (None, Err(refusal)),
         };
         Judgement {
+            read_as,
             message: read.message,
             record: Some(record),
             calls,
@@ -403,6 +414,15 @@ pub(crate) struct Read {
 }
 
 impl Read {
+    fn kind(&self) -> Kind {
+        match (&self.message, &self.answer) {
+            (Some(message), _) => Kind::of(&message.method, self.class),
+            (None, Some(_)) => Kind::Reply,
+            (None, None) if self.is_get => Kind::Stream,
+            (None, None) => Kind::End,
+        }
+    }
+
     fn work(&self) -> Work {
         let ends_work = match &self.message {
             Some(message) => message.id.is_none() && message.method == "notifications/cancelled",

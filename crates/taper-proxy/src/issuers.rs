@@ -1,6 +1,7 @@
 //! The issuers whose capabilities count: their root keys, and what they revoked.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -32,6 +33,8 @@ pub(crate) struct IssuerState {
     issuer: String,
     servers: Option<Vec<String>>,
     keys: Mutex<Vec<(u32, PublicKey)>>,
+    /// When they were taken last, in seconds since the Unix epoch; 0 before.
+    keys_at: AtomicI64,
     feed: Option<Followed>,
     /// A token or a page names a key id that is not known.
     pub(crate) keys_wanted: Notify,
@@ -80,6 +83,7 @@ impl IssuerState {
             issuer: issuer.to_owned(),
             servers,
             keys: Mutex::default(),
+            keys_at: AtomicI64::new(0),
             feed: floor.map(|floor| Followed::new(issuer, floor, max_staleness)),
             keys_wanted: Notify::new(),
             keys_changed: watch::Sender::new(0),
@@ -92,6 +96,16 @@ impl IssuerState {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .is_empty()
+    }
+
+    /// Notes that the keys are those of the issuer at `now`.
+    pub(crate) fn keys_taken(&self, now: i64) {
+        self.keys_at.store(now, Ordering::Relaxed);
+    }
+
+    /// When its keys were taken last, in seconds since the Unix epoch; 0 before they were.
+    pub(crate) fn keys_at(&self) -> i64 {
+        self.keys_at.load(Ordering::Relaxed)
     }
 
     /// What it revoked, where it has a feed.

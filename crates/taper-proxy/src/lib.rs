@@ -18,9 +18,11 @@
 //! | `forward` | a permitted request on its way, and its answer on its way back |
 //! | `sse`, `events`, `lists`, `stream` | what comes back: read event by event, filtered, and cut when the permit ends |
 //! | `session`, `outstanding`, `unanswered`, `tasks` | who owns a session and a task, and what a server and its clients asked |
+//! | `account`, `measured` | what came of a request, in one line of the log and in numbers |
 //! | `refusal`, `error`, [`rules`] | refusals by number (`spec/proxy.md`), and in protocol words |
 //! | `service`, `ready`, `proxy` | the HTTP service; the configuration, checked; the daemon |
 
+mod account;
 mod body;
 mod catalogue;
 mod chains;
@@ -37,6 +39,7 @@ mod headers;
 mod issuers;
 mod limits;
 mod lists;
+mod measured;
 mod message;
 mod methods;
 mod outstanding;

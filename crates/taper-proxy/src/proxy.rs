@@ -26,6 +26,7 @@ use crate::feed::{Follower, follow_keys};
 use crate::gate::Gate;
 use crate::issuers::Issuers;
 use crate::limits::Limiter;
+use crate::measured::Measured;
 use crate::outstanding::Sessions;
 use crate::profile::{Profile, ProfileError};
 use crate::ready::{OpenError, Ready};
@@ -85,6 +86,11 @@ impl Proxy {
             "journal opened"
         );
         let (issuers, followers) = ready.issuers()?;
+        for (issuer, _) in &ready.key_files {
+            if let Some(issuer) = issuers.get(issuer) {
+                issuer.keys_taken(clock.unix());
+            }
+        }
         Ok(Self {
             ready,
             issuers,
@@ -129,9 +135,10 @@ impl Proxy {
             Ok((server.profile.id.clone(), Arc::new(server)))
         };
         let servers: Result<_, OpenError> = ready.servers.into_iter().map(server).collect();
+        let issuers = Arc::new(issuers);
         let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let gate = Gate {
-            issuers: Arc::new(issuers),
+            issuers: Arc::clone(&issuers),
             chains: Chains::new(ready.verified_chains),
             policy: ready.policy,
             seen: Arc::clone(&store) as Arc<dyn taper_store::SeenProofs>,
@@ -139,8 +146,13 @@ impl Proxy {
             nonces: NonceKey::generate(&mut rng::os()),
             nonce_mode: ready.nonce,
         };
+        let servers: std::collections::BTreeMap<String, Arc<Server>> = servers?;
+        let names: Vec<&str> = servers.keys().map(String::as_str).collect();
+        let measured = Measured::new(&names, &issuers.names(), clock.unix());
         let shared = Shared {
-            servers: servers?,
+            measured: Arc::new(measured),
+            log_subject: ready.log_subject,
+            servers,
             gate: Arc::new(gate),
             names: ready.names,
             trusted_hops: ready.trusted_hops,
@@ -193,7 +205,15 @@ impl BoundProxy {
         }
         for (issuer, uri) in self.key_uris {
             let issuers = Arc::clone(&shared.gate.issuers);
-            let run = follow_keys(issuer, uri, issuers, self.fetcher.clone(), shutdown.clone());
+            let clock = Arc::clone(&shared.clock);
+            let run = follow_keys(
+                issuer,
+                uri,
+                issuers,
+                self.fetcher.clone(),
+                clock,
+                shutdown.clone(),
+            );
             shutdown.spawn("root-keys", run);
         }
         if let Some(tls) = self.tls {

@@ -89,6 +89,7 @@ pub(crate) struct Ready {
     pub(crate) queue: usize,
     /// Bytes for chains that verified before.
     pub(crate) verified_chains: usize,
+    pub(crate) log_subject: bool,
     pub(crate) nonce: config::NonceMode,
     pub(crate) proxies: u32,
     pub(crate) policy: BoundaryPolicy,
@@ -172,6 +173,7 @@ impl Ready {
             trusted_hops: config.trusted_hops,
             queue: config.queue,
             verified_chains: usize::from(config.verified_chains_mib) << 20,
+            log_subject: config.request_log.subject,
             nonce: config.nonce,
             proxies: config.proxies,
             policy,

@@ -201,6 +201,31 @@ impl Refusal {
     }
 }
 
+impl Refusal {
+    /// Whether nothing was wrong with the request, which may pass another time: what is answered 429 or 503.
+    pub(crate) fn may_pass_later(&self) -> bool {
+        matches!(
+            self,
+            Self::IssuerNotReady
+                | Self::Stale
+                | Self::FeedHistory
+                | Self::Quota
+                | Self::Rate { .. }
+                | Self::Crowded { .. }
+                | Self::Costly { .. }
+                | Self::SeenFailed
+                | Self::Uncounted
+                | Self::Undescribed
+                | Self::Unlisted
+                | Self::Indeterminate(_)
+                | Self::Audit
+                | Self::Busy
+                | Self::Children
+                | Self::Waiting
+        )
+    }
+}
+
 impl From<taper_dpop::Error> for Refusal {
     fn from(error: taper_dpop::Error) -> Self {
         Self::Proof(error)

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use serde_json::{Value, json};
 use taper_oauth::ProtectedResourceMetadata;
 use taper_service::clock::SharedClock;
 use taper_service::edge::{BodyError, PeerAddr, read_body};
@@ -14,13 +15,16 @@ use taper_service::pool::{CpuPool, PoolError};
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
 use taper_store::{Audit, EmbeddedStore, Outcome, Record, RecordKind};
+use tokio::time::Instant;
 
+use crate::account::{Account, Kind, worked};
 use crate::body::{Body, full};
 use crate::catalogue::Catalogue;
 use crate::error::{AnswerContext, respond};
 use crate::gate::{Asked, Gate, Judgement};
 use crate::headers::{self, Credentials, Names};
 use crate::limits::Limiter;
+use crate::measured::Measured;
 use crate::outstanding::Sessions;
 use crate::permitted::{Outbound, Permitted};
 use crate::profile::Profile;
@@ -30,6 +34,7 @@ use crate::tasks::Tasks;
 use crate::upstream::Upstream;
 
 const METADATA_PREFIX: &str = "/.well-known/oauth-protected-resource";
+const METRICS: &str = "/metrics";
 const ALLOW: &str = "POST, GET, DELETE";
 
 /// Everything that requests share.
@@ -41,6 +46,9 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<EmbeddedStore>,
     pub(crate) pool: CpuPool,
     pub(crate) clock: SharedClock,
+    pub(crate) measured: Arc<Measured>,
+    /// Whether the lines of the request log name the subject.
+    pub(crate) log_subject: bool,
 }
 
 /// One server.
@@ -59,42 +67,68 @@ pub(crate) async fn answer(
     shutdown: Shutdown,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let path = request.uri().path();
-    if let Some(response) = shared.health(request.method(), path) {
-        return response;
-    }
-    if let Some(id) = path.strip_prefix(METADATA_PREFIX).and_then(server_id)
-        && let Some(server) = shared.servers.get(id)
-    {
-        return shared.metadata(&request, &server.profile);
-    }
-    let server = server_id(path).and_then(|id| shared.servers.get(id)).cloned();
     let mut context = AnswerContext {
         decision_id: rng::random_id_128(&mut rng::os()),
         ..AnswerContext::default()
     };
+    let mut account = Account::open(&shared.measured, &context.decision_id, shared.log_subject);
+    let method = request.method().clone();
+    let response = answer_in(&shared, &shutdown, request, &mut context, &mut account).await;
+    account.follow(&method, response)
+}
+
+async fn answer_in(
+    shared: &Shared,
+    shutdown: &Shutdown,
+    request: Request<Incoming>,
+    context: &mut AnswerContext,
+    account: &mut Account,
+) -> Response<Body> {
+    let path = request.uri().path();
+    if let Some(answered) = shared.health(&request) {
+        account.page(Kind::Health);
+        return own(answered, account);
+    }
+    if let Some(id) = path.strip_prefix(METADATA_PREFIX).and_then(server_id)
+        && let Some(server) = shared.servers.get(id)
+    {
+        account.server(id);
+        account.page(Kind::Metadata);
+        return own(shared.metadata(request.method(), &server.profile), account);
+    }
+    let server = server_id(path).and_then(|id| shared.servers.get(id)).cloned();
     let Some(server) = server else {
-        tracing::debug!(rule = %rules::PATH, reason = %Refusal::Path, "refused");
-        return respond(&Refusal::Path, &context);
+        return own(Err(Refusal::Path), account);
     };
+    account.server(&server.profile.id);
     context.metadata_url = Some(server.profile.metadata_url.clone());
     context.scopes.clone_from(&server.profile.scopes);
     context.deny_style = server.profile.deny_style;
-    match shared.pass(&server, request, &mut context, &shutdown).await {
+    match shared.pass(&server, request, context, account, shutdown).await {
         Ok(response) => response,
         Err(refusal) => {
-            log(&refusal, &server.profile, &context);
+            account.refused(&refusal);
             context.nonce = Some(shared.gate.nonces.mint(shared.clock.unix()));
-            respond(&refusal, &context)
+            respond(&refusal, context)
         }
     }
 }
 
+/// A page of the proxy's own, or that there is none.
+fn own(page: Result<Response<Body>, Refusal>, account: &mut Account) -> Response<Body> {
+    page.unwrap_or_else(|refusal| {
+        account.refused(&refusal);
+        respond(&refusal, &AnswerContext::default())
+    })
+}
+
 /// Answers one request of an operator.
 pub(crate) fn answer_admin<B>(shared: &Shared, request: &Request<B>) -> Response<Body> {
-    shared
-        .health(request.method(), request.uri().path())
-        .unwrap_or_else(|| respond(&Refusal::Path, &AnswerContext::default()))
+    let page = match request.uri().path() {
+        METRICS => shared.metrics(request.method()),
+        _ => shared.health(request).unwrap_or(Err(Refusal::Path)),
+    };
+    page.unwrap_or_else(|refusal| respond(&refusal, &AnswerContext::default()))
 }
 
 /// The id in `/{id}/mcp`.
@@ -103,50 +137,77 @@ fn server_id(path: &str) -> Option<&str> {
     (!id.contains('/')).then_some(id)
 }
 
-/// What is refused before there is a presentation is an event of the debug level: a flood of it must
-/// not fill a disk (RULES 30).
-fn log(refusal: &Refusal, profile: &Profile, context: &AnswerContext) {
-    let (rule, server) = (refusal.rule(), profile.id.as_str());
-    match refusal {
-        Refusal::Denied(_) | Refusal::UnknownMethod(_) => {
-            tracing::info!(%rule, mcp.server = server, decision.id = context.decision_id, reason = %refusal, "denied");
-        }
-        Refusal::Upstream(_) | Refusal::Audit => {
-            tracing::warn!(%rule, mcp.server = server, decision.id = context.decision_id, reason = %refusal, "not answered");
-        }
-        _ => tracing::debug!(%rule, mcp.server = server, reason = %refusal, "refused"),
+/// What is missing, one line each: its name and why.
+fn as_lines(missing: &[String]) -> String {
+    if missing.is_empty() {
+        return "ok\n".to_owned();
+    }
+    format!("not ready\n{}\n", missing.join("\n"))
+}
+
+/// The same for programs.
+fn as_json(missing: &[String]) -> String {
+    let missing: Vec<Value> = missing
+        .iter()
+        .map(|line| {
+            let (name, reason) = line.split_once(": ").unwrap_or((line, ""));
+            json!({ "name": name, "reason": reason })
+        })
+        .collect();
+    json!({ "ready": missing.is_empty(), "missing": missing }).to_string()
+}
+
+/// Refuses methods that change something.
+fn only_read(method: &Method) -> Result<(), Refusal> {
+    if [Method::GET, Method::HEAD].contains(method) {
+        Ok(())
+    } else {
+        Err(Refusal::Method { allow: "GET, HEAD" })
     }
 }
 
 impl Shared {
-    /// `/healthz` and `/readyz`. The latter says in lines what is missing; it tells names and reasons, no
-    /// secrets, since anybody may ask.
-    pub(crate) fn health(&self, method: &Method, path: &str) -> Option<Response<Body>> {
-        let missing = match path {
+    /// `/healthz` and `/readyz`. The latter says what is missing, in lines or, to who asks for it with
+    /// `?format=json` or `Accept`, in JSON; it tells names and reasons, no secrets, since anybody may ask.
+    pub(crate) fn health<B>(&self, request: &Request<B>) -> Option<Result<Response<Body>, Refusal>> {
+        let missing = match request.uri().path() {
             "/healthz" => Vec::new(),
             "/readyz" => self.missing(),
             _ => return None,
         };
-        if method != Method::GET && method != Method::HEAD {
-            let (refusal, context) = (Refusal::Method { allow: "GET, HEAD" }, AnswerContext::default());
-            return Some(respond(&refusal, &context));
+        if let Err(refusal) = only_read(request.method()) {
+            return Some(Err(refusal));
         }
-        let (status, text) = if missing.is_empty() {
-            (StatusCode::OK, "ok\n".to_owned())
+        let status = if missing.is_empty() {
+            StatusCode::OK
         } else {
-            let lines = missing.join("\n");
-            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready\n{lines}\n"))
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        let (kind, text) = if headers::wants_json(request) {
+            ("application/json", as_json(&missing))
+        } else {
+            ("text/plain; charset=utf-8", as_lines(&missing))
         };
         let mut response = Response::new(full(text));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-        headers.insert(header::CONTENT_TYPE, plain);
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Some(response)
+        Some(Ok(response))
     }
 
-    fn missing(&self) -> Vec<String> {
+    /// `/metrics`, on the admin listener alone: it tells how much is going on, and of what kind.
+    fn metrics(&self, method: &Method) -> Result<Response<Body>, Refusal> {
+        only_read(method)?;
+        let mut response = Response::new(full(self.measured.render(self)));
+        let headers = response.headers_mut();
+        let text = HeaderValue::from_static(taper_service::metrics::CONTENT_TYPE);
+        headers.insert(header::CONTENT_TYPE, text);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Ok(response)
+    }
+
+    pub(crate) fn missing(&self) -> Vec<String> {
         let mut missing = self.gate.issuers.unready(self.clock.unix());
         if self.store.check().is_err() {
             missing.push("the store: it has failed".to_owned());
@@ -155,10 +216,8 @@ impl Shared {
     }
 
     /// RFC 9728.
-    fn metadata<B>(&self, request: &Request<B>, profile: &Profile) -> Response<Body> {
-        if request.method() != Method::GET && request.method() != Method::HEAD {
-            return respond(&Refusal::Method { allow: "GET" }, &AnswerContext::default());
-        }
+    fn metadata(&self, method: &Method, profile: &Profile) -> Result<Response<Body>, Refusal> {
+        only_read(method)?;
         let scopes: Vec<&str> = profile.scopes.iter().map(String::as_str).collect();
         let document = ProtectedResourceMetadata::for_resource(
             &profile.resource,
@@ -169,7 +228,7 @@ impl Shared {
         let mut response = Response::new(full(serde_json::to_vec(&document).unwrap_or_default()));
         let json = HeaderValue::from_static("application/json");
         response.headers_mut().insert(header::CONTENT_TYPE, json);
-        response
+        Ok(response)
     }
 
     async fn pass(
@@ -177,6 +236,7 @@ impl Shared {
         server: &Server,
         request: Request<Incoming>,
         context: &mut AnswerContext,
+        account: &mut Account,
         shutdown: &Shutdown,
     ) -> Result<Response<Body>, Refusal> {
         let profile = &server.profile;
@@ -194,17 +254,18 @@ impl Shared {
         let presentation = {
             let (gate, clock) = (Arc::clone(&self.gate), Arc::clone(&self.clock));
             let (method, url) = (request.method().clone(), profile.resource.clone());
-            self.pool
-                .run(move || {
-                    let now = clock.unix();
-                    let presentation = gate.authenticate(&credentials, method.as_str(), &url, now)?;
-                    gate.check_unused(&presentation, now)?;
-                    Ok::<_, Refusal>(presentation)
-                })
-                .await
-                .map_err(busy)??
+            let authenticate = move || {
+                let now = clock.unix();
+                let presentation = gate.authenticate(&credentials, method.as_str(), &url, now)?;
+                gate.check_unused(&presentation, now)?;
+                Ok::<_, Refusal>(presentation)
+            };
+            let submitted = Instant::now();
+            let worked = self.pool.run(|| worked(authenticate)).await.map_err(busy)?;
+            account.verified(submitted, worked)?
         };
         let presentation = Arc::new(presentation);
+        account.presented(&presentation);
 
         let (parts, body) = request.into_parts();
         let body = {
@@ -214,6 +275,7 @@ impl Shared {
             };
             body_of(&parts, body, profile).await?
         };
+        account.received(&body);
         let asked = Asked {
             presentation: Arc::clone(&presentation),
             profile: Arc::clone(profile),
@@ -229,16 +291,28 @@ impl Shared {
         };
         let mut judgement = {
             let (gate, clock) = (Arc::clone(&self.gate), Arc::clone(&self.clock));
-            self.pool
-                .run(move || gate.judge(asked, clock.unix()))
-                .await
-                .map_err(busy)?
+            let judge = move || gate.judge(asked, clock.unix());
+            let submitted = Instant::now();
+            let worked = self.pool.run(|| worked(judge)).await.map_err(busy)?;
+            account.judged(submitted, worked)
         };
         let place = judgement.place.take();
-        let permitted = self.settle(judgement, profile, context).await?;
+        let (is_recorded, began) = (judgement.record.is_some(), Instant::now());
+        let settled = self.settle(judgement, profile, context).await;
+        if is_recorded {
+            account.journaled(began);
+        }
         let decision_id = &context.decision_id;
-        self.forward(server, presentation, permitted, decision_id, place, shutdown)
-            .await
+        self.forward(
+            server,
+            presentation,
+            settled?,
+            decision_id,
+            place,
+            account,
+            shutdown,
+        )
+        .await
     }
 
     /// Journals the decision, then gives out what it permits (M-27).

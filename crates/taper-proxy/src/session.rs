@@ -150,6 +150,11 @@ impl<T> Owners<T> {
         self.lock().remove(handle);
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().owners.len()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

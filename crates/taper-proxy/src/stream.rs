@@ -23,6 +23,7 @@ use taper_service::shutdown::Shutdown;
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep};
 
+use crate::account::Cause;
 use crate::body::Body;
 use crate::error;
 use crate::events::{Events, answer_limits};
@@ -63,6 +64,8 @@ pub(crate) struct Lease {
 pub(crate) struct Ending {
     pub(crate) server: String,
     pub(crate) decision_id: String,
+    /// Where it is noted why.
+    pub(crate) cut: Cause,
     /// The id of the request that is answered.
     pub(crate) id: Option<Value>,
     /// Whether the stream answers nothing by itself and lasts until somebody ends it.
@@ -341,6 +344,8 @@ impl State {
     /// Says why, where the answer has a place for it, and ends it.
     fn cut(mut self, refusal: Refusal) -> Giver {
         self.lease.log(&refusal);
+        // Of two causes the first counts.
+        let _ = self.lease.ending.cut.set(refusal.rule());
         let end = if self.stop() {
             Ok(self.lease.ending.event(&refusal, self.is_answered()))
         } else {
@@ -354,6 +359,7 @@ impl State {
     fn give_up(self) -> Giver {
         let (server, chain) = (self.lease.ending.server.as_str(), self.lease.presentation.chain());
         tracing::info!(rule = %rules::PLACES, mcp.server = server, grant.id = chain.grant_id(), decision.id = self.lease.ending.decision_id, "an answer was cut: its caller does not take it");
+        let _ = self.lease.ending.cut.set(rules::PLACES);
         self.giver.offer(Err(Broken::NotTaken.into()));
         self.giver
     }

@@ -7,6 +7,7 @@
 //! | [`config`] | TOML with `file:line:column`, refused unknown keys, secrets by reference |
 //! | [`secret`] | values that cannot print, files that only their owner can read |
 //! | [`telemetry`] | logs on stderr |
+//! | [`metrics`] | counters, gauges and durations for operators |
 //! | [`shutdown`] | tracked tasks, signals, draining; the only way to start a task |
 //! | [`edge`] | the HTTP listener with its limits |
 //! | [`fetch`] | guarded outbound HTTP |
@@ -17,6 +18,7 @@ pub mod clock;
 pub mod config;
 pub mod edge;
 pub mod fetch;
+pub mod metrics;
 pub mod pool;
 pub mod rng;
 pub mod secret;

@@ -11,6 +11,8 @@ use tokio::sync::Semaphore;
 pub struct CpuPool {
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
+    workers: usize,
+    places: usize,
 }
 
 /// Why a closure gave no answer.
@@ -32,7 +34,16 @@ impl CpuPool {
         Self {
             running: Arc::new(Semaphore::new(workers)),
             admitted: Arc::new(Semaphore::new(places)),
+            workers,
+            places,
         }
+    }
+
+    /// How many closures run now, and how many wait.
+    pub fn in_use(&self) -> (usize, usize) {
+        let running = self.workers.saturating_sub(self.running.available_permits());
+        let admitted = self.places.saturating_sub(self.admitted.available_permits());
+        (running, admitted.saturating_sub(running))
     }
 
     /// Runs `f` on a thread of its own and answers what it returns. Waiting closures run in the order
@@ -80,6 +91,7 @@ mod tests {
         let second = pool.run(|| 2);
         let observer = async {
             // The two above were polled first and hold both places.
+            assert_eq!(pool.in_use(), (1, 1));
             let third = pool.run(|| 3).await;
             release.send(()).unwrap();
             third
@@ -87,6 +99,7 @@ mod tests {
         let (first, second, third) = tokio::join!(biased; first, second, observer);
         assert_eq!((first, second, third), (Ok(true), Ok(2), Err(PoolError::Busy)));
         assert_eq!(pool.run(|| 4).await, Ok(4));
+        assert_eq!(pool.in_use(), (0, 0));
     }
 
     #[tokio::test]

@@ -260,6 +260,18 @@ impl EmbeddedStore {
         self.commits.load(Ordering::Relaxed)
     }
 
+    /// How many commands wait for the writer.
+    pub fn queued(&self) -> usize {
+        self.commands
+            .max_capacity()
+            .saturating_sub(self.commands.capacity())
+    }
+
+    /// How many proofs are remembered, those that have ended and were not forgotten yet among them.
+    pub fn seen_proofs(&self) -> usize {
+        self.seen.len()
+    }
+
     /// How many records of [`Audit::append_later`] are not on the disk yet.
     pub fn later_waiting(&self) -> usize {
         self.later.waiting()

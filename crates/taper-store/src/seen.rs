@@ -99,6 +99,11 @@ impl SeenStore {
         Ok(store)
     }
 
+    /// How many proofs the table has.
+    pub(crate) fn len(&self) -> usize {
+        self.total.load(Ordering::Relaxed)
+    }
+
     /// Whether proofs can be recorded, if the last one could not be.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         locked(&self.log).check()

@@ -240,6 +240,14 @@ impl Limiter {
         );
     }
 
+    /// How many places are taken: for requests, streams, answers of clients, and bodies.
+    pub(crate) fn taken(&self) -> [usize; 4] {
+        let bodies = self.bodies.in_use().saturating_add(self.foreign_bodies.in_use());
+        let [running, streams, replies] =
+            [&self.running, &self.streams, &self.replies].map(|places| places.in_use());
+        [running, streams, replies, bodies]
+    }
+
     /// How many places for requests, streams and bodies are taken, each by how many grants and holders.
     #[cfg(test)]
     pub(crate) fn in_use(&self) -> [(usize, usize, usize); 3] {

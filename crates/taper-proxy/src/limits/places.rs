@@ -68,6 +68,11 @@ impl Places {
         })
     }
 
+    /// How many are taken.
+    pub(super) fn in_use(&self) -> usize {
+        self.lock().all
+    }
+
     /// How many are taken, and by how many grants and holders.
     #[cfg(test)]
     pub(super) fn taken(&self) -> (usize, usize, usize) {

@@ -230,6 +230,7 @@ async fn lasting_doubt_ends_a_stream() {
         ending: Ending {
             server: "git".into(),
             decision_id: "d".into(),
+            cut: Arc::default(),
             id: None,
             standing: false,
         },

@@ -384,6 +384,7 @@ async fn root_keys_are_fetched_with_patience() {
         uri,
         Arc::clone(&issuers),
         fetcher(),
+        Arc::new(ManualClock::new(NOW)),
         shutdown.clone(),
     );
     shutdown.spawn("keys", run);

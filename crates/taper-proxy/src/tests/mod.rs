@@ -1,6 +1,7 @@
 //! The proxy on loopback in front of a recording upstream. Each refusal has an honest twin beside it,
 //! and of what was refused the upstream saw nothing.
 
+mod accounts;
 mod answers;
 mod calls;
 mod catalogue;

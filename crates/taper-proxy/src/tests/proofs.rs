@@ -10,6 +10,7 @@ use taper_service::rng;
 use taper_store::{RevocationKey, Seen, SeenProofs, StoreError};
 
 use super::support::{Answer, Ask, NOW, Setup, URL, World, usual};
+use crate::account::Account;
 use crate::chains::Chains;
 use crate::config::NonceMode;
 use crate::error::AnswerContext;
@@ -201,7 +202,16 @@ async fn what_ended_while_its_record_waited_for_the_disk_is_not_forwarded() {
         let settled = shared.settle(judgement, &server.profile, &mut context).await;
         let permitted = settled.unwrap();
         meanwhile();
-        let answer = shared.forward(server, presentation, permitted, "d", None, &world.shutdown);
+        let mut account = Account::open(&shared.measured, "d", false);
+        let answer = shared.forward(
+            server,
+            presentation,
+            permitted,
+            "d",
+            None,
+            &mut account,
+            &world.shutdown,
+        );
         answer.await.err().map(|refusal| refusal.rule().to_string())
     };
     let pushes = |grant: &Grant| {

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::limiting::{lasting, limiter, until, with};
 use super::support::{Ask, NOW, Setup, URL, World, json};
+use crate::account::Account;
 use crate::body::Body;
 use crate::error::AnswerContext;
 use crate::gate::Asked;
@@ -57,12 +58,14 @@ async fn answered(world: &World, ask: Ask<'_>) -> Response<Body> {
     assert!(place.is_some());
     let mut context = AnswerContext::default();
     let settled = shared.settle(judgement, &server.profile, &mut context).await;
+    let mut account = Account::open(&shared.measured, "d", false);
     let forwarded = shared.forward(
         server,
         presentation,
         settled.unwrap(),
         "d",
         place,
+        &mut account,
         &world.shutdown,
     );
     forwarded.await.unwrap()

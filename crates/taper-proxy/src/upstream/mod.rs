@@ -26,6 +26,14 @@ pub(crate) enum Upstream {
 }
 
 impl Upstream {
+    /// How many programs run for it.
+    pub(crate) fn programs(&self) -> usize {
+        match self {
+            Self::Http(_) => 0,
+            Self::Stdio(upstream) => upstream.running(),
+        }
+    }
+
     /// Sends a permitted request and returns the answer's head; its body is streamed.
     ///
     /// # Errors

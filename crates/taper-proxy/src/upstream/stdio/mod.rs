@@ -87,6 +87,11 @@ impl StdioUpstream {
         }
     }
 
+    /// How many programs there are.
+    pub(super) fn running(&self) -> usize {
+        self.lock().running.len()
+    }
+
     pub(super) async fn send(
         &self,
         outbound: Outbound,
