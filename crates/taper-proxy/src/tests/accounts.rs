@@ -168,7 +168,7 @@ async fn a_mixed_run_is_counted_once_and_written_once() {
         *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
         response
     });
-    assert_eq!(send(call("git_log")).await, 500);
+    assert_eq!(send(call("git_log")).await, 502);
     // One whose caller leaves in the middle of the answer.
     world.upstream.answers(|_| endless());
     let mut answer = world.open(call("git_log")).await;
