@@ -33,6 +33,14 @@ pub enum Error {
         /// What is wrong with it.
         source: taper_dpop::Error,
     },
+    /// A key of the operating system's keyring cannot be used.
+    #[error("the key `keyring:{name}` cannot be used: {reason}")]
+    Keyring {
+        /// Its name.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
     /// A folder of a wallet cannot be used.
     #[error("cannot use the folder `{}`: {source}", path.display())]
     Folder {

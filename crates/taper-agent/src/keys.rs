@@ -9,7 +9,7 @@ use taper_service::secret;
 
 #[cfg(unix)]
 use crate::AgentSocket;
-use crate::{Error, HolderKey, blocking, keyfile};
+use crate::{Error, HolderKey, blocking, keyfile, keyring};
 
 /// The environment variable that may hold a private JWK.
 pub(crate) const KEY_VARIABLE: &str = "TAPER_KEY";
@@ -24,6 +24,8 @@ pub enum KeySource {
     Agent(Option<Thumbprint>),
     /// `env:`: the private JWK in the environment variable `TAPER_KEY`, for containers.
     Environment,
+    /// `keyring:NAME`: a key in the keyring of the operating system. Opening it takes the feature `keyring`.
+    Keyring(String),
 }
 
 impl KeySource {
@@ -31,7 +33,7 @@ impl KeySource {
     ///
     /// # Errors
     /// [`Error::Secret`] or [`Error::KeyFile`] when the file or the variable cannot be used,
-    /// [`Error::Agent`] when the agent cannot.
+    /// [`Error::Agent`] when the agent cannot, [`Error::Keyring`] when the keyring cannot.
     pub async fn open(&self) -> Result<HolderKey, Error> {
         match self {
             #[cfg(unix)]
@@ -58,6 +60,10 @@ impl KeySource {
                 let text = secret::read_secret_variable(KEY_VARIABLE)?;
                 PrivateKey::from_jwk_str(text.expose_str()?).map_err(wrong)
             }
+            Self::Keyring(name) => {
+                let name = name.clone();
+                blocking(move || keyring::load(&name)).await
+            }
         }
     }
 }
@@ -70,7 +76,7 @@ impl KeySource {
                 Ok(path) => path.display().to_string(),
                 Err(_) => path.display().to_string(),
             },
-            Self::Agent(_) | Self::Environment => self.to_string(),
+            Self::Agent(_) | Self::Environment | Self::Keyring(_) => self.to_string(),
         }
     }
 }
@@ -79,7 +85,9 @@ impl KeySource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeySourceError {
     /// A key itself, which every process of the machine could read on the command line.
-    #[error("this is a key; name the file that it is in, `agent:`, or `env:` with the key in `TAPER_KEY`")]
+    #[error(
+        "this is a key; name the file that it is in, `agent:`, `keyring:NAME`, or `env:` with the key in `TAPER_KEY`"
+    )]
     IsKey,
     /// `agent:` is followed by something else than a thumbprint.
     #[error("behind `agent:` stands nothing, or the key's thumbprint of 43 characters")]
@@ -87,6 +95,9 @@ pub enum KeySourceError {
     /// Something stands behind `env:`.
     #[error("nothing stands behind `env:`; the key is in `TAPER_KEY`")]
     NotEnvironment,
+    /// What stands behind `keyring:` names no key of a keyring.
+    #[error("behind `keyring:` stands a name of 1 to 64 letters, digits, `.`, `_` and `-`")]
+    NotKeyringName,
     /// There is nothing.
     #[error("the name of a key is empty")]
     Empty,
@@ -110,6 +121,8 @@ impl FromStr for KeySource {
             },
             Some(("env", "")) => Ok(Self::Environment),
             Some(("env", _)) => Err(KeySourceError::NotEnvironment),
+            Some(("keyring", name)) if keyring::is_name(name) => Ok(Self::Keyring(name.to_owned())),
+            Some(("keyring", _)) => Err(KeySourceError::NotKeyringName),
             _ => Ok(Self::File(PathBuf::from(text))),
         }
     }
@@ -122,6 +135,7 @@ impl fmt::Display for KeySource {
             Self::Agent(None) => f.write_str("agent:"),
             Self::Agent(Some(key)) => write!(f, "agent:{key}"),
             Self::Environment => f.write_str("env:"),
+            Self::Keyring(name) => write!(f, "keyring:{name}"),
         }
     }
 }
@@ -152,6 +166,10 @@ mod tests {
         check("agent:x", Err(KeySourceError::NotThumbprint));
         check("env:", Ok(KeySource::Environment));
         check("env:TAPER_KEY", Err(KeySourceError::NotEnvironment));
+        check("keyring:a.B_2-c", Ok(KeySource::Keyring("a.B_2-c".to_owned())));
+        for wrong in ["", "a b", "a/b", "a:b", "\u{e9}", &"a".repeat(65)] {
+            check(&format!("keyring:{wrong}"), Err(KeySourceError::NotKeyringName));
+        }
         check("", Err(KeySourceError::Empty));
         check(r#" {"kty":"OKP"}"#, Err(KeySourceError::IsKey));
         check("-----BEGIN PRIVATE KEY-----", Err(KeySourceError::IsKey));

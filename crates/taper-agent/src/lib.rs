@@ -6,6 +6,7 @@
 //! | [`keys`] | where a key is: the text form of `--key` |
 //! | [`agent_socket`] | a process that holds keys, and its socket |
 //! | [`keyfile`] | the file that holds a private key |
+//! | [`keyring`] | feature `keyring`: a private key in the keyring of the operating system |
 //! | [`issuer`] | the issuer's metadata and keys, and the client that asks |
 //! | [`wallet`] | a folder with a key and a capability, renewed for many processes |
 //! | [`source`] | where the capability to present comes from |
@@ -162,6 +163,7 @@ pub mod holder;
 pub mod inspect;
 pub mod issuer;
 pub mod keyfile;
+pub mod keyring;
 pub mod keys;
 pub mod login;
 pub mod mcp;

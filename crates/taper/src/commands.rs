@@ -65,6 +65,7 @@ fn read_key(source: &KeySource, context: &Context) -> Result<HolderKey, Failure>
             KeySource::File(path) => {
                 failure.next(format!("`taper keygen --out {}` makes one", path.display()))
             }
+            // The keyring's own message says what to type.
             _ => failure,
         }
     })

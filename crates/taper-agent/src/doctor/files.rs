@@ -187,6 +187,9 @@ fn next_of_key(source: &KeySource, error: &Error) -> Option<String> {
         (KeySource::File(path), Error::Secret(error)) if is_absent(error) => {
             Some(format!("`taper keygen --out {}` makes a key", path.display()))
         }
+        (KeySource::Keyring(_), _) => {
+            Some("`taper keygen --out keyring:NAME` makes a key in the keyring".to_owned())
+        }
         (KeySource::Agent(_), _) => Some("`taper agent list` shows the keys of the agent".to_owned()),
         _ => None,
     }

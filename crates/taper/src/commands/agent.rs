@@ -32,7 +32,7 @@ const EXAMPLES: &str = "\
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct Args {
-    /// A key to hold, a file or `env:`; may repeat.
+    /// A key to hold: a file, `keyring:NAME` or `env:`; may repeat.
     #[arg(long, value_name = "KEY")]
     key: Vec<KeySource>,
     /// Hold a new key, which is nowhere else.
@@ -59,11 +59,11 @@ pub(crate) struct Args {
 enum Say {
     /// Show its keys.
     List,
-    /// Give it the key of a file.
+    /// Give it a key.
     Add {
-        /// A private key file.
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
+        /// The private key: a file, `keyring:NAME` or `env:`.
+        #[arg(value_name = "KEY")]
+        key: KeySource,
         /// Forget it after so long.
         #[arg(id = "lifetime", long = "for", value_name = "DURATION", value_parser = duration)]
         lifetime: Option<u64>,
@@ -102,13 +102,12 @@ fn ask(say: Say, context: &mut Context) -> Result<(), Failure> {
     let agent = AgentSocket::of_environment()?;
     let answer = match say {
         Say::Add {
-            file,
+            key,
             lifetime,
             delegate,
         } => {
             let added = Added { lifetime, delegate };
-            let source = KeySource::File(file);
-            Answer::Key(context.block_on(agent.add(&source, added))??)
+            Answer::Key(context.block_on(agent.add(&key, added))??)
         }
         Say::List => context.block_on(agent.ask(&Ask::List {}))??,
         Say::Generate { lifetime, delegate } => {

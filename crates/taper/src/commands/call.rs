@@ -21,7 +21,7 @@ pub(crate) struct Args {
     /// A file with the capability, or `-`.
     #[arg(long, value_name = "FILE", env = "TAPER_TOKEN", hide_env_values = true)]
     token: String,
-    /// The holder's private key: a file, `agent:` or `env:`.
+    /// The holder's private key: a file, `agent:`, `keyring:NAME` or `env:`.
     #[arg(long, value_name = "KEY", env = "TAPER_KEY_FILE", hide_env_values = true)]
     key: KeySource,
     /// List the tools that the capability may see, instead of calling one.

@@ -23,7 +23,7 @@ pub(crate) struct Args {
     /// The next holder's public key: a JWK, a file with one, or `-`.
     #[arg(long, value_name = "JWK")]
     to: String,
-    /// The present holder's private key: a file, `agent:` or `env:`.
+    /// The present holder's private key: a file, `agent:`, `keyring:NAME` or `env:`.
     #[arg(long, value_name = "KEY", env = "TAPER_KEY_FILE", hide_env_values = true)]
     key: KeySource,
     #[command(flatten)]

@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// A file with the capability.
     #[arg(long, value_name = "FILE", env = "TAPER_TOKEN", hide_env_values = true)]
     token: Option<PathBuf>,
-    /// The holder's private key: a file, `agent:` or `env:`.
+    /// The holder's private key: a file, `agent:`, `keyring:NAME` or `env:`.
     #[arg(long, value_name = "KEY", env = "TAPER_KEY_FILE", hide_env_values = true)]
     key: Option<KeySource>,
     /// A wallet, in place of `--token` and `--key`.

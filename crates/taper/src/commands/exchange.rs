@@ -38,7 +38,7 @@ pub(crate) struct Args {
         hide_env_values = true
     )]
     subject_token: String,
-    /// The private key that the capability is bound to: a file, `agent:` or `env:`.
+    /// The private key that the capability is bound to: a file, `agent:`, `keyring:NAME` or `env:`.
     #[arg(long, value_name = "KEY", env = "TAPER_KEY_FILE", hide_env_values = true)]
     key: KeySource,
     /// What is wanted: `server:tool` or `server:*`; may repeat.

@@ -18,7 +18,7 @@ pub(crate) struct Args {
     /// A file with the capability, or `-`.
     #[arg(value_name = "TOKEN-FILE", default_value = "-")]
     token: String,
-    /// The holder's private key: a file, `agent:` or `env:`.
+    /// The holder's private key: a file, `agent:`, `keyring:NAME` or `env:`.
     #[arg(long, value_name = "KEY", env = "TAPER_KEY_FILE", hide_env_values = true)]
     key: KeySource,
     #[command(flatten)]

@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// The issuer's URL.
     #[arg(long, value_name = "URL")]
     pub(super) issuer: Option<String>,
-    /// The private key that takes back: a file, `agent:` or `env:`.
+    /// The private key that takes back: a file, `agent:`, `keyring:NAME` or `env:`.
     #[arg(long, value_name = "KEY")]
     pub(super) key: Option<KeySource>,
     /// A file with a capability, or `-`.
