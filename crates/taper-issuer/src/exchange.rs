@@ -151,7 +151,7 @@ pub(crate) fn decide(
         .filter_map(|right| servers.get(right.server()).cloned())
         .collect();
     let expires_at = expiry(&terms, asker, wish, bounds, now)?;
-    let ends_at = absolute_end(&terms, asker);
+    let ends_at = latest_end(&terms, asker, wish);
     let mut caveats = terms.caveats;
     caveats.extend(wish.resources.iter().map(|(kind, values)| Caveat::Resource {
         kind: kind.clone(),
@@ -234,7 +234,7 @@ fn expiry(terms: &GrantTerms, asker: &Asker, wish: &Wish, bounds: Bounds, now: i
     let stated = |ttl: u64| i64::try_from(ttl).unwrap_or(i64::MAX);
     let ttl = terms.ttl.map_or(bounds.default_ttl, stated).min(bounds.max_ttl);
     let own = now.saturating_add(ttl);
-    let latest = absolute_end(terms, asker).min(wish.until.unwrap_or(i64::MAX));
+    let latest = latest_end(terms, asker, wish);
     let bounded = if rules::EXPIRY.holds(own <= latest) {
         own
     } else {
@@ -250,9 +250,10 @@ fn expiry(terms: &GrantTerms, asker: &Asker, wish: &Wish, bounds: Bounds, now: i
     Ok(bounded)
 }
 
-/// The subject token's end, unless the policy states another (RULES 26).
-fn absolute_end(terms: &GrantTerms, asker: &Asker) -> i64 {
-    terms.renew_until.unwrap_or(asker.subject_ends)
+/// The subject token's end, unless the policy states another (RULES 26), and never after what was asked for.
+fn latest_end(terms: &GrantTerms, asker: &Asker, wish: &Wish) -> i64 {
+    let end = terms.renew_until.unwrap_or(asker.subject_ends);
+    end.min(wish.until.unwrap_or(i64::MAX))
 }
 
 fn refused_by_policy(refusal: GrantRefusal) -> Refusal {

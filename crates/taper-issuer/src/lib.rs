@@ -22,6 +22,7 @@ mod issuer;
 mod keys;
 mod metrics;
 mod proof;
+mod renew;
 mod revoke;
 pub mod rules;
 mod state;

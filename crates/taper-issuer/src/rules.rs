@@ -24,7 +24,7 @@ pub const BOUND_TOKEN: RuleId = RuleId::new("X-09");
 pub const REVOKED: RuleId = RuleId::new("X-10");
 /// What comes back is a capability, whatever else is asked for.
 pub const TOKEN_TYPE: RuleId = RuleId::new("X-11");
-/// A capability is not exchanged for another one.
+/// A capability is not exchanged for another one; it is renewed as it is, and nothing else is asked for then.
 pub const NO_CAPABILITY: RuleId = RuleId::new("X-12");
 /// Something is asked for.
 pub const ASKED: RuleId = RuleId::new("X-13");
@@ -75,3 +75,10 @@ pub const REVOKE_SHOWN: RuleId = RuleId::new("X-34");
 pub const REVOKE_COUNT: RuleId = RuleId::new("X-35");
 /// A URI that is asked for is canonical, as the proxy compares URIs.
 pub const URI: RuleId = RuleId::new("X-36");
+/// Only a capability that was neither handed on nor narrowed is renewed, for its client and by its holder.
+pub const RENEW_OWN: RuleId = RuleId::new("X-37");
+/// A revoked grant is not renewed.
+pub const RENEW_REVOKED: RuleId = RuleId::new("X-38");
+/// A renewal is of a live capability, under the policy that granted it and for what is still configured; it
+/// keeps what was granted and ends with the grant.
+pub const RENEW_WITHIN: RuleId = RuleId::new("X-39");

@@ -9,10 +9,11 @@ use axum::body::Body;
 use axum::extract::State as Extract;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
-use taper_capability::{Grant, Party, Token, issue};
+use taper_capability::{Grant, Party, Right, Token, issue};
 use taper_dpop::PublicKey;
 use taper_oauth::{
-    ErrorCode, ExchangeRequest, Secret, SubjectClaims, TokenRequest, TokenResponse, TokenType, provenance,
+    ErrorCode, ExchangeRequest, McpDetail, Secret, SubjectClaims, TokenRequest, TokenResponse, TokenType,
+    provenance,
 };
 use taper_service::rng;
 use taper_store::{GrantRecord, Grants as _, RevocationKey};
@@ -24,7 +25,7 @@ use crate::exchange::{self, Asker, Terms, Wish};
 use crate::proof::Proven;
 use crate::state::{Shared, State, claim_pairs};
 use crate::trust::Role;
-use crate::{http, rules};
+use crate::{http, renew, rules};
 
 /// The endpoint.
 pub(crate) async fn token(Extract(state): Extract<State>, headers: HeaderMap, body: Body) -> Response {
@@ -47,13 +48,17 @@ async fn answer(state: &State, headers: &HeaderMap, body: Body) -> Result<Respon
         .proof
         .binds(&bytes)
         .map_err(|error| Refusal::new(error.rule(), ErrorCode::InvalidDpopProof, error.to_string()))?;
+    if renew::is_asked(&request) {
+        return renew::answer(state, &request, &client, &proven).await;
+    }
     let wish = exchange::wish(&request, &state.parts.servers, now)?;
     let asker = identify(state, &request, &client, &proven).await?;
     // Keys may have been fetched in between.
     let now = state.clock.unix();
     let account = format!("subject {} {}", asker.subject.iss, asker.subject.sub);
     state.gate.spend(&proven.proof, &account, now)?;
-    refuse_revoked(state, &asker, proven.proof.key()).await?;
+    let parties = std::iter::once(&asker.subject).chain(&asker.actor);
+    refuse_revoked(state, parties, &asker.client, proven.proof.key()).await?;
     let asked_details = !request.authorization_details.is_empty();
     let granted = grant(state, asker, wish, proven.proof.key().clone(), now).await?;
     granted.answer(asked_details, now)
@@ -130,12 +135,17 @@ fn party(claims: SubjectClaims) -> Party {
 }
 
 /// what is issued to them would be refused everywhere.
-async fn refuse_revoked(state: &State, asker: &Asker, key: &PublicKey) -> Result<(), Refusal> {
+pub(crate) async fn refuse_revoked(
+    state: &State,
+    parties: impl Iterator<Item = &Party>,
+    client: &str,
+    key: &PublicKey,
+) -> Result<(), Refusal> {
     let mut keys = vec![
-        RevocationKey::Client(asker.client.clone()),
+        RevocationKey::Client(client.to_owned()),
         RevocationKey::Holder(key.thumbprint().to_string()),
     ];
-    for party in std::iter::once(&asker.subject).chain(&asker.actor) {
+    for party in parties {
         keys.push(RevocationKey::Subject {
             iss: party.iss.clone(),
             sub: party.sub.clone(),
@@ -204,18 +214,10 @@ impl Shared {
     ) -> Result<(Token, Terms, Wish, GrantRecord), Refusal> {
         let parts = &self.parts;
         let terms = exchange::decide(&parts.policy, asker, &wish, &parts.servers, parts.bounds, now)?;
-        let failed = |detail: String| {
-            Refusal::new(
-                rules::POLICY,
-                ErrorCode::ServerError,
-                "the capability could not be made",
-            )
-            .with_detail(detail)
-        };
         let root = parts
             .keys
             .first()
-            .ok_or_else(|| failed("no root key".to_owned()))?;
+            .ok_or_else(|| could_not_be_made("no root key".to_owned()))?;
         let grant = Grant {
             issuer: parts.issuer.clone(),
             id: Grant::new_id(&mut rng::os()),
@@ -244,14 +246,25 @@ impl Shared {
                 ErrorCode::InvalidScope,
                 "what would be granted does not fit into one capability; ask for less",
             ),
-            error => failed(error.to_string()),
+            error => could_not_be_made(error.to_string()),
         })?;
         let record = record(&grant, terms.ends_at, parts.policy.digest());
         Ok((token, terms, wish, record))
     }
 }
 
-fn record(grant: &Grant, ends_at: i64, policy_digest: &str) -> GrantRecord {
+/// An error of this server, whose detail is for the operator.
+pub(crate) fn could_not_be_made(detail: String) -> Refusal {
+    Refusal::new(
+        rules::POLICY,
+        ErrorCode::ServerError,
+        "the capability could not be made",
+    )
+    .with_detail(detail)
+}
+
+/// What is written down of a grant.
+pub(crate) fn record(grant: &Grant, ends_at: i64, policy_digest: &str) -> GrantRecord {
     GrantRecord {
         issuer: grant.issuer.clone(),
         grant_id: grant.id.clone(),
@@ -278,20 +291,37 @@ impl Granted {
         } else {
             Vec::new()
         };
-        let answer = TokenResponse::capability(
-            Secret::new(self.token.as_str()),
-            u64::try_from(self.terms.expires_at.saturating_sub(now)).unwrap_or(0),
-            &exchange::granted_scopes(&self.terms.rights),
+        written(
+            &self.token,
+            &self.terms.rights,
+            self.terms.expires_at,
             details,
-        );
-        let bytes = answer.to_json().map_err(|error| {
-            Refusal::new(
-                rules::FORM,
-                ErrorCode::ServerError,
-                "the answer could not be written",
-            )
-            .with_detail(error)
-        })?;
-        Ok(http::json_bytes(StatusCode::OK, bytes.to_vec()))
+            now,
+        )
     }
+}
+
+/// The answer that carries a capability.
+pub(crate) fn written(
+    token: &Token,
+    rights: &[Right],
+    expires_at: i64,
+    details: Vec<McpDetail>,
+    now: i64,
+) -> Result<Response, Refusal> {
+    let answer = TokenResponse::capability(
+        Secret::new(token.as_str()),
+        u64::try_from(expires_at.saturating_sub(now)).unwrap_or(0),
+        &exchange::granted_scopes(rights),
+        details,
+    );
+    let bytes = answer.to_json().map_err(|error| {
+        Refusal::new(
+            rules::FORM,
+            ErrorCode::ServerError,
+            "the answer could not be written",
+        )
+        .with_detail(error)
+    })?;
+    Ok(http::json_bytes(StatusCode::OK, bytes.to_vec()))
 }

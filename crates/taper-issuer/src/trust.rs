@@ -111,6 +111,11 @@ impl Trust {
         })
     }
 
+    /// Whether tokens of this issuer are accepted.
+    pub(crate) fn trusts(&self, issuer: &str) -> bool {
+        self.issuers.contains_key(issuer)
+    }
+
     /// Verifies the token that came as `role` and was declared as `declared`.
     pub(crate) async fn verify(
         &self,

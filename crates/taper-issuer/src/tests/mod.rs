@@ -5,6 +5,7 @@ mod discovery;
 mod exchange;
 mod grants;
 mod provider;
+mod renewal;
 mod revocation;
 mod start;
 mod support;

@@ -42,7 +42,7 @@ deny("mallory gets nothing") <- subject($iss, "mallory");
 pub(super) struct Rig {
     pub(super) provider: Provider,
     pub(super) clock: Arc<ManualClock>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     pub(super) public: Router,
     pub(super) admin: Router,
     pub(super) holder: PrivateKey,
@@ -121,10 +121,25 @@ impl Rig {
             clock,
             public: issuer.public_router(),
             admin: issuer.admin_router(),
-            _folder: folder,
+            folder,
             holder: PrivateKey::generate(Algorithm::EdDsa, &mut rng::os()),
             root: PrivateKey::from_jwk_str(&root).unwrap().public(),
         }
+    }
+
+    /// The same issuer after a restart, with files and configuration that may have changed meanwhile.
+    pub(super) fn reopened(self, files: impl FnOnce(&Path), change: impl FnOnce(String) -> String) -> Self {
+        let Self {
+            provider,
+            clock,
+            folder,
+            holder,
+            ..
+        } = self;
+        files(folder.path());
+        let again = Self::open(provider, folder, change);
+        again.clock.set(taper_service::clock::Clock::unix(&*clock));
+        Self { holder, ..again }
     }
 
     /// The claims of an honest access token.
