@@ -35,6 +35,20 @@ RECEIPT = {
     "proof": ["Ku8+1nFjQdOl1akViqd8kcaHDMzLIw2LVGFCzQ713w0=", "NwqhM5koFs1FgZckl7Uh2Mu9nNjp6NVStNDON3sIFGY=", "JqVqybqFXt71iLuU+Cb7KG2N8QJQgUqNGgt4Gsmi/D8="],
     "checkpoint": "taper.invalid/journal/issuer\n5\nY/z8M2Cc5nDdKifB78dKTuRFKbuDaDY6rsr28fRWZdY=\n\n— taper.invalid/journal/issuer xv4A8ywbo7NbPHyL+evyudHpYT9ELAtd+cyM7GEAKhOfLiIWpH9mAmi1LN7NUDUUhQeQcgIV3xEU/u0MYed0aAsi1A0=\n",
 }
+# One of each on the key agent's socket, and two answers.
+AGENT = [
+    {"op": "list"},
+    {"op": "prove", "key": "A" * 43, "htm": "POST", "htu": "https://p.example/git/mcp", "ath": "A" * 43, "nonce": "n",
+     "content_digest": "sha-256=:" + "A" * 43 + "=:"},
+    {"op": "append", "key": "A" * 43, "token": "t", "to": {"kty": "OKP", "crv": "Ed25519", "x": "A" * 43},
+     "until": 1795255712, "caveats": [], "max_depth": 2, "note": "n"},
+    {"op": "add", "private": "{}", "name": "key.jwk", "for": 60, "delegate": True},
+    {"op": "generate", "for": 60},
+    {"op": "remove", "key": "A" * 43},
+    {"op": "lock"},
+    {"proof": "a.b.c"},
+    {"error": "no"},
+]
 PAGES = [
     {
         "issuer": "https://issuer.example",
@@ -101,6 +115,8 @@ def of_files() -> Iterator[tuple[str, bytes]]:
     jws = base64.urlsafe_b64encode(json.dumps(header).encode()).rstrip(b"=") + b".." + b"A" * 86
     for page in PAGES:
         yield "feed_page", jws + b"\n" + json.dumps(page).encode()
+    for line in AGENT:
+        yield "agent_wire", json.dumps(line).encode()
     yield "receipt_verify", json.dumps(RECEIPT).encode()
 
 

@@ -6,6 +6,7 @@
 //! See `spec/keys.md`.
 
 mod client;
+mod places;
 mod ring;
 mod server;
 pub mod wire;
@@ -20,8 +21,13 @@ pub use self::server::{Listening, listen};
 pub const SOCKET_VARIABLE: &str = "TAPER_AGENT_SOCK";
 /// How long one answer may take, and how long a connection may say nothing.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How many connections are served at once; more wait.
+/// How many connections are served at once: beyond it the longest idle one ends.
 const MAX_CONNECTIONS: usize = 64;
+/// How many of them one process may have.
+const MAX_OF_ONE: usize = 16;
+/// How many lines one connection may say, and how many of them may be nonsense.
+const MAX_LINES: usize = 4_096;
+const MAX_NONSENSE: usize = 3;
 
 /// Keeps other processes of the user from reading the memory of this one, and its core from the disk.
 ///

@@ -70,6 +70,17 @@ pub enum Error {
     /// A capability is refused, and there is no other one to present.
     #[error("{0}")]
     NoOther(String),
+    /// The issuer revoked the grant of a wallet. Another one in its place would undo that.
+    #[error(
+        "the grant {grant} was revoked at the issuer, and no other is asked for in its place; where there shall be another \
+         one all the same, remove `{}`", path.display()
+    )]
+    Revoked {
+        /// The grant's id.
+        grant: String,
+        /// The wallet's file that says so.
+        path: PathBuf,
+    },
     /// A capability is malformed, or cannot be narrowed or handed on like this.
     #[error(transparent)]
     Capability(#[from] taper_capability::Error),

@@ -1,11 +1,11 @@
 //! The client of the token exchange (RFC 8693): a subject token goes in, a capability bound to our
-//! key comes out.
+//! key comes out; or a capability goes in, and comes out as the same grant with a later end.
 
 use http::StatusCode;
 use serde::Deserialize;
 use taper_capability::{Token, UnverifiedToken};
 use taper_dpop::base64url_decode;
-use taper_oauth::{ExchangeRequest, TokenResponse, TokenType, response};
+use taper_oauth::{ExchangeRequest, Secret, TokenResponse, TokenType, response};
 use taper_service::clock::Clock;
 
 use crate::issuer::{self, Client, Issuer};
@@ -35,6 +35,42 @@ pub struct Exchanged {
 pub async fn exchange(
     issuer: &Issuer,
     client: &Client,
+    request: ExchangeRequest,
+    key: &HolderKey,
+    clock: &dyn Clock,
+) -> Result<Exchanged, Error> {
+    ask(issuer, client, request, key, clock).await
+}
+
+/// Renews the grant of `token`: the same grant, with a later end. Only a capability as it was
+/// granted is renewed, neither handed on nor narrowed, held by `key`, and until it ends.
+///
+/// # Errors
+/// As [`exchange()`]; [`Error::Issuer`] with `invalid_grant` says that the grant is revoked, and another one must
+/// not be asked for in its place. With `invalid_request` and `invalid_scope` the subject's token can be exchanged.
+pub async fn renew(
+    issuer: &Issuer,
+    client: &Client,
+    token: &Token,
+    key: &HolderKey,
+    clock: &dyn Clock,
+) -> Result<Exchanged, Error> {
+    let request = ExchangeRequest::new(Secret::new(token.as_str()), TokenType::Capability);
+    let renewed = ask(issuer, client, request, key, clock).await?;
+    let grant =
+        |token: &Token| Ok::<_, Error>(UnverifiedToken::decode(token.as_str())?.grant_id().to_owned());
+    if grant(&renewed.token)? != grant(token)? {
+        return Err(issuer::unusable(
+            issuer.id(),
+            "the renewal is of another grant".to_owned(),
+        ));
+    }
+    Ok(renewed)
+}
+
+async fn ask(
+    issuer: &Issuer,
+    client: &Client,
     mut request: ExchangeRequest,
     key: &HolderKey,
     clock: &dyn Clock,
@@ -47,7 +83,7 @@ pub async fn exchange(
     let subject = request.subject_token.expose();
     let prover = Prover {
         key,
-        token: is_bound(subject).then_some(subject),
+        token: (request.subject_token_type == TokenType::Capability || is_bound(subject)).then_some(subject),
         presents: false,
     };
     let mut outgoing = Outgoing::post(url, FORM, form.expose().to_owned());

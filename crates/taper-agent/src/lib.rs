@@ -148,17 +148,14 @@
 //! Agents that have a client already let the features `middleware` and `rmcp` sign for it; the two modules
 //! say how. `examples/team.rs` is a whole program.
 
-pub mod bridge;
-use std::fs::{self, DirBuilder};
-use std::io;
-use std::path::Path;
-
 #[cfg(unix)]
 pub mod agent_socket;
+pub mod bridge;
 mod credential;
 pub mod doctor;
 mod error;
 pub mod exchange;
+mod folder;
 pub mod holder;
 pub mod inspect;
 pub mod issuer;
@@ -205,33 +202,4 @@ pub(crate) async fn blocking<T: Send + 'static>(
         Ok(done) => done,
         Err(_) => Err(Error::Request("the process is shutting down".to_owned())),
     }
-}
-
-/// Makes the folder, or checks that nobody else has a right to it.
-pub(crate) fn private_folder(dir: &Path) -> Result<(), Error> {
-    let failed = |source| Error::Folder {
-        path: dir.to_owned(),
-        source,
-    };
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir).map_err(failed)?;
-    let metadata = fs::metadata(dir).map_err(failed)?;
-    #[cfg(unix)]
-    {
-        let mode = std::os::unix::fs::MetadataExt::mode(&metadata) & 0o777;
-        if mode & 0o077 != 0 {
-            let path = dir.display();
-            return Err(failed(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                format!("it is open to other users (mode {mode:04o}); run `chmod 700 {path}`"),
-            )));
-        }
-    }
-    if !metadata.is_dir() {
-        return Err(failed(io::ErrorKind::NotADirectory.into()));
-    }
-    Ok(())
 }

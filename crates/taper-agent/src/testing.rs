@@ -58,13 +58,13 @@ impl Chain {
 }
 
 pub(crate) fn grant(issuer: &str, holder: &PublicKey, root: &RootKey) -> Token {
-    grant_at(NOW, issuer, holder, root)
+    grant_at(NOW, issuer, holder, root, Grant::new_id(&mut rng::os()))
 }
 
-fn grant_at(now: i64, issuer: &str, holder: &PublicKey, root: &RootKey) -> Token {
+fn grant_at(now: i64, issuer: &str, holder: &PublicKey, root: &RootKey, id: String) -> Token {
     let grant = Grant {
         issuer: issuer.to_owned(),
-        id: Grant::new_id(&mut rng::os()),
+        id,
         subject: Party {
             iss: "https://idp.example".into(),
             sub: "alice".into(),
@@ -151,7 +151,8 @@ impl Server {
         Self::answering(|_| http::StatusCode::IM_A_TEAPOT.into_response()).await
     }
 
-    /// An issuer that exchanges anything for a capability of the key that proves; [`Self::exchanges`] counts.
+    /// An issuer that exchanges anything for a capability of the key that proves, and a capability for one of
+    /// the same grant; [`Self::exchanges`] counts.
     pub(crate) async fn issuer(clock: Arc<ManualClock>) -> Self {
         let root = RootKey::generate(1, &mut rng::os());
         Self::answering(move |seen: &Seen| {
@@ -160,17 +161,26 @@ impl Server {
             if seen.path != "/token" {
                 return Json(AuthorizationServerMetadata::for_issuer(&issuer)).into_response();
             }
+            let form: std::collections::HashMap<String, String> =
+                url::form_urlencoded::parse(&seen.body).into_owned().collect();
+            let renewed = form["subject_token_type"]
+                .ends_with(":capability")
+                .then(|| &form["subject_token"]);
+            let grant = match renewed {
+                Some(token) => UnverifiedToken::decode(token).unwrap().grant_id().to_owned(),
+                None => Grant::new_id(&mut rng::os()),
+            };
             let proof = Proof::parse(seen.headers["dpop"].to_str().unwrap()).unwrap();
             let expected = Expectation {
                 method: "POST",
                 url: &format!("{issuer}/token"),
-                token: None,
+                token: renewed.map(|token| TokenHash::of(token)),
                 nonce: NonceRule::Unused,
                 now: clock.unix(),
             };
             let key = proof.check(&expected).unwrap().verify().unwrap().key().clone();
             Json(json!({
-                "access_token": grant_at(clock.unix(), &issuer, &key, &root).as_str(),
+                "access_token": grant_at(clock.unix(), &issuer, &key, &root, grant).as_str(),
                 "issued_token_type": "urn:taper:params:oauth:token-type:capability",
                 "token_type": "DPoP",
                 "expires_in": 3600,

@@ -15,20 +15,23 @@ mod subject;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use taper_capability::{Token, UnverifiedToken};
+use taper_capability::{Token, UnverifiedToken, escaped};
 use taper_dpop::{Algorithm, PrivateKey};
 use taper_oauth::{ExchangeRequest, McpDetail, Scope, Secret, TokenType};
 use taper_service::clock::SharedClock;
 use taper_service::rng;
 use tokio::sync::OnceCell;
 
+pub(crate) use self::files::CAPABILITY_FILE;
 pub use self::files::{Contents, KEY_FILE};
 pub use self::subject::SubjectToken;
+use crate::folder::{Named, private_folder};
 use crate::source::{Held, pair};
-use crate::{Client, Error, HolderKey, Issuer, KeySource, blocking, exchange, keyfile, private_folder};
+use crate::{Client, Error, HolderKey, Issuer, KeySource, blocking, exchange, keyfile};
 
 /// For so long before its end a capability is renewed, in seconds; half of its life when that is less. Not
-/// earlier: a renewal is a new grant, and what belongs to a grant, such as a session, ends with it.
+/// earlier: once the grant has reached its end there is another grant, and what belongs to a grant, such as a
+/// session, ends with it.
 pub const RENEW_BEFORE: i64 = 30;
 /// For so long the issuer is not asked again after an attempt that failed, in seconds; and a capability
 /// younger than this is not renewed because it was refused.
@@ -97,7 +100,7 @@ impl Wallet {
     ) -> Result<Self, Error> {
         let folder = dir.to_owned();
         let contents = blocking(move || {
-            private_folder(&folder)?;
+            private_folder(&folder, Named::Itself)?;
             files::read(&folder)
         })
         .await?;
@@ -120,10 +123,12 @@ impl Wallet {
     }
 
     /// The capability to present at `now`, in seconds since the Unix epoch: the one that is there, or,
-    /// with less than [`RENEW_BEFORE`] left, a new one. Of many processes that need one at once, one asks
-    /// the issuer. While a renewal fails, the old capability is used to its end.
+    /// with less than [`RENEW_BEFORE`] left, a new one: of the same grant as long as that lasts, then of another.
+    /// Of many processes that need one at once, one asks the issuer. While a renewal fails, the old capability is
+    /// used to its end.
     ///
     /// # Errors
+    /// [`Error::Revoked`] once the issuer says that the grant is revoked;
     /// As [`exchange()`], [`SubjectToken::read`] and [`KeySource::open`]; [`Error::Busy`] when another
     /// process obtains one and does not come to an end.
     pub async fn capability(&self, now: i64) -> Result<Held, Error> {
@@ -163,13 +168,16 @@ impl Wallet {
             Ok(held) => Ok(held),
             Err(error) => {
                 self.known().failed = Some((now, error.to_string()));
-                old.ok_or(error)
+                match error {
+                    Error::Revoked { .. } => Err(error),
+                    error => old.ok_or(error),
+                }
             }
         }
     }
 
     /// Another capability than `refused`, which the proxy did not accept (401 `invalid_token`): the one
-    /// that another process obtained meanwhile, or a new one where `refused` has ended.
+    /// that another process obtained meanwhile, or a new one where `refused` has ended by its own date.
     ///
     /// # Errors
     /// As [`Self::capability`]; [`Error::NoOther`] when `refused` has not ended by its own date: it may be
@@ -271,6 +279,7 @@ impl Wallet {
     async fn look_again(&self, now: i64, old: Option<Held>) -> Result<Usable, Error> {
         match (self.read().await, old) {
             (Ok(()), _) => Ok(self.usable(now)),
+            (Err(error @ Error::Revoked { .. }), _) => Err(error),
             (Err(_), Some(held)) => Ok(Usable::Old(held)),
             (Err(error), None) => Err(error),
         }
@@ -302,6 +311,10 @@ impl Wallet {
             )));
         }
         let token = Token::parse(contents.token.expose())?;
+        if contents.revoked {
+            self.known().kept = None;
+            return Err(self.revoked(&token)?);
+        }
         // A capability of a key that is gone is of no use, and what is known may be of some.
         match pair(token, self.key().await?) {
             Ok(held) => {
@@ -319,17 +332,26 @@ impl Wallet {
     /// Asks the issuer, and writes down what it gives before `lock` is given up.
     async fn obtain(&self, lock: files::Lock) -> Result<Held, Error> {
         let key = self.key().await?;
-        let subject = self.purpose.subject.read().await?;
-        let mut request = ExchangeRequest::new(Secret::new(subject.as_str()), TokenType::AccessToken);
-        request.scope = self.purpose.scope.clone();
-        request.authorization_details = self.purpose.details.clone();
-        request.resources = self.purpose.resources.clone();
         let issuer = Issuer::discover(&self.purpose.issuer).await?;
-        let clock = self.clock.as_ref();
-        let exchanged = exchange(&issuer, &self.purpose.client, request, &key, clock).await?;
-        let held = pair(exchanged.token, key)?;
-        let obtained_at = clock.unix();
-        let contents = Contents::new(&self.purpose, self.key.as_ref(), &held.token, obtained_at)?;
+        let kept = self.known().kept.clone();
+        let renewed = match &kept {
+            Some(kept) => self.renewed(&issuer, kept, &key).await,
+            None => Ok(None),
+        };
+        let token = match renewed {
+            Ok(Some(token)) => token,
+            Ok(None) => self.exchanged(&issuer, &key).await?,
+            Err(error) => {
+                if let (Error::Revoked { .. }, Some(kept)) = (&error, &kept) {
+                    self.known().kept = None;
+                    self.write_down(&kept.held.token, kept.obtained_at, true, lock)
+                        .await?;
+                }
+                return Err(error);
+            }
+        };
+        let held = pair(token, key)?;
+        let obtained_at = self.clock.unix();
         *self.known() = Known {
             kept: Some(Kept {
                 held: held.clone(),
@@ -337,15 +359,62 @@ impl Wallet {
             }),
             failed: None,
         };
+        self.write_down(&held.token, obtained_at, false, lock).await?;
+        Ok(held)
+    }
+
+    /// What is there as the same grant with a later end; nothing where the subject's token is to be exchanged.
+    async fn renewed(&self, issuer: &Issuer, kept: &Kept, key: &HolderKey) -> Result<Option<Token>, Error> {
+        let (client, token) = (&self.purpose.client, &kept.held.token);
+        match exchange::renew(issuer, client, token, key, self.clock.as_ref()).await {
+            Ok(renewed) => Ok(Some(renewed.token)),
+            Err(Error::Issuer { body, .. }) if body.error == "invalid_grant" => Err(self.revoked(token)?),
+            Err(Error::Issuer { body, .. })
+                if matches!(body.error.as_str(), "invalid_request" | "invalid_scope") =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Another grant.
+    async fn exchanged(&self, issuer: &Issuer, key: &HolderKey) -> Result<Token, Error> {
+        let subject = self.purpose.subject.read().await?;
+        let mut request = ExchangeRequest::new(Secret::new(subject.as_str()), TokenType::AccessToken);
+        request.scope = self.purpose.scope.clone();
+        request.authorization_details = self.purpose.details.clone();
+        request.resources = self.purpose.resources.clone();
+        let clock = self.clock.as_ref();
+        let exchanged = exchange(issuer, &self.purpose.client, request, key, clock).await?;
+        Ok(exchanged.token)
+    }
+
+    /// What cannot be written down can be used all the same, by this process.
+    async fn write_down(
+        &self,
+        token: &Token,
+        obtained_at: i64,
+        revoked: bool,
+        lock: files::Lock,
+    ) -> Result<(), Error> {
+        let mut contents = Contents::new(&self.purpose, self.key.as_ref(), token, obtained_at)?;
+        contents.revoked = revoked;
         let dir = self.dir.clone();
-        // What cannot be written down can be used all the same, by this process.
         let _ = blocking(move || {
             let written = files::write(&dir, &contents);
             drop(lock);
             written
         })
         .await;
-        Ok(held)
+        Ok(())
+    }
+
+    fn revoked(&self, token: &Token) -> Result<Error, Error> {
+        Ok(Error::Revoked {
+            grant: escaped(UnverifiedToken::decode(token.as_str())?.grant_id()),
+            path: self.dir.join(files::CAPABILITY_FILE),
+        })
     }
 }
 

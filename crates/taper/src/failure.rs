@@ -58,7 +58,7 @@ impl Failure {
     pub(crate) fn new(kind: Kind, message: impl fmt::Display) -> Self {
         Self {
             kind,
-            message: message.to_string(),
+            message: without_secrets(&message.to_string()),
             next: None,
             refusal: None,
         }
@@ -178,6 +178,24 @@ impl From<taper_capability::Error> for Failure {
     }
 }
 
+/// A message less what looks like a token, which was put where the name of its file belongs.
+fn without_secrets(message: &str) -> String {
+    // As much as no name of a file has without a `/`.
+    const LONG: usize = 200;
+    let is_of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '~' | '+' | '=');
+    let is_token = |word: &str| word.len() > LONG || (word.starts_with("eyJ") && word.len() > 8);
+    let mut told = String::with_capacity(message.len());
+    let mut rest = message;
+    while !rest.is_empty() {
+        let (word, after) = rest.split_at(rest.find(|c| !is_of_token(c)).unwrap_or(rest.len()));
+        told.push_str(if is_token(word) { "(a secret)" } else { word });
+        let (between, after) = after.split_at(after.find(is_of_token).unwrap_or(after.len()));
+        told.push_str(between);
+        rest = after;
+    }
+    told
+}
+
 fn is_empty(value: &Value) -> bool {
     value.is_null() || value.as_array().is_some_and(Vec::is_empty)
 }
@@ -244,6 +262,20 @@ mod tests {
         let json = failure.to_json();
         assert_eq!(json["kind"], "denied");
         assert_eq!(json["data"]["caveat"]["server"]["servers"][0], "git");
+    }
+
+    #[test]
+    fn a_token_in_place_of_a_files_name_is_not_repeated() {
+        let capability = "En0-_".repeat(50);
+        for token in [capability.as_str(), "eyJhbGciOiJFUzI1NiJ9.e30.AAAA"] {
+            let told = Failure::failed(format!("cannot read `{token}`: no such file"));
+            assert_eq!(told.to_string(), "cannot read `(a secret)`: no such file");
+            assert!(!told.to_json().to_string().contains(token));
+        }
+        let long = format!("cannot read `/home/{}/key.jwk`", "a".repeat(190));
+        for plain in [long.as_str(), "", "`é` is no `eyJ`, 3 of 4"] {
+            assert_eq!(Failure::failed(plain).to_string(), plain);
+        }
     }
 
     #[test]

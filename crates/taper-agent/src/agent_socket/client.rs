@@ -158,6 +158,33 @@ impl AgentSocket {
     }
 }
 
+impl Ask {
+    /// The request for a proof of these claims, less what the agent makes itself.
+    fn prove(key: &PublicKey, claims: &ProofClaims) -> Self {
+        Self::Prove {
+            key: key.thumbprint().to_string(),
+            htm: claims.htm.clone(),
+            htu: claims.htu.clone(),
+            ath: claims.ath.clone(),
+            nonce: claims.nonce.clone(),
+            content_digest: claims.content_digest.clone(),
+        }
+    }
+
+    /// The request for one more link.
+    fn append(key: &PublicKey, token: &Token, step: &Step) -> Self {
+        Self::Append {
+            key: key.thumbprint().to_string(),
+            token: token.as_str().to_owned(),
+            to: step.to.as_ref().map(PublicKey::to_jwk),
+            until: step.until,
+            caveats: step.caveats.clone(),
+            max_depth: step.max_depth,
+            note: step.note.clone(),
+        }
+    }
+}
+
 impl fmt::Debug for AgentSocket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AgentSocket({})", self.path.display())

@@ -10,12 +10,13 @@ use std::time::Duration;
 use taper_service::shutdown::Shutdown;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
+use super::places::{Place, Places};
 use super::wire::{Answer, Ask, MAX_LINE};
-use super::{KeyRing, MAX_CONNECTIONS, PATIENCE, is_own};
-use crate::{Error, private_folder};
+use super::{KeyRing, MAX_CONNECTIONS, MAX_LINES, MAX_NONSENSE, MAX_OF_ONE, PATIENCE, is_own};
+use crate::Error;
+use crate::folder::{Named, private_folder};
 
 /// A socket on which an agent listens; it is removed when this is dropped.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub struct Listening {
 /// Listens at `path`, in a folder of the user's own, which is made when it is not there.
 ///
 /// # Errors
-/// [`Error::Folder`] when the folder is open to others or there can be no socket in it, [`Error::Exists`]
+/// [`Error::Folder`] when the folder is another user's or open to others or there can be no socket in it, [`Error::Exists`]
 /// when something else is there or another agent answers.
 pub fn listen(path: &Path) -> Result<Listening, Error> {
     let folder = match path.parent() {
@@ -38,7 +39,7 @@ pub fn listen(path: &Path) -> Result<Listening, Error> {
         path: folder.to_owned(),
         source,
     };
-    private_folder(folder)?;
+    private_folder(folder, Named::ByFile(path))?;
     let listener = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             // A socket that nobody answers was left by an agent that was killed.
@@ -72,7 +73,7 @@ impl Listening {
 
     /// Answers until `shutdown` is triggered, and forgets each key when its time has come.
     pub async fn serve(self, ring: Arc<KeyRing>, shutdown: Shutdown) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let places = Places::new(MAX_CONNECTIONS, MAX_OF_ONE);
         loop {
             let wake = Duration::from_secs(ring.seconds_to_next_end().unwrap_or(3_600));
             let accepted = tokio::select! {
@@ -89,15 +90,17 @@ impl Listening {
             if !is_own(&stream) {
                 continue;
             }
-            let Ok(place) = places.clone().acquire_owned().await else {
-                return;
+            // Without a place it is hung up on: all others are being answered, which takes a moment.
+            let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
+            let Some(place) = places.take(process) else {
+                continue;
             };
             let (ring, ending) = (ring.clone(), shutdown.clone());
             shutdown.spawn("agent-connection", async move {
-                let _place = place;
                 tokio::select! {
                     () = ending.cancelled() => {}
-                    _ = converse(stream, &ring) => {}
+                    () = place.ended() => {}
+                    _ = converse(stream, &ring, &place) => {}
                 }
             });
         }
@@ -111,11 +114,13 @@ impl Drop for Listening {
     }
 }
 
-/// Answers line after line. A line that is too long or does not come ends it.
-async fn converse(stream: UnixStream, ring: &KeyRing) -> io::Result<()> {
+/// Answers line after line, up to a number. A line that is too long or does not come ends it, and so does
+/// nonsense that goes on.
+async fn converse(stream: UnixStream, ring: &KeyRing, place: &Place) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
-    loop {
+    let mut nonsense = 0;
+    for _ in 0..MAX_LINES {
         let mut line = Zeroizing::new(Vec::new());
         let mut limited = (&mut read).take(MAX_LINE as u64 + 1);
         let got = tokio::time::timeout(PATIENCE, limited.read_until(b'\n', &mut line)).await??;
@@ -123,18 +128,25 @@ async fn converse(stream: UnixStream, ring: &KeyRing) -> io::Result<()> {
             return Ok(());
         }
         let whole = line.last() == Some(&b'\n');
+        if !place.busy() {
+            return Ok(());
+        }
         let answer = match line.strip_suffix(b"\n") {
             Some(line) => match Ask::parse(line) {
                 Ok(ask) => ring.answer(ask).await,
-                Err(reason) => Answer::Error(reason.to_owned()),
+                Err(reason) => {
+                    nonsense += 1;
+                    Answer::Error(reason.to_owned())
+                }
             },
             None => Answer::Error(format!("a line has an end, and at most {MAX_LINE} bytes")),
         };
         let mut text = Zeroizing::new(serde_json::to_vec(&answer)?);
         text.push(b'\n');
         tokio::time::timeout(PATIENCE, write.write_all(&text)).await??;
-        if !whole {
+        if !whole || nonsense >= MAX_NONSENSE || !place.idle() {
             return Ok(());
         }
     }
+    Ok(())
 }

@@ -3,12 +3,10 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use taper_capability::{Caveat, Token};
-use taper_dpop::{ContentDigest, Jwk, ProofClaims, PublicKey, base64url_decode};
+use taper_capability::Caveat;
+use taper_dpop::{ContentDigest, Jwk, base64url_decode};
 use taper_oauth::json;
 use zeroize::Zeroize;
-
-use crate::Step;
 
 /// The longest line, in bytes: a capability of 12 KiB with its caveats has less than a third of it.
 pub const MAX_LINE: usize = 64 * 1024;
@@ -210,31 +208,6 @@ impl Ask {
                 Err("`for` is a second to a year")
             }
             _ => Ok(()),
-        }
-    }
-
-    /// The request for a proof of these claims, less what the agent makes itself.
-    pub(super) fn prove(key: &PublicKey, claims: &ProofClaims) -> Self {
-        Self::Prove {
-            key: key.thumbprint().to_string(),
-            htm: claims.htm.clone(),
-            htu: claims.htu.clone(),
-            ath: claims.ath.clone(),
-            nonce: claims.nonce.clone(),
-            content_digest: claims.content_digest.clone(),
-        }
-    }
-
-    /// The request for one more link.
-    pub(super) fn append(key: &PublicKey, token: &Token, step: &Step) -> Self {
-        Self::Append {
-            key: key.thumbprint().to_string(),
-            token: token.as_str().to_owned(),
-            to: step.to.as_ref().map(PublicKey::to_jwk),
-            until: step.until,
-            caveats: step.caveats.clone(),
-            max_depth: step.max_depth,
-            note: step.note.clone(),
         }
     }
 }

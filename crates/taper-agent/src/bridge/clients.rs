@@ -1,10 +1,11 @@
 //! The secrets by which a listener tells its clients apart: 256 random bits each, in a file of their own
-//! that only the user can read, made when a name is first used and kept.
+//! that only the user can read, made when a name is first used for a server and kept.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use sha2::{Digest as _, Sha256};
 use taper_service::rng;
 use taper_service::secret::{self, Secret, SecretError};
 
@@ -25,11 +26,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// The client `name`, whose secret is in `folder`. Folder and secret are made if they are not there.
+    /// The client `name` of a listener for the server at `url`, whose secret is in `folder`. Folder and secret are
+    /// made if they are not there. A secret opens no other server's listener.
     ///
     /// # Errors
     /// [`Error::Request`] for a name that cannot be a file's, else [`Error::Secret`].
-    pub fn open(folder: &Path, name: &str) -> Result<Self, Error> {
+    pub fn open(folder: &Path, name: &str, url: &str) -> Result<Self, Error> {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         if name.is_empty() || name.len() > MAX_NAME || !name.chars().all(plain) {
             return Err(Error::Request(format!(
@@ -37,7 +39,12 @@ impl Client {
                 name.escape_debug()
             )));
         }
-        let file = folder.join(format!("client-{name}.secret"));
+        let server: String = Sha256::digest(url)
+            .iter()
+            .take(4)
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let file = folder.join(format!("client-{name}-{server}.secret"));
         if !file.exists() {
             make(folder, &file)?;
         }
@@ -86,6 +93,8 @@ mod tests {
 
     use super::*;
 
+    const URL: &str = "https://proxy.example/git/mcp";
+
     #[test]
     fn a_secret_is_made_once_and_private() {
         let folder = tempfile::tempdir().unwrap();
@@ -93,7 +102,7 @@ mod tests {
         let threads: Vec<_> = (0..4)
             .map(|_| {
                 let folder = folder.clone();
-                std::thread::spawn(move || Client::open(&folder, "claude").unwrap())
+                std::thread::spawn(move || Client::open(&folder, "claude", URL).unwrap())
             })
             .collect();
         let clients: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
@@ -103,8 +112,10 @@ mod tests {
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&folder), mode(&first.file)), (0o700, 0o600));
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
-        let other = Client::open(&folder, "code").unwrap();
+        let other = Client::open(&folder, "code", URL).unwrap();
         assert!(other.secret != first.secret);
+        let elsewhere = Client::open(&folder, "claude", "https://proxy.example/payroll/mcp").unwrap();
+        assert!(elsewhere.secret != first.secret && elsewhere.file != first.file);
         assert!(!format!("{first:?}").contains(first.secret.expose_str().unwrap()));
     }
 
@@ -113,12 +124,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for name in ["", "a/b", "..", "a b", "é", &"x".repeat(65)] {
             assert!(
-                matches!(Client::open(folder.path(), name), Err(Error::Request(_))),
+                matches!(Client::open(folder.path(), name, URL), Err(Error::Request(_))),
                 "{name}"
             );
         }
-        let client = Client::open(folder.path(), "a").unwrap();
+        let client = Client::open(folder.path(), "a", URL).unwrap();
         fs::set_permissions(&client.file, fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(Client::open(folder.path(), "a").is_err());
+        assert!(Client::open(folder.path(), "a", URL).is_err());
     }
 }

@@ -6,8 +6,9 @@ use taper_capability::{Token, UnverifiedToken};
 use taper_service::clock::rfc3339;
 
 use super::{Finding, Known, Patient};
-use crate::wallet::{Contents, KEY_FILE, is_absent};
-use crate::{Error, KeySource, blocking, private_folder, source};
+use crate::folder::{Named, private_folder};
+use crate::wallet::{CAPABILITY_FILE, Contents, KEY_FILE, is_absent};
+use crate::{Error, KeySource, blocking, source};
 
 /// With less than this left, in seconds, a capability ends soon.
 const SOON: i64 = 60;
@@ -59,11 +60,17 @@ async fn wallet(dir: &Path) -> (Finding, Option<Contents>) {
     let read = blocking(move || {
         // A wallet that is not there is not made by looking at it.
         if folder.is_dir() {
-            private_folder(&folder)?;
+            private_folder(&folder, Named::Itself)?;
         }
         Contents::read(&folder)
     });
     match read.await {
+        Ok(Some(contents)) if contents.revoked => {
+            let finding = Finding::fail(name, "the issuer revoked its grant; it asks for no other").next(
+                format!("where it shall: `rm {}`", dir.join(CAPABILITY_FILE).display()),
+            );
+            (finding, Some(contents))
+        }
         Ok(Some(contents)) => {
             let what = format!("{} holds a capability of {}", dir.display(), contents.issuer);
             (Finding::ok(name, what), Some(contents))

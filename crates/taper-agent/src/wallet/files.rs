@@ -18,7 +18,7 @@ use crate::{Error, KeySource};
 
 /// The file of a wallet's own key.
 pub const KEY_FILE: &str = "key.jwk";
-pub(super) const CAPABILITY_FILE: &str = "capability.json";
+pub(crate) const CAPABILITY_FILE: &str = "capability.json";
 const LOCK_FILE: &str = "lock";
 /// How long another process may hold the lock: an exchange takes less.
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
@@ -42,6 +42,8 @@ pub struct Contents {
     pub token: Secret,
     /// When it was obtained, in seconds since the Unix epoch.
     pub obtained_at: i64,
+    /// The issuer says that the grant is revoked; nothing else is asked for until somebody removes the file.
+    pub revoked: bool,
 }
 
 /// [`Contents`] as JSON.
@@ -57,6 +59,8 @@ struct Written {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key: Option<String>,
     obtained_at: i64,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    revoked: bool,
     token: String,
 }
 
@@ -85,6 +89,7 @@ impl Contents {
             key: key.map(KeySource::absolute),
             token: Secret::new(token.as_str()),
             obtained_at,
+            revoked: false,
         })
     }
 
@@ -119,6 +124,7 @@ pub(super) fn read(dir: &Path) -> Result<Option<Contents>, Error> {
         key: take(&mut written.key),
         token: Secret::new(take(&mut written.token)),
         obtained_at: written.obtained_at,
+        revoked: written.revoked,
     }))
 }
 
@@ -132,6 +138,7 @@ pub(super) fn write(dir: &Path, contents: &Contents) -> Result<(), Error> {
         resource: contents.resources.clone(),
         key: contents.key.clone(),
         obtained_at: contents.obtained_at,
+        revoked: contents.revoked,
         token: contents.token.expose().to_owned(),
     };
     let text = serde_json::to_vec(&written).map_err(|e| Error::Request(e.to_string()))?;

@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use http::StatusCode;
+use taper_oauth::AuthorizationServerMetadata;
 use taper_service::clock::ManualClock;
 use taper_service::secret::write_private_file;
 
@@ -98,6 +99,83 @@ async fn a_capability_is_obtained_once_and_renewed_in_time() {
         (contents.issuer, contents.scope),
         (world.server.url.clone(), "git:*".to_owned())
     );
+}
+
+fn grant(held: &Held) -> String {
+    UnverifiedToken::decode(held.token.as_str())
+        .unwrap()
+        .grant_id()
+        .to_owned()
+}
+
+fn refusal(code: &str) -> impl axum::response::IntoResponse {
+    (
+        StatusCode::BAD_REQUEST,
+        axum::Json(serde_json::json!({"error": code})),
+    )
+}
+
+#[tokio::test]
+async fn a_renewal_keeps_the_grant_and_needs_no_subject_token() {
+    let world = World::new().await;
+    let wallet = world.open().await;
+    let first = world.at(NOW, &wallet).await.unwrap();
+    fs::remove_file(world.folder.path().join("subject")).unwrap();
+    let second = world.at(NOW + LIFE - RENEW_BEFORE, &wallet).await.unwrap();
+    assert_ne!(second.token, first.token);
+    assert_eq!((grant(&second), world.server.exchanges()), (grant(&first), 2));
+}
+
+#[tokio::test]
+async fn a_grant_at_its_end_is_followed_by_another() {
+    for code in ["invalid_scope", "invalid_request"] {
+        let world = World::new().await;
+        let wallet = world.open().await;
+        let first = world.at(NOW, &wallet).await.unwrap();
+        let late = NOW + LIFE - RENEW_BEFORE;
+        let document = AuthorizationServerMetadata::for_issuer(&world.server.url);
+        world.server.will_answer(axum::Json(document));
+        world.server.will_answer(refusal(code));
+        let second = world.at(late, &wallet).await.unwrap();
+        assert_ne!(grant(&second), grant(&first), "{code}");
+        assert_eq!(world.server.exchanges(), 3, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_revoked_grant_is_not_followed_by_another() {
+    let world = World::new().await;
+    let (wallet, other) = (world.open().await, world.open().await);
+    let first = world.at(NOW, &wallet).await.unwrap();
+    world.at(NOW, &other).await.unwrap();
+    let late = NOW + LIFE - RENEW_BEFORE;
+    let document = AuthorizationServerMetadata::for_issuer(&world.server.url);
+    world.server.will_answer(axum::Json(document));
+    world.server.will_answer(refusal("invalid_grant"));
+    // Not even the old one, which lasts half a minute more, is given; nor does another process ask.
+    for (now, wallet) in [
+        (late, &wallet),
+        (late, &other),
+        (late + 60, &wallet),
+        (late + 60, &other),
+    ] {
+        let refused = world.at(now, wallet).await;
+        let Err(Error::Revoked { grant: revoked, path }) = refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(
+            (revoked, path),
+            (grant(&first), wallet.dir().join("capability.json"))
+        );
+    }
+    let ended = world.renew(NOW + LIFE, &wallet, &first).await;
+    assert!(matches!(ended, Err(Error::Revoked { .. })), "{ended:?}");
+    let refused = world.try_open(&world.server.url).await.unwrap_err();
+    assert!(refused.to_string().contains("capability.json"), "{refused}");
+    assert_eq!(world.server.exchanges(), 2);
+    fs::remove_file(wallet.dir().join("capability.json")).unwrap();
+    let another = world.at(late + 60, &world.open().await).await.unwrap();
+    assert_ne!(grant(&another), grant(&first));
 }
 
 #[tokio::test]

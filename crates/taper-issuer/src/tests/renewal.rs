@@ -132,7 +132,7 @@ async fn a_capability_is_not_exchanged_for_another_one() {
         ("audience", "git"),
         (
             "authorization_details",
-            r#"[{"type":"mcp","server":"git","tools":"*"}]"#,
+            r#"[{"type":"mcp","server":"git","tools":["git_log"]}]"#,
         ),
     ];
     for (name, value) in more {

@@ -17,10 +17,12 @@ use taper_service::clock::{ManualClock, SharedClock};
 use taper_service::config::parse;
 use taper_service::rng;
 use taper_service::secret::write_private_file;
+use taper_store::StoreError;
 use tower::ServiceExt as _;
 use url::form_urlencoded::Serializer;
 
 use super::provider::Provider;
+use crate::error::OpenError;
 use crate::{Config, Issuer, generate_root_key};
 
 pub(super) const NOW: i64 = 1_800_000_000;
@@ -114,7 +116,13 @@ impl Rig {
         let config: Config = parse(&change(config_text(&provider.issuer)), "issuer.toml").unwrap();
         let clock = ManualClock::shared(NOW);
         let shared: SharedClock = Arc::clone(&clock) as SharedClock;
-        let issuer = Issuer::open(config, folder.path(), shared).unwrap();
+        let mut opened = Issuer::open(config.clone(), folder.path(), Arc::clone(&shared));
+        // The state's last owner gives it up on a thread of its own.
+        while matches!(&opened, Err(OpenError::Store(StoreError::InUse { .. }))) {
+            std::thread::yield_now();
+            opened = Issuer::open(config.clone(), folder.path(), Arc::clone(&shared));
+        }
+        let issuer = opened.unwrap();
         let root = std::fs::read_to_string(folder.path().join("root.jwk")).unwrap();
         Self {
             provider,
@@ -134,8 +142,12 @@ impl Rig {
             clock,
             folder,
             holder,
+            public,
+            admin,
             ..
         } = self;
+        // They have the state.
+        drop((public, admin));
         files(folder.path());
         let again = Self::open(provider, folder, change);
         again.clock.set(taper_service::clock::Clock::unix(&*clock));

@@ -34,7 +34,7 @@ Each client gets a capability of its own, handed over to a key that is made for 
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
     /// The MCP server's URL at the proxy.
-    #[arg(long, value_name = "URL", env = "TAPER_URL")]
+    #[arg(long, value_name = "URL", env = "TAPER_URL", hide_env_values = true)]
     url: String,
     #[command(flatten)]
     capability: Capability,
@@ -73,6 +73,7 @@ pub(crate) struct Args {
 
 /// Runs until it is told to stop.
 pub(crate) fn run(args: &Args, context: &mut Context) -> Result<(), Failure> {
+    args.capability.check()?;
     listen::check(args)?;
     let logs = Telemetry {
         filter: args.log.clone(),
@@ -172,10 +173,10 @@ fn print_config(
     let settings = settings(kind, &typed)?;
     context.talk(format_args!("for {} of the project:", kind.file()));
     if let (Some(Listen::Loopback(_)), false) = (&args.listen, args.no_secret) {
-        context.talk(
-            "the client takes its secret from TAPER_BRIDGE_SECRET: export the contents of the file that \
-             the running bridge names",
-        );
+        context.talk(format_args!(
+            "the client takes its secret from {}: export the contents of the file that the running bridge names",
+            config::secret_variable(target.path())
+        ));
     }
     context.result(format_args!("{settings:#}"), &settings)
 }

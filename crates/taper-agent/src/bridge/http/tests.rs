@@ -202,7 +202,7 @@ async fn each_client_has_a_secret_and_a_key_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let clients: Vec<_> = ["one", "two"]
         .map(|name| {
-            let client = Client::open(folder.path(), name).unwrap();
+            let client = Client::open(folder.path(), name, "https://proxy.example/git/mcp").unwrap();
             (client, channel(&server, Limits::default()))
         })
         .into();

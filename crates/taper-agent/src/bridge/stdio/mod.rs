@@ -94,8 +94,11 @@ where
 }
 
 async fn write(output: &mut (impl AsyncWrite + Unpin), line: &Bytes) -> io::Result<()> {
-    output.write_all(line).await?;
-    output.write_all(b"\n").await?;
+    // In one piece, so that what else writes to the same pipe cannot come between a message and its end.
+    let mut whole = Vec::with_capacity(line.len() + 1);
+    whole.extend_from_slice(line);
+    whole.push(b'\n');
+    output.write_all(&whole).await?;
     output.flush().await
 }
 

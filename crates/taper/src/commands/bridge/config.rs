@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::listen::Listen;
 use crate::failure::Failure;
 
-/// The variable from which clients take their secret, where they can.
-const SECRET: &str = "TAPER_BRIDGE_SECRET";
+/// How the variable begins from which clients take their secret for a server, where they can.
+const SECRET: &str = "TAPER_BRIDGE_SECRET_";
 /// Options whose value is a file or a folder: clients start a command anywhere.
 const PATHS: [&str; 6] = [
     "--token",
@@ -45,10 +45,11 @@ impl ClientKind {
     }
 
     /// How the client's settings name a variable of its environment.
-    fn secret(self) -> String {
+    fn secret(self, path: &str) -> String {
+        let variable = secret_variable(path);
         match self {
-            Self::Claude => format!("${{{SECRET}}}"),
-            Self::Vscode | Self::Cursor => format!("${{env:{SECRET}}}"),
+            Self::Claude => format!("${{{variable}}}"),
+            Self::Vscode | Self::Cursor => format!("${{env:{variable}}}"),
         }
     }
 
@@ -96,7 +97,7 @@ pub(super) fn settings(kind: ClientKind, typed: &Typed<'_>) -> Result<Value, Fai
                 insert(&mut server, "type", json!("http"));
             }
             if typed.with_secret {
-                let secret = format!("Bearer {}", kind.secret());
+                let secret = format!("Bearer {}", kind.secret(typed.path));
                 insert(&mut server, "headers", json!({"Authorization": secret}));
             }
             server
@@ -111,6 +112,19 @@ pub(super) fn settings(kind: ClientKind, typed: &Typed<'_>) -> Result<Value, Fai
         }
     };
     Ok(json!({kind.servers(): {name(typed.path): server}}))
+}
+
+/// The variable from which clients take their secret for the server at this path: one client may have several
+/// servers, each with a bridge of its own.
+pub(super) fn secret_variable(path: &str) -> String {
+    let plain = |c: char| {
+        if c.is_ascii_alphanumeric() {
+            c.to_ascii_uppercase()
+        } else {
+            '_'
+        }
+    };
+    SECRET.chars().chain(name(path).chars().map(plain)).collect()
 }
 
 /// What a client's settings call the server.
@@ -214,7 +228,7 @@ mod tests {
     fn a_url_and_no_secret_itself() {
         let http = |with_secret| told(ClientKind::Vscode, "bridge", Some("127.0.0.1:7777"), with_secret);
         let url = "http://127.0.0.1:7777/git/mcp";
-        let secret = json!({"Authorization": "Bearer ${env:TAPER_BRIDGE_SECRET}"});
+        let secret = json!({"Authorization": "Bearer ${env:TAPER_BRIDGE_SECRET_GIT}"});
         assert_eq!(
             http(true),
             json!({"servers": {"git": {"url": url, "type": "http", "headers": secret}}})
@@ -231,6 +245,7 @@ mod tests {
             told(ClientKind::Cursor, "bridge", Some("unix:/s"), true),
             Value::Null
         );
+        assert_eq!(secret_variable("/pay-roll/mcp"), "TAPER_BRIDGE_SECRET_PAY_ROLL");
         assert_eq!(
             (name("/mcp"), name("/"), name("/a/b/mcp")),
             ("taper", "taper", "b")

@@ -120,7 +120,7 @@ async fn loopback(
     let folder = args.state.clone().unwrap_or_else(|| args.capability.folder());
     let (mut clients, mut told, mut lines) = (Vec::new(), Vec::new(), String::new());
     for name in &args.client {
-        let client = Client::open(&folder, name)?;
+        let client = Client::open(&folder, name, &args.url)?;
         told.push(json!({"name": name, "secret_file": client.file}));
         lines.push_str(&format!(
             "\n  client {name}: its secret is in {}",

@@ -9,7 +9,7 @@ use taper_service::clock::SharedClock;
 
 use super::super::exchange::client_secret;
 use super::super::read_key;
-use crate::context::Context;
+use crate::context::{Context, shown};
 use crate::failure::Failure;
 
 /// The user's own capability.
@@ -17,25 +17,35 @@ use crate::failure::Failure;
 #[command(next_help_heading = "Capability")]
 pub(super) struct Capability {
     /// A file with the capability, which is read again when it changed.
-    #[arg(long, value_name = "FILE", env = "TAPER_TOKEN")]
+    #[arg(long, value_name = "FILE", env = "TAPER_TOKEN", hide_env_values = true)]
     token: Option<PathBuf>,
     /// Its holder's private key; a wallet without it has one of its own.
-    #[arg(long, value_name = "KEY", env = "TAPER_KEY_FILE")]
+    #[arg(long, value_name = "KEY", env = "TAPER_KEY_FILE", hide_env_values = true)]
     key: Option<KeySource>,
     /// Obtain the capability and renew it: a folder for it, which any number of bridges may share.
-    #[arg(long, value_name = "DIR", env = "TAPER_WALLET")]
+    #[arg(long, value_name = "DIR", env = "TAPER_WALLET", hide_env_values = true)]
     wallet: Option<PathBuf>,
     /// The issuer's URL, for a wallet.
-    #[arg(long, value_name = "URL", env = "TAPER_ISSUER")]
+    #[arg(long, value_name = "URL", env = "TAPER_ISSUER", hide_env_values = true)]
     issuer: Option<String>,
     /// The client's id, for a wallet.
-    #[arg(long, value_name = "ID", env = "TAPER_CLIENT_ID")]
+    #[arg(long, value_name = "ID", env = "TAPER_CLIENT_ID", hide_env_values = true)]
     client_id: Option<String>,
     /// A private file with the client's secret; without it the client is a public one.
-    #[arg(long, value_name = "FILE", env = "TAPER_CLIENT_SECRET_FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TAPER_CLIENT_SECRET_FILE",
+        hide_env_values = true
+    )]
     client_secret_file: Option<PathBuf>,
     /// A file with the access token to exchange, which is read again each time.
-    #[arg(long, value_name = "FILE", env = "TAPER_SUBJECT_TOKEN_FILE")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TAPER_SUBJECT_TOKEN_FILE",
+        hide_env_values = true
+    )]
     subject_token: Option<PathBuf>,
     /// A command that prints the access token to exchange.
     #[arg(long, value_name = "COMMAND", conflicts_with = "subject_token")]
@@ -46,6 +56,18 @@ pub(super) struct Capability {
 }
 
 impl Capability {
+    /// Refuses a secret in place of the name of the file that holds it, before anything of it is told.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        for (option, value) in self.said() {
+            if value.is_some_and(|value| shown(&value) != value) {
+                return Err(Failure::usage(format!(
+                    "`{option}` (or its variable) is a secret, not the file that holds it"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Where the capability for the server at `url` comes from.
     pub(super) fn open(&self, url: &str, clock: &SharedClock, context: &Context) -> Result<Source, Failure> {
         if let Some(dir) = &self.wallet {
@@ -109,5 +131,34 @@ impl Capability {
             details: Vec::new(),
             resources: vec![url.to_owned()],
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(Debug, clap::Parser)]
+    struct Typed {
+        #[command(flatten)]
+        capability: Capability,
+    }
+
+    #[test]
+    fn a_secret_in_place_of_a_file_is_not_told() {
+        let capability = "En0".repeat(80);
+        let jwt = "eyJhbGciOiJFUzI1NiJ9.e30.AAAA";
+        for (option, secret) in [
+            ("--token", capability.as_str()),
+            ("--subject-token", jwt),
+            ("--client-secret-file", jwt),
+        ] {
+            let typed = Typed::try_parse_from(["bridge", option, secret]).unwrap();
+            let told = typed.capability.check().unwrap_err().to_string();
+            assert!(told.contains(option) && !told.contains(secret), "{told}");
+        }
+        let typed = Typed::try_parse_from(["bridge", "--token", "agent.cap", "--wallet", "/w"]).unwrap();
+        typed.capability.check().unwrap();
     }
 }
