@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! client --url URL --token FILE --key KEY [--era legacy|modern] [TOOL [NAME=VALUE]...]...
+//! client --url URL --header 'Authorization: Bearer SECRET' ...      a server that takes a secret, such as `taper bridge`
 //! client ... -- PROGRAM [ARGUMENT]...      an MCP server over stdio, such as `taper bridge`
 //! ```
 //!
@@ -17,6 +18,8 @@ use std::sync::Arc;
 use rmcp::RoleClient;
 use rmcp::model::{CallToolRequestParams, ProtocolVersion};
 use rmcp::service::{ClientLifecycleMode, ClientServiceExt as _, RunningService, ServiceError};
+use rmcp::transport::StreamableHttpClientTransport;
+use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
 use serde_json::{Map, Value, json};
 use taper_agent::rmcp::SigningClient;
 use taper_agent::{Credential, KeySource, Signer};
@@ -94,7 +97,7 @@ async fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-/// rmcp's client: over a program's standard input and output, or over an HTTP client that signs.
+/// rmcp's client: over a program's standard input and output, its own HTTP client, or one that signs.
 async fn connect(
     asked: &Asked,
     mode: ClientLifecycleMode,
@@ -109,6 +112,13 @@ async fn connect(
         let pipes = child.stdout.take().zip(child.stdin.take());
         let pipes = pipes.ok_or("the program has no standard input and output")?;
         return Ok(().serve_with_lifecycle(pipes, mode).await?);
+    }
+    if let Some(header) = asked.options.get("header") {
+        let secret = header.strip_prefix("Authorization: Bearer ");
+        let secret = secret.ok_or("the one header that is taken is `Authorization: Bearer SECRET`")?;
+        let config = StreamableHttpClientTransportConfig::with_uri(asked.option("url")?).auth_header(secret);
+        let transport = StreamableHttpClientTransport::with_client(reqwest::Client::new(), config);
+        return Ok(().serve_with_lifecycle(transport, mode).await?);
     }
     let token = Token::parse(std::fs::read_to_string(asked.option("token")?)?.trim())?;
     let key = asked.option("key")?.parse::<KeySource>()?.open().await?;

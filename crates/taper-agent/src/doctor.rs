@@ -7,6 +7,7 @@
 mod date;
 mod files;
 mod network;
+mod renewal;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ use serde::Serialize;
 use taper_capability::{Token, UnverifiedToken};
 use taper_service::clock::SharedClock;
 
+use crate::wallet::SubjectToken;
 use crate::{HolderKey, KeySource};
 
 /// What is looked at; what is not known is not, and the findings say so.
@@ -31,6 +33,10 @@ pub struct Patient {
     pub key: Option<KeySource>,
     /// A wallet, in place of file and key.
     pub wallet: Option<PathBuf>,
+    /// The file with the client's secret.
+    pub client_secret_file: Option<PathBuf>,
+    /// Where the access token comes from that is exchanged for a capability.
+    pub subject: Option<SubjectToken>,
 }
 
 /// How a check came out.
@@ -112,6 +118,7 @@ struct Known {
 pub async fn examine(patient: &Patient, clock: SharedClock) -> Vec<Finding> {
     let mut findings = Vec::new();
     let known = files::examine(patient, clock.unix(), &mut findings).await;
+    renewal::examine(patient, &known, clock.unix(), &mut findings).await;
     network::examine(&known, &clock, &mut findings).await;
     findings
 }

@@ -15,6 +15,7 @@
 //! Nothing is accepted that is not bound: an answer that is no DPoP token is refused.
 
 mod redirect;
+mod refresh;
 
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -69,6 +70,8 @@ pub struct LoggedIn {
     pub expires_at: Option<i64>,
     /// What was granted, if that is not what was asked for.
     pub scope: Option<String>,
+    /// What gets another one without a browser ([`Login::refresh`]), if the server gives one.
+    pub refresh_token: Option<Secret>,
     key: HolderKey,
 }
 
@@ -169,6 +172,11 @@ impl Login {
         &self.server.issuer
     }
 
+    /// Where the token is to be used, if that is said.
+    pub fn resource(&self) -> Option<&str> {
+        self.resource.as_deref()
+    }
+
     /// What the resource asks for, in order; none when it does not say.
     pub fn scopes(&self) -> &[String] {
         &self.scopes
@@ -189,7 +197,7 @@ impl Login {
             client_name: &'a str,
             application_type: &'a str,
             redirect_uris: [&'a str; 1],
-            grant_types: [&'a str; 1],
+            grant_types: &'a [&'a str],
             response_types: [&'a str; 1],
             token_endpoint_auth_method: &'a str,
             dpop_bound_access_tokens: bool,
@@ -208,7 +216,11 @@ impl Login {
             client_name: name,
             application_type: "native",
             redirect_uris: [redirect.uri()],
-            grant_types: ["authorization_code"],
+            grant_types: if self.refreshes() {
+                &["authorization_code", "refresh_token"]
+            } else {
+                &["authorization_code"]
+            },
             response_types: ["code"],
             token_endpoint_auth_method: "none",
             dpop_bound_access_tokens: true,
@@ -295,6 +307,12 @@ impl Login {
             verifier,
             url,
         })
+    }
+
+    /// Whether the server says that it gives refresh tokens.
+    fn refreshes(&self) -> bool {
+        let mut grants = self.server.grant_types_supported.iter();
+        grants.any(|grant| grant == "refresh_token")
     }
 
     fn endpoint<'a>(&'a self, name: &str, url: Option<&'a str>) -> Result<&'a str, Error> {
@@ -394,6 +412,7 @@ impl LoggedIn {
             token_type: String,
             expires_in: Option<u64>,
             scope: Option<String>,
+            refresh_token: Option<String>,
         }
         let parsed: Answer = json::read(&answer.body, response::MAX_ANSWER).map_err(|e| e.to_string())?;
         if !parsed.token_type.eq_ignore_ascii_case(response::TOKEN_TYPE_DPOP) {
@@ -411,6 +430,7 @@ impl LoggedIn {
                 .expires_in
                 .map(|seconds| now.saturating_add_unsigned(seconds)),
             scope: parsed.scope,
+            refresh_token: parsed.refresh_token.map(Secret::new),
             key,
         })
     }

@@ -6,10 +6,12 @@
 //! | `lock` | locked by the process that obtains; the others wait for it, or use what they have |
 //! | `key.jwk` | the key, unless it is elsewhere; made on first use |
 //! | `capability.json` | the capability, and what it was obtained for |
+//! | `login.json` | what a login gave, where the access token comes from one |
 //!
 //! The folder has mode 0700, the files 0600, and each is replaced in one step. See `spec/keys.md`.
 
 mod files;
+mod login;
 mod subject;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +26,7 @@ use tokio::sync::OnceCell;
 
 pub(crate) use self::files::CAPABILITY_FILE;
 pub use self::files::{Contents, KEY_FILE};
+pub use self::login::{KeptLogin, is_logged_in};
 pub use self::subject::SubjectToken;
 use crate::folder::{Named, private_folder};
 use crate::source::{Held, pair};
@@ -99,12 +102,14 @@ impl Wallet {
         clock: SharedClock,
     ) -> Result<Self, Error> {
         let folder = dir.to_owned();
-        let contents = blocking(move || {
+        let kept_with = blocking(move || {
             private_folder(&folder, Named::Itself)?;
-            files::read(&folder)
+            match files::read(&folder)? {
+                Some(contents) => Ok(contents.key),
+                None => Ok(KeptLogin::read(&folder)?.and_then(|login| login.key)),
+            }
         })
         .await?;
-        let kept_with = contents.and_then(|contents| contents.key);
         let key = match (key, kept_with) {
             (None, Some(text)) => Some(text.parse().map_err(|e| Error::Request(format!("{e}")))?),
             (key, _) => key,
@@ -221,21 +226,7 @@ impl Wallet {
         let open = || async {
             match &self.key {
                 Some(source) => source.open().await,
-                None => {
-                    let path = self.dir.join(KEY_FILE);
-                    let key = blocking(move || match keyfile::load(&path) {
-                        Err(Error::Secret(error)) if is_absent(&error) => {
-                            let key = PrivateKey::generate(Algorithm::EdDsa, &mut rng::os());
-                            match keyfile::create(&path, &key) {
-                                Ok(()) => Ok(key),
-                                Err(Error::Exists { .. }) => keyfile::load(&path),
-                                Err(error) => Err(error),
-                            }
-                        }
-                        read => read,
-                    });
-                    Ok(key.await?.into())
-                }
+                None => own_key(&self.dir).await,
             }
         };
         self.opened.get_or_try_init(open).await.cloned()
@@ -380,7 +371,10 @@ impl Wallet {
 
     /// Another grant.
     async fn exchanged(&self, issuer: &Issuer, key: &HolderKey) -> Result<Token, Error> {
-        let subject = self.purpose.subject.read().await?;
+        let subject = match &self.purpose.subject {
+            SubjectToken::Login => login::access_token(&self.dir, key, self.clock.as_ref()).await?,
+            other => other.read().await?,
+        };
         let mut request = ExchangeRequest::new(Secret::new(subject.as_str()), TokenType::AccessToken);
         request.scope = self.purpose.scope.clone();
         request.authorization_details = self.purpose.details.clone();
@@ -416,6 +410,29 @@ impl Wallet {
             path: self.dir.join(files::CAPABILITY_FILE),
         })
     }
+}
+
+/// The wallet's own key in the folder `dir`. Folder and key are made first where they are not there yet.
+///
+/// # Errors
+/// [`Error::Folder`], [`Error::Secret`], [`Error::KeyFile`].
+pub async fn own_key(dir: &Path) -> Result<HolderKey, Error> {
+    let (folder, path) = (dir.to_owned(), dir.join(KEY_FILE));
+    let key = blocking(move || {
+        private_folder(&folder, Named::Itself)?;
+        match keyfile::load(&path) {
+            Err(Error::Secret(error)) if is_absent(&error) => {
+                let key = PrivateKey::generate(Algorithm::EdDsa, &mut rng::os());
+                match keyfile::create(&path, &key) {
+                    Ok(()) => Ok(key),
+                    Err(Error::Exists { .. }) => keyfile::load(&path),
+                    Err(error) => Err(error),
+                }
+            }
+            read => read,
+        }
+    });
+    Ok(key.await?.into())
 }
 
 /// How good what this process knows is.

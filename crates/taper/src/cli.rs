@@ -73,6 +73,8 @@ pub(crate) enum Command {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use clap::CommandFactory as _;
 
@@ -194,5 +196,40 @@ mod tests {
             true,
         );
         check("taper completions bash", true);
+    }
+
+    /// The rows of the variables that stand for options, as the command tree has them.
+    fn variables() -> Vec<String> {
+        let mut rows: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+        for command in Cli::command().get_subcommands() {
+            for argument in command.get_arguments() {
+                let (Some(variable), Some(option)) = (argument.get_env(), argument.get_long()) else {
+                    continue;
+                };
+                // What is in the environment may be a secret in place of the name of its file.
+                assert!(
+                    argument.is_hide_env_values_set(),
+                    "{} --{option}",
+                    command.get_name()
+                );
+                let variable = variable.to_str().unwrap().to_owned();
+                let commands = rows.entry((variable, option.to_owned())).or_default();
+                commands.push(format!("`{}`", command.get_name()));
+            }
+        }
+        let row = |((variable, option), mut commands): ((String, String), Vec<String>)| {
+            commands.sort();
+            format!("| `{variable}` | `--{option}` | {} |", commands.join(", "))
+        };
+        rows.into_iter().map(row).collect()
+    }
+
+    #[test]
+    fn the_page_lists_the_variables_that_stand_for_options() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let is_row = |line: &&str| line.starts_with("| `TAPER_") && line.contains("| `--");
+        let told: Vec<_> = page.lines().filter(is_row).collect();
+        assert_eq!(told, variables(), "\n{}", variables().join("\n"));
     }
 }

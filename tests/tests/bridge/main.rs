@@ -14,7 +14,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use taper_tests::call::Call;
-use taper_tests::{Running, Up, taper, taper_bin, taper_reading};
+use taper_tests::{Answer, Running, Up, taper, taper_bin, taper_ok, taper_reading};
 
 /// A bridge beside a running world; the capability is for everything of the git server.
 struct World {
@@ -268,4 +268,111 @@ fn what_cannot_start(world: &World) {
         1,
         "letters",
     );
+}
+
+/// Sends it, once more with the nonce where one is asked for.
+fn sent(call: &Call) -> Answer {
+    let answer = call.send();
+    let nonce = header(&answer, "dpop-nonce");
+    if !matches!(answer.status, 400 | 401) || nonce.is_none() {
+        return answer;
+    }
+    let claims = call.claims().nonce(nonce.as_deref());
+    call.clone()
+        .proven_by(call.key.as_deref().unwrap(), &claims)
+        .send()
+}
+
+fn header(answer: &Answer, name: &str) -> Option<String> {
+    let lines = answer.head.lines().filter_map(|line| line.split_once(':'));
+    let mut values = lines.filter(|(given, _)| given.eq_ignore_ascii_case(name));
+    values.next().map(|(_, value)| value.trim().to_owned())
+}
+
+/// A session of the legacy era belongs to a grant: it goes on when that is renewed, not under another grant.
+#[test]
+fn a_session_survives_the_renewal_of_its_capability() {
+    let up = Up::start();
+    let dir = up.dir();
+    up.keygen("agent");
+    let key = std::fs::read_to_string(dir.join("agent.jwk")).unwrap();
+    let subject = [
+        "dev-token",
+        "--dir",
+        "up",
+        "--subject",
+        "alice",
+        "--group",
+        "eng",
+        "--ttl",
+        "8h",
+    ];
+    let subject = taper_ok(dir, &subject).trim().to_owned();
+    let exchange = "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&client_id=dev&requested_token_type=\
+                    urn:taper:params:oauth:token-type:capability";
+    let obtain = |form: &str, proven: Option<&str>| {
+        let mut call = Call::form(
+            &format!("{}/token", up.issuer()),
+            &format!("{exchange}&{form}"),
+            &key,
+        );
+        call.token = proven.map(str::to_owned);
+        sent(&call)
+    };
+    let token = |answer: &Answer| {
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        let body: Value = serde_json::from_str(&answer.body).unwrap();
+        body["access_token"].as_str().unwrap().to_owned()
+    };
+    let by_subject = format!(
+        "subject_token={subject}&subject_token_type=urn:ietf:params:oauth:token-type:access_token&scope=git:*"
+    );
+    let first = token(&obtain(&by_subject, None));
+    let url = up.mcp();
+    let call = |capability: &str, session: Option<&str>, message: &Value| {
+        let call = Call::mcp(&url, capability, &key, &message.to_string());
+        match session {
+            Some(session) => sent(
+                &call
+                    .header("mcp-session-id", session)
+                    .header("mcp-protocol-version", "2025-11-25"),
+            ),
+            None => sent(&call),
+        }
+    };
+    let hello = json!({"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}});
+    let opened = call(&first, None, &legacy(1, "initialize", hello));
+    assert_eq!(opened.status, 200, "{}", opened.body);
+    let session = header(&opened, "mcp-session-id").unwrap();
+    let ready = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    assert_eq!(call(&first, Some(&session), &ready).status, 202);
+
+    let renewal = |capability: &str| {
+        format!("subject_token={capability}&subject_token_type=urn:taper:params:oauth:token-type:capability")
+    };
+    let second = token(&obtain(&renewal(&first), Some(&first)));
+    assert_ne!(second, first);
+    let list =
+        |capability: &str, id| call(capability, Some(&session), &legacy(id, "tools/list", json!({}))).status;
+    assert_eq!(list(&second, 2), 200);
+    let another = token(&obtain(&by_subject, None));
+    assert_eq!(list(&another, 3), 404);
+
+    // Once the holder took the grant back, nobody renews it.
+    let revoke = [
+        "revoke",
+        "--issuer",
+        &up.issuer(),
+        "--client-id",
+        "dev",
+        "--token",
+        "second.cap",
+        "--key",
+        "agent.jwk",
+    ];
+    std::fs::write(dir.join("second.cap"), &second).unwrap();
+    taper_ok(dir, &revoke);
+    let refused = obtain(&renewal(&second), Some(&second));
+    assert_eq!(refused.status, 400, "{}", refused.body);
+    assert!(refused.body.contains("invalid_grant"), "{}", refused.body);
 }

@@ -38,10 +38,9 @@ pub(crate) const CLIENTS: [Client; 5] = [
         ways: &Way::ALL,
         run: python,
     },
-    // rmcp's own HTTP client is not compiled here, so nothing of it goes to the sidecar's.
     Client {
         name: "rmcp",
-        ways: &[Way::Direct, Way::Stdio],
+        ways: &Way::ALL,
         run: rmcp,
     },
     // It can start a command or send a fixed header, and knows no proofs.

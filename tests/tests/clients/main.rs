@@ -21,7 +21,7 @@ client      own proofs            sidecar, HTTP         sidecar, stdio
             legacy     modern     legacy     modern     legacy     modern
 typescript  2025-11-25 2026-07-28 2025-11-25 2026-07-28 2025-11-25 2026-07-28
 python      2025-11-25 2026-07-28 2025-11-25 2026-07-28 2025-11-25 2026-07-28
-rmcp        2025-11-25 2026-07-28                       2025-11-25 2026-07-28
+rmcp        2025-11-25 2026-07-28 2025-11-25 2026-07-28 2025-11-25 2026-07-28
 inspector                         legacy     modern     legacy     modern
 taper call  legacy     modern
 ";

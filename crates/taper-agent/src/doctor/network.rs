@@ -7,7 +7,7 @@ use taper_oauth::{AuthorizationServerMetadata, ProtectedResourceMetadata, json, 
 use taper_service::clock::SharedClock;
 use taper_service::fetch::Fetched;
 
-use super::{Finding, Known, date};
+use super::{Finding, Known, date, renewal};
 use crate::{Credential, Era, Error, Issuer, McpClient, Refusal, fetcher_for};
 
 /// The JSON-RPC error of a revision of MCP that the server lacks.
@@ -50,7 +50,11 @@ async fn issuer(known: &Known, trusted: &[String], clock: &SharedClock, findings
     match AuthorizationServerMetadata::parse(&answer.body, id) {
         Ok(document) => {
             findings.push(sane(id, &document, known));
-            findings.push(root(id, known).await);
+            let issuer = Issuer::discover(id).await;
+            if let Ok(issuer) = &issuer {
+                findings.push(renewal::token_endpoint(issuer).await);
+            }
+            findings.push(root(id, issuer, known).await);
         }
         Err(error) => {
             let what = format!("{id} publishes metadata that cannot be used: {error}");
@@ -81,12 +85,12 @@ fn sane(id: &str, document: &AuthorizationServerMetadata, known: &Known) -> Find
 }
 
 /// A capability whose root key the issuer no longer publishes is one that no proxy will take.
-async fn root(id: &str, known: &Known) -> Finding {
+async fn root(id: &str, issuer: Result<Issuer, Error>, known: &Known) -> Finding {
     let name = "root-key";
     let Some(chain) = known.chain.as_ref().filter(|chain| chain.issuer() == id) else {
         return Finding::skipped(name, "there is no capability of this issuer");
     };
-    let keys = async { Issuer::discover(id).await?.keys().await };
+    let keys = async { issuer?.keys().await };
     let keys = match keys.await {
         Ok(keys) => keys,
         Err(error) => return Finding::fail(name, format!("the keys of {id} cannot be had: {error}")),

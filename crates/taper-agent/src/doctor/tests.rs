@@ -139,6 +139,92 @@ async fn what_a_capability_says_calls_nobody_and_commands_no_terminal() {
 }
 
 #[tokio::test]
+async fn what_a_renewal_needs_is_looked_at() {
+    let answer = |status: http::StatusCode| {
+        Server::answering(move |seen| {
+            let base = format!("http://{}", seen.headers["host"].to_str().unwrap());
+            match seen.path.as_str() {
+                "/.well-known/oauth-authorization-server" => {
+                    Json(AuthorizationServerMetadata::for_issuer(&base)).into_response()
+                }
+                "/token" => {
+                    assert_eq!(seen.body, "");
+                    (status, Json(json!({"error": "invalid_request"}))).into_response()
+                }
+                _ => http::StatusCode::NOT_FOUND.into_response(),
+            }
+        })
+    };
+    for (status, expected) in [
+        (http::StatusCode::BAD_REQUEST, Verdict::Ok),
+        (http::StatusCode::BAD_GATEWAY, Verdict::Fail),
+        (http::StatusCode::NOT_FOUND, Verdict::Fail),
+    ] {
+        let server = answer(status).await;
+        let patient = Patient {
+            issuer: Some(server.url.clone()),
+            ..Patient::default()
+        };
+        let findings = examine(&patient, clock()).await;
+        assert_eq!(
+            verdict(&findings, "token-endpoint"),
+            Some(expected),
+            "{findings:?}"
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("subject");
+    let key = folder.path().join("key");
+    keyfile::create(&key, &Chain::new().key).unwrap();
+    let check = async |claims: serde_json::Value, expected: Verdict| {
+        let payload = taper_dpop::base64url_encode(claims.to_string().as_bytes());
+        std::fs::write(&file, format!("e30.{payload}.AA")).unwrap();
+        let patient = Patient {
+            key: Some(KeySource::File(key.clone())),
+            subject: Some(SubjectToken::File(file.clone())),
+            ..Patient::default()
+        };
+        let findings = examine(&patient, clock()).await;
+        assert_eq!(
+            verdict(&findings, "subject-token"),
+            Some(expected),
+            "{claims}: {findings:?}"
+        );
+    };
+    check(json!({"exp": NOW + 600}), Verdict::Ok).await;
+    check(json!({"exp": NOW + 59}), Verdict::Warn).await;
+    check(json!({"exp": NOW}), Verdict::Fail).await;
+    check(json!({}), Verdict::Ok).await;
+    check(
+        json!({"exp": NOW + 600, "cnf": {"jkt": "another"}}),
+        Verdict::Fail,
+    )
+    .await;
+    let patient = Patient {
+        subject: Some(SubjectToken::Command("exit 3".into())),
+        client_secret_file: Some(folder.path().join("absent")),
+        ..Patient::default()
+    };
+    let findings = examine(&patient, clock()).await;
+    for check in ["subject-token", "client-secret"] {
+        assert_eq!(verdict(&findings, check), Some(Verdict::Fail), "{findings:?}");
+    }
+    let secret = folder.path().join("secret");
+    taper_service::secret::write_private_file(&secret, b"s3cret").unwrap();
+    let patient = Patient {
+        client_secret_file: Some(secret),
+        ..Patient::default()
+    };
+    let findings = examine(&patient, clock()).await;
+    assert_eq!(
+        verdict(&findings, "client-secret"),
+        Some(Verdict::Ok),
+        "{findings:?}"
+    );
+    assert!(!format!("{findings:?}").contains("s3cret"));
+}
+
+#[tokio::test]
 async fn a_wallet_that_only_has_to_renew_is_well() {
     let server = Server::issuer(clock()).await;
     let folder = tempfile::tempdir().unwrap();

@@ -23,6 +23,8 @@ pub enum SubjectToken {
     File(PathBuf),
     /// What a command of the shell prints on stdout.
     Command(String),
+    /// The wallet's own login ([`super::KeptLogin`]), which only a wallet can read.
+    Login,
 }
 
 impl SubjectToken {
@@ -30,13 +32,14 @@ impl SubjectToken {
     ///
     /// # Errors
     /// [`Error::Secret`] when the file cannot be read, [`Error::Subject`] when the command fails, takes
-    /// longer than a minute, or prints nothing or too much.
+    /// longer than a minute, or prints nothing or too much, and for a wallet's login.
     pub async fn read(&self) -> Result<Zeroizing<String>, Error> {
         let text = match self {
             Self::File(path) => {
                 let path = path.clone();
                 blocking(move || read_text(&path)).await?
             }
+            Self::Login => return Err(failed("it is in a wallet, which renews it")),
             Self::Command(command) => match tokio::time::timeout(LONGEST, output(command)).await {
                 Ok(output) => output?,
                 Err(_) => return Err(failed("it took longer than a minute")),

@@ -1,8 +1,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use axum::response::IntoResponse as _;
 use http::StatusCode;
 use taper_oauth::AuthorizationServerMetadata;
 use taper_service::clock::ManualClock;
@@ -223,6 +224,102 @@ async fn what_cannot_be_written_down_is_used() {
         assert_eq!(world.at(now, &wallet).await.unwrap().token, renewed.token);
     }
     assert_eq!(world.server.exchanges(), 2);
+}
+
+/// An authorization server that rotates: each refresh token is good once, and used again it ends the login. Each
+/// access token lasts 300 s.
+async fn rotating() -> (Server, Arc<Mutex<u64>>) {
+    let rotations = Arc::new(Mutex::new(0));
+    let count = rotations.clone();
+    let server = Server::answering(move |seen: &crate::testing::Seen| {
+        let at = format!("http://{}", seen.headers["host"].to_str().unwrap());
+        if seen.path != "/token" {
+            let document = serde_json::json!({"issuer": at, "authorization_endpoint": format!("{at}/authorize"),
+                "token_endpoint": format!("{at}/token"), "code_challenge_methods_supported": ["S256"],
+                "grant_types_supported": ["authorization_code", "refresh_token"]});
+            return axum::Json(document).into_response();
+        }
+        let form: std::collections::HashMap<String, String> =
+            url::form_urlencoded::parse(&seen.body).into_owned().collect();
+        assert_eq!(form["grant_type"], "refresh_token");
+        let mut count = count.lock().unwrap();
+        if form["refresh_token"] != format!("refresh-{count}") {
+            return refusal("invalid_grant").into_response();
+        }
+        *count += 1;
+        axum::Json(serde_json::json!({"access_token": format!("access-{count}"), "token_type": "DPoP",
+            "expires_in": 300, "refresh_token": format!("refresh-{count}")}))
+        .into_response()
+    })
+    .await;
+    (server, rotations)
+}
+
+/// The subject token of the last exchange.
+fn exchanged(server: &Server) -> String {
+    let seen = server.seen();
+    let last = seen.iter().rfind(|seen| seen.path == "/token").unwrap();
+    let mut form = url::form_urlencoded::parse(&last.body);
+    form.find(|(name, _)| name == "subject_token")
+        .unwrap()
+        .1
+        .into_owned()
+}
+
+#[tokio::test]
+async fn a_login_is_renewed_and_no_rotation_is_lost() {
+    let world = World::new().await;
+    let (provider, rotations) = rotating().await;
+    let dir = world.folder.path().join("wallet");
+    let kept = KeptLogin {
+        issuer: provider.url.clone(),
+        client: Client {
+            id: "dev".into(),
+            secret: None,
+        },
+        resource: None,
+        key: None,
+        access_token: Secret::new("access-0"),
+        expires_at: Some(NOW + 300),
+        refresh_token: Some(Secret::new("refresh-0")),
+    };
+    let file = kept.keep(&dir).await.unwrap();
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let open = async || {
+        let mut purpose = purpose(&world.server.url, world.folder.path());
+        purpose.subject = SubjectToken::Login;
+        // What was obtained is gone, so each obtains anew.
+        let _ = fs::remove_file(dir.join("capability.json"));
+        Wallet::open(&dir, None, purpose, world.clock.clone())
+            .await
+            .unwrap()
+    };
+    for round in 0..4 {
+        // Several at once, of which one asks.
+        let (one, two) = (open().await, open().await);
+        let now = NOW + round * 1_000;
+        let (a, b) = tokio::join!(world.at(now, &one), world.at(now, &two));
+        assert_eq!(a.unwrap().token, b.unwrap().token, "{round}");
+        assert_eq!(exchanged(&world.server), format!("access-{round}"));
+        assert_eq!(*rotations.lock().unwrap(), u64::try_from(round).unwrap());
+    }
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(
+        text.contains("refresh-3") && !text.contains("refresh-2"),
+        "{text}"
+    );
+    // The server ends the login: a person is to log in again, and what is kept stays as it is.
+    *rotations.lock().unwrap() = 17;
+    let ended = world
+        .at(NOW + 9_000, &open().await)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(ended.contains("taper login --wallet"), "{ended}");
+    assert!(
+        !ended.contains("refresh-") && !ended.contains("access-"),
+        "{ended}"
+    );
 }
 
 #[tokio::test]

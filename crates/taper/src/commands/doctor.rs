@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 use taper_agent::KeySource;
 use taper_agent::doctor::{Finding, Patient, Verdict, examine};
+use taper_agent::wallet::SubjectToken;
 
 use crate::context::{Context, shown};
 use crate::failure::Failure;
@@ -30,15 +31,46 @@ pub(crate) struct Args {
     /// A wallet, in place of `--token` and `--key`.
     #[arg(long, value_name = "DIR", env = "TAPER_WALLET", hide_env_values = true)]
     wallet: Option<PathBuf>,
+    /// A private file with the client's secret.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TAPER_CLIENT_SECRET_FILE",
+        hide_env_values = true
+    )]
+    client_secret_file: Option<PathBuf>,
+    /// A file with the access token that a renewal exchanges.
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TAPER_SUBJECT_TOKEN_FILE",
+        hide_env_values = true
+    )]
+    subject_token: Option<PathBuf>,
+    /// A command that prints the access token that a renewal exchanges; it is run.
+    #[arg(long, value_name = "COMMAND", conflicts_with = "subject_token")]
+    subject_token_command: Option<String>,
 }
 
 /// Finds out what is wrong, and says what to do about it.
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    if let Some(token) = args.token.as_ref().map(|token| token.display().to_string())
-        && shown(&token) != token
-    {
-        return Err(Failure::usage("`--token` is a token, not the file that holds it"));
+    let files = [
+        ("--token", &args.token),
+        ("--client-secret-file", &args.client_secret_file),
+        ("--subject-token", &args.subject_token),
+    ];
+    for (option, file) in files {
+        let name = file.as_ref().map(|file| file.display().to_string());
+        if name.is_some_and(|name| shown(&name) != name) {
+            return Err(Failure::usage(format!(
+                "`{option}` is a token, not the file that holds it"
+            )));
+        }
     }
+    let subject = match (args.subject_token_command, args.subject_token) {
+        (Some(command), _) => Some(SubjectToken::Command(command)),
+        (None, file) => file.map(SubjectToken::File),
+    };
     let patient = Patient {
         issuer: args.issuer,
         client_id: args.client_id,
@@ -46,6 +78,8 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         token: args.token,
         key: args.key,
         wallet: args.wallet,
+        client_secret_file: args.client_secret_file,
+        subject,
     };
     let findings = context.block_on(examine(&patient, context.clock()))?;
     let failed = findings.iter().filter(|f| f.verdict == Verdict::Fail).count();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use taper_agent::login::{LoggedIn, Login, Redirect};
+use taper_agent::wallet::{KeptLogin, own_key};
 use taper_agent::{Client, HolderKey, KeySource};
 use taper_service::clock::{human_duration, rfc3339};
 use taper_service::secret;
@@ -40,9 +41,15 @@ pub(crate) struct Args {
     /// A private file with the client's secret; without it the client is a public one.
     #[arg(long, value_name = "FILE", requires = "client_id")]
     client_secret_file: Option<PathBuf>,
-    /// The private key that the token is bound to.
-    #[arg(long, value_name = "KEY", env = "TAPER_KEY_FILE")]
-    key: KeySource,
+    /// The private key that the token is bound to; a wallet without it has one of its own.
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "TAPER_KEY_FILE",
+        hide_env_values = true,
+        required_unless_present = "wallet"
+    )]
+    key: Option<KeySource>,
     /// A scope to ask for, in place of what the MCP server asks for; may repeat.
     #[arg(long, value_name = "SCOPE")]
     scope: Vec<String>,
@@ -57,13 +64,26 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "5m")]
     wait: u64,
     /// The file for the token, mode 0600.
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "wallet",
+        conflicts_with = "wallet"
+    )]
+    out: Option<PathBuf>,
+    /// The wallet that keeps the login, and renews it where the server gives a refresh token: for
+    /// `taper bridge --wallet`.
+    #[arg(long, value_name = "DIR")]
+    wallet: Option<PathBuf>,
 }
 
 /// Obtains an access token that is bound to a key, with a browser.
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let key = read_key(&args.key, context)?;
+    let key = match (&args.key, &args.wallet) {
+        (Some(key), _) => read_key(key, context)?,
+        (None, Some(dir)) => context.block_on(own_key(dir))??,
+        (None, None) => return Err(Failure::usage("a key is needed").next("`--key FILE`")),
+    };
     let known = match args.client_id.clone() {
         None => None,
         Some(id) => Some(Client {
@@ -75,25 +95,42 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::failed(format!("cannot start the runtime: {e}")))?;
-    let token = runtime.block_on(login(&args, known, &key, context))?;
-
-    let line = Zeroizing::new(format!("{}\n", token.access_token.expose()));
-    spare_key(&args.out)?;
-    secret::write_private_file(&args.out, line.as_bytes()).map_err(Failure::failed)?;
-    let ends = match token.expires_at {
+    let (at, client, token) = runtime.block_on(login(&args, known, &key, context))?;
+    let (expires_at, scope) = (token.expires_at, token.scope.clone());
+    let refreshes = token.refresh_token.is_some();
+    let file = match (&args.wallet, &args.out) {
+        (Some(dir), _) => {
+            let kept = KeptLogin::new(&at, client, args.key.as_ref(), token);
+            runtime.block_on(kept.keep(dir))?
+        }
+        (None, Some(out)) => {
+            let line = Zeroizing::new(format!("{}\n", token.access_token.expose()));
+            spare_key(out)?;
+            secret::write_private_file(out, line.as_bytes()).map_err(Failure::failed)?;
+            out.clone()
+        }
+        (None, None) => return Err(Failure::usage("name where the token goes: `--out` or `--wallet`")),
+    };
+    let ends = match expires_at {
         Some(until) => format!(", until {}", rfc3339(until)),
         None => String::new(),
     };
+    let renewed = match (&args.wallet, refreshes) {
+        (Some(_), true) => ", renewed without a browser",
+        (Some(_), false) => "; the server gave no refresh token, so log in again after that",
+        (None, _) => "",
+    };
     context.talk(format_args!(
-        "access token for the key {} in {}{ends}",
+        "access token for the key {} in {}{ends}{renewed}",
         key.thumbprint(),
-        args.out.display()
+        file.display()
     ));
     let json = json!({
-        "file": args.out,
+        "file": file,
         "holder": key.thumbprint().to_string(),
-        "expires_at": token.expires_at,
-        "scope": token.scope,
+        "expires_at": expires_at,
+        "scope": scope,
+        "refreshes": args.wallet.is_some() && refreshes,
     });
     context.program(&json)
 }
@@ -103,7 +140,7 @@ async fn login(
     known: Option<Client>,
     key: &HolderKey,
     context: &mut Context,
-) -> Result<LoggedIn, Failure> {
+) -> Result<(Login, Client, LoggedIn), Failure> {
     let login = match (&args.url, &args.server) {
         (Some(url), _) => Login::to_resource(url).await.map_err(|e| {
             Failure::from(e).next(
@@ -129,7 +166,7 @@ async fn login(
     } else {
         &args.scope
     };
-    let pending = login.authorize(client, &redirect, scopes, key)?;
+    let pending = login.authorize(client.clone(), &redirect, scopes, key)?;
     let url = pending.url().as_str();
     context.talk("open this in a browser:");
     context.result(url, &json!({ "url": url }))?;
@@ -143,7 +180,8 @@ async fn login(
         Failure::failed(format!("the browser did not come back within {waited}"))
             .next("try again with a longer `--wait`")
     })??;
-    Ok(pending.redeem(&answer, context.clock().as_ref()).await?)
+    let token = pending.redeem(&answer, context.clock().as_ref()).await?;
+    Ok((login, client, token))
 }
 
 /// Starts the program that opens the URL and lets it run.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use taper_agent::wallet::{Purpose, SubjectToken};
+use taper_agent::wallet::{Purpose, SubjectToken, is_logged_in};
 use taper_agent::{Client, Fixed, KeySource, Source, Wallet};
 use taper_oauth::Scope;
 use taper_service::clock::SharedClock;
@@ -39,7 +39,7 @@ pub(super) struct Capability {
         hide_env_values = true
     )]
     client_secret_file: Option<PathBuf>,
-    /// A file with the access token to exchange, which is read again each time.
+    /// A file with the access token to exchange, which is read again each time; the wallet's login without it.
     #[arg(
         long,
         value_name = "FILE",
@@ -115,7 +115,11 @@ impl Capability {
         let subject = match (&self.subject_token_command, &self.subject_token) {
             (Some(command), _) => SubjectToken::Command(command.clone()),
             (None, Some(file)) => SubjectToken::File(file.clone()),
-            (None, None) => return Err(missing("--subject-token FILE")),
+            (None, None) if self.wallet.as_deref().is_some_and(is_logged_in) => SubjectToken::Login,
+            (None, None) => {
+                return Err(missing("--subject-token FILE")
+                    .next("or log in with a browser: `taper login --wallet DIR`"));
+            }
         };
         if self.scope.is_empty() {
             return Err(missing("--scope SERVER:TOOL"));
