@@ -95,6 +95,8 @@ words! {
         Health = "health",
         /// The metadata of a protected resource.
         Metadata = "metadata",
+        /// What is told without a token.
+        Catalogue = "catalogue",
     }
 }
 

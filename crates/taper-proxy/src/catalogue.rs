@@ -21,9 +21,10 @@ use taper_service::clock::SharedClock;
 use taper_service::shutdown::Shutdown;
 use tokio::sync::watch;
 
-pub(crate) use self::definition::{Definition, facts};
+pub(crate) use self::definition::{Definition, facts, is_same};
 pub(crate) use self::params::proved;
 use crate::config::{self, Facts};
+use crate::pins::Pinned;
 use crate::service::Server;
 use crate::upstream::{OwnError, list_tools};
 
@@ -33,6 +34,8 @@ const FLOOR: Duration = Duration::from_secs(10);
 const PROGRAM_FLOOR: Duration = Duration::from_secs(60);
 /// The first pause after a failure over HTTP; it doubles up to `refresh`.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// How often the file of pins is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How many times `refresh` a list counts, unless configured.
 const AGES: u32 = 12;
 /// Seconds by which a list may be ahead of a request: it may come while the request is decided. Of one that
@@ -50,6 +53,8 @@ pub(crate) struct Catalogue {
     eager: bool,
     floor: Duration,
     first_pause: Duration,
+    /// What the operator approved, where only that may be called.
+    pinned: Option<Arc<Pinned>>,
     listed: watch::Sender<Option<Arc<Listed>>>,
     /// How often a request needed more than was known.
     wanted: watch::Sender<u64>,
@@ -72,6 +77,17 @@ pub(crate) enum Known {
     /// The server does not list it, or more than once; or nobody asks the server.
     Nothing,
     /// There is no list yet, or none that is young enough.
+    NotYet,
+}
+
+/// Whether a tool may be called, by what the operator approved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It may: nothing is pinned, or the server describes it as it was approved.
+    Free,
+    /// It may not, for this reason.
+    Barred(&'static str),
+    /// The server's list is not known, or too old.
     NotYet,
 }
 
@@ -104,7 +120,12 @@ impl Needed {
 
 impl Catalogue {
     /// A catalogue of which nothing is known. `named` is whether the policy depends on it.
-    pub(crate) fn new(config: &config::Catalogue, upstream: &config::Upstream, named: bool) -> Self {
+    pub(crate) fn new(
+        config: &config::Catalogue,
+        upstream: &config::Upstream,
+        named: bool,
+        pinned: Option<Pinned>,
+    ) -> Self {
         let over_http = matches!(upstream, config::Upstream::Http { .. });
         let refresh = config.refresh_of(upstream);
         Self {
@@ -113,9 +134,10 @@ impl Catalogue {
             max_age: config.max_age.unwrap_or_else(|| refresh.saturating_mul(AGES)),
             over_http,
             // A program is started for it: only where something depends on its answer.
-            eager: over_http || named,
+            eager: over_http || named || pinned.is_some(),
             floor: if over_http { FLOOR } else { PROGRAM_FLOOR }.min(refresh),
             first_pause: if over_http { FIRST_PAUSE } else { PROGRAM_FLOOR }.min(refresh),
+            pinned: pinned.map(Arc::new),
             listed: watch::channel(None).0,
             wanted: watch::channel(0).0,
         }
@@ -136,10 +158,56 @@ impl Catalogue {
         }
     }
 
+    /// What the operator approved, if only that may be called.
+    pub(crate) fn pinned(&self) -> Option<&Arc<Pinned>> {
+        self.pinned.as_ref()
+    }
+
+    /// Whether `tool`, of which this is known, may be called (M-44, M-45).
+    pub(crate) fn standing(&self, tool: &str, known: &Known) -> Standing {
+        let Some(pinned) = &self.pinned else {
+            return Standing::Free;
+        };
+        let pins = pinned.pins();
+        match known {
+            _ if !pins.names(tool) => Standing::Barred("the tool was never approved"),
+            Known::NotYet => Standing::NotYet,
+            Known::Nothing => Standing::Barred("the server does not list the tool, or more than once"),
+            Known::Described(definition) => {
+                if pins.approves(tool, definition.facts.digest.as_deref()) {
+                    Standing::Free
+                } else {
+                    Standing::Barred("the server describes the tool in other words than were approved")
+                }
+            }
+        }
+    }
+
+    /// Whether an entry of a list of tools may be shown (M-44). One that may not, and of which the proxy
+    /// was not told itself, has the server asked.
+    pub(crate) fn shows(&self, entry: &Value, digest: Option<&str>) -> bool {
+        let Some(pinned) = &self.pinned else {
+            return true;
+        };
+        let name = entry.get("name").and_then(Value::as_str).unwrap_or_default();
+        let shown = pinned.pins().approves(name, digest);
+        if !shown && !pinned.has_told(name) {
+            self.want();
+        }
+        shown
+    }
+
     /// Has the server asked soon. For requests that may pass and depend on what is not known, and for no
     /// others: a program is started for it.
     pub(crate) fn want(&self) {
         self.wanted.send_modify(|wanted| *wanted = wanted.wrapping_add(1));
+    }
+
+    /// The server says that its tools changed: it is asked soon, where it is asked before anybody needs it.
+    pub(crate) fn changed_upstream(&self) {
+        if self.eager {
+            self.want();
+        }
     }
 
     /// Whether headers of a caller can reach the server.
@@ -151,7 +219,14 @@ impl Catalogue {
     pub(crate) async fn fetch(&self, server: &Server, clock: &SharedClock) -> Result<usize, OwnError> {
         let entries = list_tools(&server.upstream, server.profile.limits.max_list).await?;
         let at = clock.unix();
-        let listed = tokio::task::spawn_blocking(move || Listed::new(&entries, at))
+        let pinned = self.pinned.clone();
+        let read = move || {
+            if let Some(pinned) = pinned {
+                pinned.compare(&entries);
+            }
+            Listed::new(&entries, at)
+        };
+        let listed = tokio::task::spawn_blocking(read)
             .await
             .map_err(|_| OwnError::Broken)?;
         let tools = listed.tools.len();
@@ -187,6 +262,25 @@ impl Listed {
                 .or_insert_with(|| Some(Arc::new(Definition::of(entry))));
         }
         Self { tools, at }
+    }
+}
+
+/// Looks at the file of pins until `shutdown`, and has the server asked when it has changed.
+pub(crate) async fn follow_pins(server: Arc<Server>, shutdown: Shutdown) {
+    let Some(pinned) = server.catalogue.pinned() else {
+        return;
+    };
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        let pinned = Arc::clone(pinned);
+        match tokio::task::spawn_blocking(move || pinned.reread()).await {
+            Ok(true) => server.catalogue.want(),
+            Ok(false) => {}
+            Err(error) => tracing::error!(%error, "the pins could not be looked at"),
+        }
     }
 }
 

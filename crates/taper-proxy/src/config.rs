@@ -211,6 +211,14 @@ pub struct Server {
     /// What the server says of its tools.
     #[serde(default)]
     pub catalogue: Catalogue,
+    /// The tools that were approved: a file that `taper proxy pin` writes and people review. With it no
+    /// other tool can be called, and none that the server describes otherwise (RULES 25). Default: none,
+    /// and all tools are as the server says.
+    #[serde(default)]
+    pub pins: Option<PathBuf>,
+    /// Who learns what the server offers.
+    #[serde(default)]
+    pub discovery: Discovery,
     /// Methods outside the protocol; all others are refused. They need some right on the server, and
     /// every check runs.
     #[serde(default)]
@@ -392,6 +400,18 @@ pub enum Facts {
     Fetch,
     /// No. What depends on the answer is denied.
     Off,
+}
+
+/// Who learns what a server offers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Discovery {
+    /// Callers with a capability, as far as it goes.
+    #[default]
+    Token,
+    /// Anybody, as far as it is in the file of `pins`; the server is not asked. Callers with a capability
+    /// see what it lets them see, from the server.
+    Catalogue,
 }
 
 /// Whether proofs must carry the body's digest.

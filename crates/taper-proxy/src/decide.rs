@@ -8,7 +8,7 @@ use taper_policy::DenialKind;
 use taper_policy::boundary::{self, Decision, Permit};
 use taper_store::{Counter, CounterKey, DecisionRecord, LinkRecord, Outcome, Reservation};
 
-use crate::catalogue::{Known, Needed, proved};
+use crate::catalogue::{Known, Needed, Standing, proved};
 use crate::gate::{Asked, Gate, Read, refused};
 use crate::headers::has_params;
 use crate::message::{Era, Message};
@@ -68,6 +68,7 @@ impl Gate {
             Some(tool) if access.kind == AccessKind::ToolCall => asked.catalogue.get(tool, now),
             _ => Known::Nothing,
         };
+        self.approved(asked, access, &known, now)?;
         self.describe(asked, access, &known, now)?;
         let mut kinds = vec![access.kind];
         kinds.extend(subscribed.iter().map(|one| one.kind));
@@ -92,6 +93,54 @@ impl Gate {
         })
     }
 
+    /// Refuses a tool that the server does not describe as the operator approved it (M-44), and one of
+    /// which that is not known (M-45). Who has no right to the tool hears that first.
+    fn approved(&self, asked: &Asked, access: &Access, known: &Known, now: i64) -> Result<(), Refusal> {
+        let tool = access
+            .tool
+            .as_ref()
+            .filter(|_| access.kind == AccessKind::ToolCall);
+        let standing = tool.map_or(Standing::Free, |tool| asked.catalogue.standing(tool, known));
+        match standing {
+            Standing::Free => Ok(()),
+            Standing::NotYet if rules::PINS_KNOWN.holds(false) => Ok(()),
+            Standing::NotYet => Err(self.right_first(asked, access, known, now, Refusal::Unpinned)),
+            Standing::Barred(_) if rules::PINS.holds(false) => Ok(()),
+            Standing::Barred(reason) => {
+                let refusal = Refusal::Denied(Denied::by_profile(rules::PINS, reason.to_owned()));
+                Err(self.right_first(asked, access, known, now, refusal))
+            }
+        }
+    }
+
+    /// Why a request is refused of which too little is known: that its caller has no right, or `refusal`,
+    /// and then the server is asked.
+    fn right_first(
+        &self,
+        asked: &Asked,
+        access: &Access,
+        known: &Known,
+        now: i64,
+        refusal: Refusal,
+    ) -> Refusal {
+        match self.ask(asked, access.clone(), now) {
+            Err(Refusal::Denied(denied))
+                if matches!(
+                    denied.kind,
+                    DenialKind::NoRight | DenialKind::Audience | DenialKind::Expired
+                ) =>
+            {
+                Refusal::Denied(denied)
+            }
+            _ => {
+                if !matches!(known, Known::Described(_)) {
+                    asked.catalogue.want();
+                }
+                refusal
+            }
+        }
+    }
+
     /// Puts what the server says of the tool into `access`, where the decision depends on it (M-42). Who
     /// has no right to the tool hears that first, and nothing of what is known; nobody is asked for it.
     fn describe(&self, asked: &Asked, access: &mut Access, known: &Known, now: i64) -> Result<(), Refusal> {
@@ -114,22 +163,7 @@ impl Gate {
         if rules::FACTS.holds(false) {
             return Ok(());
         }
-        match self.ask(asked, access.clone(), now) {
-            Err(Refusal::Denied(denied))
-                if matches!(
-                    denied.kind,
-                    DenialKind::NoRight | DenialKind::Audience | DenialKind::Expired
-                ) =>
-            {
-                Err(Refusal::Denied(denied))
-            }
-            _ => {
-                if !matches!(known, Known::Described(_)) {
-                    asked.catalogue.want();
-                }
-                Err(refusal)
-            }
-        }
+        Err(self.right_first(asked, access, known, now, refusal))
     }
 
     /// Reserves the call under every max-calls caveat of the chain (RULES 16, M-35), and puts into
@@ -199,7 +233,11 @@ impl Gate {
         let outcome = match refusal {
             None => Outcome::Allow,
             Some(
-                Refusal::Indeterminate(_) | Refusal::Uncounted | Refusal::Undescribed | Refusal::Unlisted,
+                Refusal::Indeterminate(_)
+                | Refusal::Uncounted
+                | Refusal::Undescribed
+                | Refusal::Unpinned
+                | Refusal::Unlisted,
             ) => Outcome::Indeterminate,
             Some(_) => Outcome::Deny,
         };

@@ -64,7 +64,7 @@ pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Bo
         R::BodyTooLarge => plain(413, -32600, "the body is too large"),
         R::BodyTimedOut => plain(408, -32600, "the body did not arrive in time"),
         R::MediaType => plain(415, -32600, "the content type is not application/json"),
-        R::NoCredentials => Answer {
+        R::NoCredentials | R::LoginNeeded => Answer {
             challenge: Some((None, String::new())),
             ..Answer::empty(401)
         },
@@ -132,7 +132,7 @@ pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Bo
             data: Some(cited(refusal, context)),
             ..plain(429, UNDECIDED, "too many requests of this grant")
         },
-        R::Rate { wait, .. } | R::Costly { wait, .. } => Answer {
+        R::Rate { wait, .. } | R::Costly { wait, .. } | R::Anonymous { wait } => Answer {
             retry_after: Some(*wait),
             data: Some(cited(refusal, context)),
             ..plain(429, UNDECIDED, &refusal.to_string())
@@ -149,6 +149,7 @@ pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Bo
         | R::SeenFailed
         | R::Uncounted
         | R::Undescribed
+        | R::Unpinned
         | R::Unlisted
         | R::Indeterminate(_)
         | R::Audit

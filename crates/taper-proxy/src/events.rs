@@ -12,6 +12,7 @@ use taper_service::edge::BoxError;
 use taper_service::pool::CpuPool;
 
 use crate::body::Body;
+use crate::catalogue::Catalogue;
 use crate::lists::{ListError, ListFilter};
 use crate::message::is_id;
 use crate::outstanding::Sessions;
@@ -43,6 +44,8 @@ pub(crate) struct Readers {
     pub(crate) tasks: Option<TaskWatch>,
     /// Hides entries of lists.
     pub(crate) lists: Option<ListFilter>,
+    /// Hears that the server's tools changed.
+    pub(crate) catalogue: Option<Arc<Catalogue>>,
     /// The largest event that is read, in bytes.
     pub(crate) max: usize,
 }
@@ -137,6 +140,11 @@ impl Readers {
                 if let Some(watch) = &self.watch {
                     watch.look(&event).await;
                 }
+                if let Some(catalogue) = &self.catalogue
+                    && says_tools_changed(&event)
+                {
+                    catalogue.changed_upstream();
+                }
                 if let Some(tasks) = &self.tasks
                     && event.contains(b"\"taskId\"")
                     && let Some(message) = event.data()
@@ -172,6 +180,19 @@ impl Watch {
                 .with(&self.session, &self.owner, |requests| requests.show(&id));
         }
     }
+}
+
+/// Whether an event is the notification that the server's tools changed. A large one is not.
+fn says_tools_changed(event: &Event) -> bool {
+    if !event.contains(b"list_changed") {
+        return false;
+    }
+    let data = event.data().filter(|data| data.len() < LARGE);
+    let message = data.and_then(|data| json::parse(&data, &answer_limits(LARGE)).ok());
+    let method = message
+        .as_ref()
+        .and_then(|message| message.get("method")?.as_str());
+    method == Some("notifications/tools/list_changed")
 }
 
 /// What `read` finds in a message; the pool reads larger ones. Where it has no place, nothing is found.

@@ -150,6 +150,7 @@ impl Shared {
             profile: Arc::clone(&server.profile),
             tasks: Arc::clone(&server.tasks),
             limiter: Arc::clone(&server.limiter),
+            catalogue: Arc::clone(&server.catalogue),
             era: sent.era,
             lists,
             time: FILTER_TIME,
@@ -174,6 +175,7 @@ impl Shared {
                 watch,
                 tasks,
                 lists,
+                catalogue: Some(Arc::clone(&server.catalogue)),
                 max: limits.max_list,
             };
             return Ok((parts, Flow::Events(events(body, readers))));

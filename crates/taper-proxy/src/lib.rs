@@ -15,6 +15,8 @@
 //! | `permitted`, `upstream` | the only way out |
 //! | `limits` | what callers may use up: rates, places, decisions without an end |
 //! | `catalogue` | what a server says of its tools |
+//! | `pins`, [`pin`] | what an operator approved of it |
+//! | `before_login` | what is told without a token |
 //! | `forward` | a permitted request on its way, and its answer on its way back |
 //! | `sse`, `events`, `lists`, `stream` | what comes back: read event by event, filtered, and cut when the permit ends |
 //! | `session`, `outstanding`, `unanswered`, `tasks` | who owns a session and a task, and what a server and its clients asked |
@@ -23,6 +25,7 @@
 //! | `service`, `ready`, `proxy` | the HTTP service; the configuration, checked; the daemon |
 
 mod account;
+mod before_login;
 mod body;
 mod catalogue;
 mod chains;
@@ -44,6 +47,8 @@ mod message;
 mod methods;
 mod outstanding;
 mod permitted;
+pub mod pin;
+mod pins;
 mod profile;
 mod proxy;
 mod ready;

@@ -10,7 +10,7 @@ use taper_policy::boundary::{self, Hidden};
 use taper_service::clock::SharedClock;
 use taper_service::pool::{CpuPool, PoolError};
 
-use crate::catalogue::{Needed, facts};
+use crate::catalogue::{Catalogue, Needed, facts};
 use crate::events::{LARGE, answer_limits};
 use crate::gate::Gate;
 use crate::limits::Limiter;
@@ -46,6 +46,7 @@ pub(crate) struct ListFilter {
     pub(crate) profile: Arc<Profile>,
     pub(crate) tasks: Arc<Tasks>,
     pub(crate) limiter: Arc<Limiter>,
+    pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) era: Era,
     /// The lists that the answer may hold: one for its request, all for a resumed stream.
     pub(crate) lists: &'static [List],
@@ -232,7 +233,12 @@ impl ListFilter {
             }
             List::Tools => {
                 // The entry speaks for itself; a call goes by what the proxy was told.
-                let facts = needed.any().then(|| facts(entry));
+                let told = (needed.any() || self.catalogue.pinned().is_some()).then(|| facts(entry));
+                let digest = told.as_ref().and_then(|told| told.digest.as_deref());
+                if !rules::PINS.holds(self.catalogue.shows(entry, digest)) {
+                    return false;
+                }
+                let facts = told.filter(|_| needed.any());
                 if !rules::FACTS.holds(facts.as_ref().is_none_or(|facts| needed.met_by(facts))) {
                     return false;
                 }

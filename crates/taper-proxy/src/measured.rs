@@ -75,6 +75,7 @@ struct State {
     places: [Vec<Gauge>; 4],
     sessions: Vec<Gauge>,
     tasks: Vec<Gauge>,
+    unapproved: Vec<Gauge>,
     programs: Vec<Gauge>,
 }
 
@@ -308,6 +309,11 @@ impl Measured {
                 "Sessions that are remembered (`limits.max_sessions`).",
             ),
             tasks: places(new, "tasks", "Tasks that are remembered (`limits.max_tasks`)."),
+            unapproved: places(
+                new,
+                "unapproved_tools",
+                "Tools that are not as they were approved (`pins`).",
+            ),
             programs: places(new, "programs", "Programs that run (`max_children`)."),
         };
         Self {
@@ -448,6 +454,8 @@ impl Measured {
             }
             set(&state.sessions, server.sessions.len());
             set(&state.tasks, server.tasks.len());
+            let pinned = server.catalogue.pinned();
+            set(&state.unapproved, pinned.map_or(0, |pinned| pinned.differing()));
             set(&state.programs, server.upstream.programs());
         }
     }

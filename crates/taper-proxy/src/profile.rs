@@ -6,7 +6,7 @@ use http::HeaderName;
 use taper_capability::json::Value;
 use taper_capability::{Access, AccessKind, Caveat, Link, VerifiedChain, is_server, is_tool};
 
-use crate::config::{self, BodyBinding, DenyStyle, Kind, KindForm, Limits, Rates, Recording};
+use crate::config::{self, BodyBinding, DenyStyle, Discovery, Kind, KindForm, Limits, Rates, Recording};
 use crate::limits;
 use crate::message::Message;
 use crate::methods::{self, Subject};
@@ -25,6 +25,7 @@ pub(crate) struct Profile {
     pub(crate) metadata_url: String,
     pub(crate) scopes: Vec<String>,
     pub(crate) deny_style: DenyStyle,
+    pub(crate) discovery: Discovery,
     pub(crate) limits: Limits,
     pub(crate) rates: Rates,
     pub(crate) extra_methods: Vec<String>,
@@ -165,6 +166,7 @@ impl Profile {
             metadata_url: format!("{public_url}/.well-known/oauth-protected-resource/{id}/mcp"),
             scopes,
             deny_style: server.deny_style,
+            discovery: server.discovery,
             limits: server.limits,
             rates: server.rate,
             extra_methods: server.extra_methods.clone(),

@@ -21,11 +21,11 @@ use tower::service_fn;
 
 use crate::catalogue::{self, Catalogue};
 use crate::chains::Chains;
-use crate::config::Config;
+use crate::config::{Config, Discovery};
 use crate::feed::{Follower, follow_keys};
 use crate::gate::Gate;
 use crate::issuers::Issuers;
-use crate::limits::Limiter;
+use crate::limits::{Addresses, Limiter};
 use crate::measured::Measured;
 use crate::outstanding::Sessions;
 use crate::profile::{Profile, ProfileError};
@@ -126,6 +126,7 @@ impl Proxy {
             let tasks = Arc::new(Tasks::new(profile.limits.max_tasks));
             let server = Server {
                 limiter: Arc::new(limiter(&profile, &clock)?),
+                addresses: addresses(&profile, &clock)?,
                 profile: Arc::new(profile),
                 upstream,
                 sessions,
@@ -223,6 +224,8 @@ impl BoundProxy {
         for server in shared.servers.values() {
             let run = catalogue::follow(Arc::clone(server), Arc::clone(&shared.clock), shutdown.clone());
             shutdown.spawn("catalogue", run);
+            let run = catalogue::follow_pins(Arc::clone(server), shutdown.clone());
+            shutdown.spawn("pins", run);
         }
         let (store, clock) = (Arc::clone(&shared.store), Arc::clone(&shared.clock));
         shutdown.spawn("sweep", sweep(store, self.journal, clock, shutdown.clone()));
@@ -250,12 +253,22 @@ impl BoundProxy {
 
 fn limiter(profile: &Profile, clock: &SharedClock) -> Result<Limiter, OpenError> {
     let limiter = Limiter::new(&profile.id, &profile.limits, &profile.rates, Arc::clone(clock));
-    let refused = |(key, reason): (&str, &str)| ProfileError::Limit {
-        server: profile.id.clone(),
-        key: format!("rate.{key}"),
-        reason: reason.to_owned(),
-    };
-    Ok(limiter.map_err(refused)?)
+    limiter.map_err(|(key, reason)| refused_rate(profile, key, reason))
+}
+
+/// What callers without a token may use up, where they are told anything.
+fn addresses(profile: &Profile, clock: &SharedClock) -> Result<Option<Addresses>, OpenError> {
+    if profile.discovery == Discovery::Token {
+        return Ok(None);
+    }
+    let addresses = Addresses::new(&profile.rates, Arc::clone(clock));
+    let refused = |reason| refused_rate(profile, "per_address", reason);
+    addresses.map(Some).map_err(refused)
+}
+
+fn refused_rate(profile: &Profile, key: &str, reason: &str) -> OpenError {
+    let (server, key, reason) = (profile.id.clone(), format!("rate.{key}"), reason.to_owned());
+    ProfileError::Limit { server, key, reason }.into()
 }
 
 /// Lets the state forget what has ended, and the journal what is old, now and then: by a time that has

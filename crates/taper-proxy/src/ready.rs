@@ -20,6 +20,7 @@ use crate::config::{self, Config, EnvValue};
 use crate::feed::Follower;
 use crate::headers::{Names, may_forward};
 use crate::issuers::{IssuerState, Issuers, RootKeysError};
+use crate::pins::Pinned;
 use crate::profile::{Profile, ProfileError};
 use crate::upstream::{HttpUpstream, StdioSettings, StdioUpstream, Upstream, believing};
 
@@ -149,14 +150,16 @@ impl Ready {
         let policy = BoundaryPolicy::load(&files)?;
         let named = policy.names("tool_hint") || policy.names("tool_digest");
         let described = |((profile, upstream), server): ((Profile, Upstream), &config::Server)| {
-            let catalogue = Catalogue::new(&server.catalogue, &server.upstream, named);
-            (profile, upstream, catalogue)
+            let pinned = pinned(&profile.id, server, folder)?;
+            let catalogue = Catalogue::new(&server.catalogue, &server.upstream, named, pinned);
+            Ok((profile, upstream, catalogue))
         };
-        let servers = kept
+        let servers: Result<_, OpenError> = kept
             .into_iter()
             .zip(config.servers.values())
             .map(described)
             .collect();
+        let servers = servers?;
         let policy_record = RecordKind::Policy {
             digest: policy.digest().to_owned(),
             files: files.into_iter().map(|file| file.name).collect(),
@@ -360,7 +363,33 @@ fn check_catalogue(
     Ok(())
 }
 
-fn upstream(id: &str, server: &config::Server, folder: &Path) -> Result<Upstream, OpenError> {
+/// What was approved of a server, if only that may be called.
+fn pinned(id: &str, server: &config::Server, folder: &Path) -> Result<Option<Pinned>, OpenError> {
+    let shows = server.discovery == config::Discovery::Catalogue;
+    let Some(path) = &server.pins else {
+        if shows {
+            let reason = "`catalogue` needs `pins`: what is shown is what was approved";
+            return Err(setting(&format!("servers.{id}.discovery"), reason));
+        }
+        return Ok(None);
+    };
+    let name = format!("servers.{id}.pins");
+    if server.catalogue.facts == config::Facts::Off {
+        let reason = "it needs `catalogue.facts = \"fetch\"`: what the server says is compared with it";
+        return Err(setting(&name, reason));
+    }
+    let path = resolve(folder, path);
+    let opened = Pinned::open(id, &path, shows).map_err(|error| {
+        let path = path.display();
+        setting(
+            &name,
+            format!("`{path}`: {error}; `taper proxy pin --server {id}` with this configuration writes it"),
+        )
+    });
+    opened.map(Some)
+}
+
+pub(crate) fn upstream(id: &str, server: &config::Server, folder: &Path) -> Result<Upstream, OpenError> {
     let refused = |reason: String| ProfileError::Upstream {
         server: id.to_owned(),
         reason,

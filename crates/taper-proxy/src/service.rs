@@ -18,12 +18,13 @@ use taper_store::{Audit, EmbeddedStore, Outcome, Record, RecordKind};
 use tokio::time::Instant;
 
 use crate::account::{Account, Kind, worked};
+use crate::before_login;
 use crate::body::{Body, full};
 use crate::catalogue::Catalogue;
 use crate::error::{AnswerContext, respond};
 use crate::gate::{Asked, Gate, Judgement};
 use crate::headers::{self, Credentials, Names};
-use crate::limits::Limiter;
+use crate::limits::{Addresses, Limiter};
 use crate::measured::Measured;
 use crate::outstanding::Sessions;
 use crate::permitted::{Outbound, Permitted};
@@ -58,6 +59,8 @@ pub(crate) struct Server {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) tasks: Arc<Tasks>,
     pub(crate) limiter: Arc<Limiter>,
+    /// Where callers without a token are told anything.
+    pub(crate) addresses: Option<Addresses>,
     pub(crate) catalogue: Arc<Catalogue>,
 }
 
@@ -85,7 +88,7 @@ async fn answer_in(
     account: &mut Account,
 ) -> Response<Body> {
     let path = request.uri().path();
-    if let Some(answered) = shared.health(&request) {
+    if let Some(answered) = shared.health(&request, false) {
         account.page(Kind::Health);
         return own(answered, account);
     }
@@ -126,7 +129,7 @@ fn own(page: Result<Response<Body>, Refusal>, account: &mut Account) -> Response
 pub(crate) fn answer_admin<B>(shared: &Shared, request: &Request<B>) -> Response<Body> {
     let page = match request.uri().path() {
         METRICS => shared.metrics(request.method()),
-        _ => shared.health(request).unwrap_or(Err(Refusal::Path)),
+        _ => shared.health(request, true).unwrap_or(Err(Refusal::Path)),
     };
     page.unwrap_or_else(|refusal| respond(&refusal, &AnswerContext::default()))
 }
@@ -137,24 +140,30 @@ fn server_id(path: &str) -> Option<&str> {
     (!id.contains('/')).then_some(id)
 }
 
-/// What is missing, one line each: its name and why.
-fn as_lines(missing: &[String]) -> String {
-    if missing.is_empty() {
-        return "ok\n".to_owned();
-    }
-    format!("not ready\n{}\n", missing.join("\n"))
+/// What is missing, one line each: its name and why; and what else should be known.
+fn as_lines(missing: &[String], notes: &[String]) -> String {
+    let word = if missing.is_empty() { "ok" } else { "not ready" };
+    let lines = missing.iter().chain(notes).map(String::as_str);
+    std::iter::once(word)
+        .chain(lines)
+        .map(|line| format!("{line}\n"))
+        .collect()
 }
 
 /// The same for programs.
-fn as_json(missing: &[String]) -> String {
-    let missing: Vec<Value> = missing
-        .iter()
-        .map(|line| {
+fn as_json(missing: &[String], notes: &[String]) -> String {
+    let told = |lines: &[String]| -> Vec<Value> {
+        let one = |line: &String| {
             let (name, reason) = line.split_once(": ").unwrap_or((line, ""));
             json!({ "name": name, "reason": reason })
-        })
-        .collect();
-    json!({ "ready": missing.is_empty(), "missing": missing }).to_string()
+        };
+        lines.iter().map(one).collect()
+    };
+    let mut page = json!({ "ready": missing.is_empty(), "missing": told(missing) });
+    if let (false, Some(page)) = (notes.is_empty(), page.as_object_mut()) {
+        page.insert("notes".to_owned(), told(notes).into());
+    }
+    page.to_string()
 }
 
 /// Refuses methods that change something.
@@ -169,10 +178,15 @@ fn only_read(method: &Method) -> Result<(), Refusal> {
 impl Shared {
     /// `/healthz` and `/readyz`. The latter says what is missing, in lines or, to who asks for it with
     /// `?format=json` or `Accept`, in JSON; it tells names and reasons, no secrets, since anybody may ask.
-    pub(crate) fn health<B>(&self, request: &Request<B>) -> Option<Result<Response<Body>, Refusal>> {
-        let missing = match request.uri().path() {
-            "/healthz" => Vec::new(),
-            "/readyz" => self.missing(),
+    /// It also says which tools are not as they were approved; by name to operators.
+    pub(crate) fn health<B>(
+        &self,
+        request: &Request<B>,
+        for_operator: bool,
+    ) -> Option<Result<Response<Body>, Refusal>> {
+        let (missing, notes) = match request.uri().path() {
+            "/healthz" => (Vec::new(), Vec::new()),
+            "/readyz" => (self.missing(), self.notes(for_operator)),
             _ => return None,
         };
         if let Err(refusal) = only_read(request.method()) {
@@ -184,9 +198,9 @@ impl Shared {
             StatusCode::SERVICE_UNAVAILABLE
         };
         let (kind, text) = if headers::wants_json(request) {
-            ("application/json", as_json(&missing))
+            ("application/json", as_json(&missing, &notes))
         } else {
-            ("text/plain; charset=utf-8", as_lines(&missing))
+            ("text/plain; charset=utf-8", as_lines(&missing, &notes))
         };
         let mut response = Response::new(full(text));
         *response.status_mut() = status;
@@ -213,6 +227,16 @@ impl Shared {
             missing.push("the store: it has failed".to_owned());
         }
         missing
+    }
+
+    /// What is not as it was approved. The other tools and servers can be called, so it takes no proxy out
+    /// of service.
+    fn notes(&self, for_operator: bool) -> Vec<String> {
+        let pinned = self
+            .servers
+            .values()
+            .filter_map(|server| server.catalogue.pinned());
+        pinned.flat_map(|pinned| pinned.notes(for_operator)).collect()
     }
 
     /// RFC 9728.
@@ -244,12 +268,17 @@ impl Shared {
             return Err(Refusal::Method { allow: ALLOW });
         }
         headers::check_head(&request, &self.names)?;
+        let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.0);
+        let client_ip = headers::client_ip(peer, request.headers(), self.trusted_hops);
+        if before_login::is_anonymous(request.headers()) {
+            let told = before_login::answer(server, request, client_ip, context).await?;
+            account.page(Kind::Catalogue);
+            return Ok(told);
+        }
         let credentials = Credentials::of(request.headers())?;
         if request.body().size_hint().lower() > profile.limits.max_body as u64 {
             return Err(Refusal::BodyTooLarge);
         }
-        let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.0);
-        let client_ip = headers::client_ip(peer, request.headers(), self.trusted_hops);
 
         let presentation = {
             let (gate, clock) = (Arc::clone(&self.gate), Arc::clone(&self.clock));

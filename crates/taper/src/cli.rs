@@ -63,8 +63,8 @@ pub(crate) enum Command {
     Doctor(commands::doctor::Args),
     /// Run the issuer.
     Issuer(commands::daemon::Args),
-    /// Run the proxy.
-    Proxy(commands::daemon::Args),
+    /// Run the proxy, or approve what its servers say of their tools.
+    Proxy(commands::proxy::Args),
     /// Print an access token of the development identity provider of `taper up`.
     DevToken(commands::dev_token::Args),
     /// Print a completion script for a shell.
@@ -191,6 +191,16 @@ mod tests {
         check("taper store rebuild --dir d", true);
         check("taper store rebuild", false);
         check("taper issuer --config c --check-config", true);
+        check("taper proxy --config c --check-config", true);
+        check("taper proxy", false);
+        check("taper proxy pin --config c --check", true);
+        check(
+            "taper proxy pin --config c --server git --accept a --accept b --accept-rest",
+            true,
+        );
+        check("taper proxy pin --config c --accept a", false);
+        check("taper proxy pin --config c --check --all", false);
+        check("taper proxy pin", false);
         check(
             "taper dev-token --dir d --subject alice --group eng --group ops --ttl 1h",
             true,

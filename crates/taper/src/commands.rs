@@ -16,6 +16,7 @@ pub(crate) mod issuer;
 pub(crate) mod keygen;
 pub(crate) mod login;
 pub(crate) mod narrow;
+pub(crate) mod pin;
 pub(crate) mod proxy;
 mod restrictions;
 pub(crate) mod revoke;

@@ -11,6 +11,7 @@ mod audit;
 mod calls;
 mod capabilities;
 mod daemons;
+mod pinning;
 mod reading;
 mod revoke;
 

@@ -35,6 +35,16 @@ pub(crate) fn facts(entry: &Value) -> ToolFacts {
     }
 }
 
+/// Whether two values that are neither arrays nor objects say the same; numbers by their value.
+pub(crate) fn is_same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => {
+            a == b || Decimal::parse(a).is_some_and(|a| Decimal::parse(b) == Some(a))
+        }
+        _ => a == b,
+    }
+}
+
 /// The hints; nothing when one of them is something else than a boolean.
 fn hints(entry: &Value) -> Option<ToolHints> {
     let none = Value::Object(Vec::new());

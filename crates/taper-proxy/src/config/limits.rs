@@ -113,6 +113,9 @@ pub struct Rates {
     pub per_grant: Option<Rate>,
     /// Of one subject, over all its grants.
     pub per_subject: Option<Rate>,
+    /// Of one address, without a token: only with `discovery = "catalogue"`. Default 20 a second, 200 at
+    /// once.
+    pub per_address: Option<Rate>,
 }
 
 /// Such as `{ requests = 100, per = "1s", burst = 200 }`.

@@ -4,6 +4,7 @@
 //! Nothing here is asked before the caller's presentation is verified and its proof was looked up: who
 //! sends a captured request again uses up nothing of the holder's. Every table is bounded, and what finds one full is refused sooner, never later.
 
+mod addresses;
 mod places;
 mod rate;
 mod silence;
@@ -27,6 +28,7 @@ use crate::config::{Limits, Rate, Rates};
 use crate::refusal::Refusal;
 use crate::rules;
 
+pub(crate) use self::addresses::Addresses;
 pub(crate) use self::places::Place;
 pub(crate) use self::silence::bounded;
 
@@ -335,7 +337,9 @@ pub(crate) fn check(limits: &Limits, rates: &Rates) -> Result<(), (String, &'sta
             return Err((format!("limits.{key}"), "it is at least 1"));
         }
     }
-    for (key, _, rate) in named(rates) {
+    let of_callers = named(rates).map(|(key, _, rate)| (key, rate));
+    let of_addresses = ("per_address", rates.per_address.as_ref());
+    for (key, rate) in of_callers.into_iter().chain([of_addresses]) {
         if let Some(Err(reason)) = rate.map(rate::quota) {
             return Err((format!("rate.{key}"), reason));
         }

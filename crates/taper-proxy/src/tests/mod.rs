@@ -3,12 +3,14 @@
 
 mod accounts;
 mod answers;
+mod before_login;
 mod calls;
 mod catalogue;
 mod counting;
 mod following;
 mod limiting;
 mod opening;
+mod pinning;
 mod programs;
 mod proofs;
 mod protocols;

@@ -10,7 +10,7 @@ use ::http::Response;
 use taper_service::shutdown::Shutdown;
 
 pub(crate) use self::http::{HttpUpstream, believing};
-pub(crate) use self::own::{OwnError, list_tools};
+pub(crate) use self::own::{OwnError, describe, list_tools};
 pub(crate) use self::stdio::{StdioSettings, StdioUpstream};
 use crate::body::Body;
 use crate::permitted::{Outbound, Permitted};

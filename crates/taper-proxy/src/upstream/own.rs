@@ -1,11 +1,12 @@
-//! The other way out: what the proxy asks a server by itself, which is for the list of its tools and
-//! nothing else.
+//! The other way out: what the proxy asks a server by itself, which is what the server is and what it
+//! lists, and nothing else. While it serves it asks for tools only; the rest is for the file of pins.
 //!
 //! No permit is needed because nothing of a caller goes along: an [`OwnRequest`] is made in this module
 //! only, from constants and from what the same server said before (its cursor, its session), and
 //! upstreams take it apart from permitted requests. What comes back is bounded in pages, bytes, tools and
 //! time, and read strictly.
 
+mod line;
 mod program;
 
 use std::time::Duration;
@@ -17,21 +18,22 @@ use http_body_util::BodyExt as _;
 use serde_json::json;
 use taper_capability::json::{self, JsonLimits, Value};
 
-use super::{HttpUpstream, Upstream};
+use self::line::Line;
+use super::Upstream;
 use crate::body::Body;
-use crate::headers::{self, SESSION};
+use crate::headers::SESSION;
 use crate::message::{LEGACY, MODERN};
+use crate::methods::List;
+use crate::pins::Preface;
 use crate::refusal::Refusal;
 use crate::sse::{Piece, Splitter};
 
 /// How long a list may take, all pages and a handshake included.
 const MAX_TIME: Duration = Duration::from_secs(30);
-/// How long it may take to end a session of its own, whatever the list took.
-const END_TIME: Duration = Duration::from_secs(5);
 /// Pages of one list.
 const MAX_PAGES: usize = 100;
-/// Tools of one list.
-const MAX_TOOLS: usize = 4096;
+/// Entries of one list.
+const MAX_ENTRIES: usize = 4096;
 /// Bytes of one list, in units of the largest page.
 const MAX_SIZE_PAGES: usize = 4;
 /// Bytes of a cursor.
@@ -42,7 +44,7 @@ const METHOD: HeaderName = HeaderName::from_static("mcp-method");
 /// So that a server's log tells these requests from those of callers.
 const AGENT: HeaderValue = HeaderValue::from_static("taper-proxy");
 
-/// Why a server's tools are not known.
+/// Why it is not known what a server says.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum OwnError {
     #[error("{0}")]
@@ -51,7 +53,7 @@ pub(crate) enum OwnError {
     Status(StatusCode),
     #[error("it answered with an error")]
     Refused,
-    #[error("its answer is not a list of tools: {0}")]
+    #[error("its answer is none to what it was asked: {0}")]
     Malformed(&'static str),
     #[error("its list is longer than {0}")]
     TooLong(&'static str),
@@ -75,73 +77,56 @@ struct Spoken {
     session: Option<HeaderValue>,
 }
 
+/// What the proxy asks by itself, beside opening and ending a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Question {
+    /// What the server is, in the modern era.
+    Discover,
+    /// One of its lists.
+    List(List),
+}
+
+impl Question {
+    const fn method(self) -> &'static str {
+        match self {
+            Self::Discover => "server/discover",
+            Self::List(List::Prompts) => "prompts/list",
+            Self::List(List::Resources) => "resources/list",
+            Self::List(List::Templates) => "resources/templates/list",
+            Self::List(List::Tools | List::Tasks) => "tools/list",
+        }
+    }
+}
+
+/// What a server says to anybody who asks.
+#[derive(Debug)]
+pub(crate) struct Description {
+    /// Its tools.
+    pub(crate) tools: Vec<Value>,
+    /// What it says of itself, and its other lists.
+    pub(crate) preface: Preface,
+}
+
 /// All tools that a server lists, as it describes them.
 ///
 /// # Errors
 /// [`OwnError`]: what it answered, or which bound it passed.
 pub(crate) async fn list_tools(upstream: &Upstream, max_page: usize) -> Result<Vec<Value>, OwnError> {
-    let mut opened = None;
-    let listed = async {
-        match upstream {
-            Upstream::Http(upstream) => over_http(upstream, max_page, &mut opened).await,
-            Upstream::Stdio(upstream) => program::list(upstream, max_page).await,
-        }
-    };
-    let listed = tokio::time::timeout(MAX_TIME, listed).await;
-    if let (Upstream::Http(upstream), Some(spoken)) = (upstream, &opened) {
-        // The server forgets the session by itself if this fails.
-        let _ = tokio::time::timeout(END_TIME, upstream.ask(OwnRequest::end(spoken))).await;
-    }
+    let mut line = Line::new(upstream, max_page)?;
+    let listed = tokio::time::timeout(MAX_TIME, line.tools()).await;
+    line.end().await;
     listed.map_err(|_| OwnError::TooSlow)?
 }
 
-/// In the modern era first, which needs no handshake; a server that does not take that is asked in the
-/// legacy one. A session that it gives for this is in `opened` from then on, to be ended however this ends.
-async fn over_http(
-    upstream: &HttpUpstream,
-    max_page: usize,
-    opened: &mut Option<Spoken>,
-) -> Result<Vec<Value>, OwnError> {
-    let modern = Spoken {
-        revision: MODERN,
-        session: None,
-    };
-    match pages(upstream, &modern, max_page).await {
-        Err(OwnError::Status(status)) if status.is_client_error() => {}
-        Err(OwnError::Refused) => {}
-        other => return other,
-    }
-    let spoken = handshake(upstream, max_page, opened).await?;
-    pages(upstream, &spoken, max_page).await
-}
-
-async fn handshake(
-    upstream: &HttpUpstream,
-    max_page: usize,
-    opened: &mut Option<Spoken>,
-) -> Result<Spoken, OwnError> {
-    let response = upstream.ask(OwnRequest::initialize()).await?;
-    let session = match headers::single(response.headers(), &SESSION) {
-        Ok(Some(session)) => HeaderValue::from_str(session).ok(),
-        Ok(None) => None,
-        Err(_) => return Err(OwnError::Malformed("it gave two sessions")),
-    };
-    // Until the server has chosen a revision, it is the one that was offered.
-    let mut spoken = Spoken {
-        revision: LEGACY[0],
-        session,
-    };
-    *opened = spoken.session.is_some().then(|| spoken.clone());
-    let mut left = max_page;
-    let result = answer(response, 0, max_page, &mut left).await?;
-    spoken.revision = revision(&result)?;
-    *opened = spoken.session.is_some().then(|| spoken.clone());
-    let notified = upstream.ask(OwnRequest::initialized(&spoken)).await?;
-    if notified.status().is_success() {
-        Ok(spoken)
-    } else {
-        Err(OwnError::Status(notified.status()))
-    }
+/// What a server says of itself in both eras, as far as it has them, and its lists.
+///
+/// # Errors
+/// As for [`list_tools`].
+pub(crate) async fn describe(upstream: &Upstream, max_page: usize) -> Result<Description, OwnError> {
+    let mut line = Line::new(upstream, max_page)?;
+    let described = tokio::time::timeout(MAX_TIME, line.describe()).await;
+    line.end().await;
+    described.map_err(|_| OwnError::TooSlow)?
 }
 
 /// The revision of the legacy era that a server chose.
@@ -151,31 +136,24 @@ fn revision(result: &Value) -> Result<&'static str, OwnError> {
     known.ok_or(OwnError::Malformed("it chose a revision that is not known here"))
 }
 
-async fn pages(upstream: &HttpUpstream, spoken: &Spoken, max_page: usize) -> Result<Vec<Value>, OwnError> {
-    let mut left = max_page.saturating_mul(MAX_SIZE_PAGES);
-    let mut list = Collected::default();
-    loop {
-        // The handshake had the 0.
-        let id = list.pages + 1;
-        let response = upstream
-            .ask(OwnRequest::list(spoken, id, list.cursor.as_deref()))
-            .await?;
-        let result = answer(response, id, max_page, &mut left).await?;
-        if list.take(result)? {
-            return Ok(list.tools);
-        }
-    }
-}
-
 /// The pages so far.
-#[derive(Default)]
 struct Collected {
-    tools: Vec<Value>,
+    list: List,
+    entries: Vec<Value>,
     pages: usize,
     cursor: Option<String>,
 }
 
 impl Collected {
+    fn of(list: List) -> Self {
+        Self {
+            list,
+            entries: Vec::new(),
+            pages: 0,
+            cursor: None,
+        }
+    }
+
     /// Takes the next page; whether it was the last.
     fn take(&mut self, result: Value) -> Result<bool, OwnError> {
         let cursor = match result.get("nextCursor") {
@@ -188,15 +166,17 @@ impl Collected {
         let Value::Object(members) = result else {
             return Err(OwnError::Malformed("the result is no object"));
         };
-        let tools = members.into_iter().find(|(name, _)| name == "tools");
-        let Some((_, Value::Array(tools))) = tools else {
-            return Err(OwnError::Malformed("it has no `tools`"));
+        let entries = members.into_iter().find(|(name, _)| name == self.list.member());
+        let Some((_, Value::Array(entries))) = entries else {
+            return Err(OwnError::Malformed(
+                "it does not have the list that was asked for",
+            ));
         };
-        self.tools.extend(tools);
+        self.entries.extend(entries);
         self.pages += 1;
         self.cursor = cursor;
-        if self.tools.len() > MAX_TOOLS {
-            return Err(OwnError::TooLong("4096 tools"));
+        if self.entries.len() > MAX_ENTRIES {
+            return Err(OwnError::TooLong("4096 entries"));
         }
         if self.cursor.is_none() {
             return Ok(true);
@@ -324,10 +304,11 @@ impl OwnRequest {
         Self::post(&initialized(), Some(spoken))
     }
 
-    fn list(spoken: &Spoken, id: usize, cursor: Option<&str>) -> Self {
-        let mut request = Self::post(&list(spoken.revision, id, cursor), Some(spoken));
+    fn asking(spoken: &Spoken, id: usize, question: Question, cursor: Option<&str>) -> Self {
+        let message = asking(spoken.revision, id, question, cursor);
+        let mut request = Self::post(&message, Some(spoken));
         if spoken.revision == MODERN {
-            let method = HeaderValue::from_static("tools/list");
+            let method = HeaderValue::from_static(question.method());
             request.headers.insert(METHOD, method);
         }
         request
@@ -361,7 +342,7 @@ fn initialized() -> serde_json::Value {
     json!({ "jsonrpc": "2.0", "method": "notifications/initialized" })
 }
 
-fn list(revision: &str, id: usize, cursor: Option<&str>) -> serde_json::Value {
+fn asking(revision: &str, id: usize, question: Question, cursor: Option<&str>) -> serde_json::Value {
     let mut params = serde_json::Map::new();
     if revision == MODERN {
         let meta = json!({
@@ -374,7 +355,18 @@ fn list(revision: &str, id: usize, cursor: Option<&str>) -> serde_json::Value {
     if let Some(cursor) = cursor {
         params.insert("cursor".to_owned(), cursor.into());
     }
-    json!({ "jsonrpc": "2.0", "id": id, "method": "tools/list", "params": params })
+    json!({ "jsonrpc": "2.0", "id": id, "method": question.method(), "params": params })
+}
+
+impl OwnError {
+    /// Whether the server did not want to answer, in whatever words; in another era it may.
+    fn is_no(&self) -> bool {
+        match self {
+            Self::Status(status) => status.is_client_error(),
+            Self::Refused => true,
+            _ => false,
+        }
+    }
 }
 
 impl From<Refusal> for OwnError {
@@ -396,29 +388,30 @@ mod tests {
 
     #[test]
     fn pages_are_bounded() {
-        let mut list = Collected::default();
+        let empty = || Collected::of(List::Tools);
+        let mut list = empty();
         let page = |tools: &str, cursor: &str| parse(&format!(r#"{{"tools":{tools}{cursor}}}"#));
         assert_eq!(list.take(page("[{}]", r#","nextCursor":"a""#)), Ok(false));
         assert_eq!(list.take(page("[{}]", "")), Ok(true));
-        assert_eq!(list.tools.len(), 2);
-        let mut empty = Collected::default();
-        assert_eq!(empty.take(page("[{}]", r#","nextCursor":"""#)), Ok(true));
+        assert_eq!(list.entries.len(), 2);
+        let mut one = empty();
+        assert_eq!(one.take(page("[{}]", r#","nextCursor":"""#)), Ok(true));
 
-        let mut endless = Collected::default();
+        let mut endless = empty();
         let end = std::iter::repeat_with(|| endless.take(page("[]", r#","nextCursor":"a""#)))
             .take(1000)
             .find(Result::is_err);
         assert_eq!(end, Some(Err(OwnError::TooLong("100 pages"))));
         assert_eq!(endless.pages, 100);
 
-        let mut many = Collected::default();
-        let empty = format!("[{}{{}}]", "{},".repeat(200));
-        let end = std::iter::repeat_with(|| many.take(page(&empty, r#","nextCursor":"a""#)))
+        let mut many = empty();
+        let full = format!("[{}{{}}]", "{},".repeat(200));
+        let end = std::iter::repeat_with(|| many.take(page(&full, r#","nextCursor":"a""#)))
             .take(1000)
             .find(Result::is_err);
-        assert_eq!(end, Some(Err(OwnError::TooLong("4096 tools"))));
+        assert_eq!(end, Some(Err(OwnError::TooLong("4096 entries"))));
         for text in [r#"{"tools":{}}"#, "{}", r#"{"tools":[],"nextCursor":1}"#, "[]"] {
-            assert!(Collected::default().take(parse(text)).is_err(), "{text}");
+            assert!(empty().take(parse(text)).is_err(), "{text}");
         }
     }
 

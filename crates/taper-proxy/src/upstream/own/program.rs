@@ -5,59 +5,31 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::process::{ChildStdin, ChildStdout};
 
 use super::super::StdioUpstream;
-use super::{
-    Collected, MAX_SIZE_PAGES, OwnError, initialize, initialized, list as list_message, read, revision,
-};
-use crate::config::StdioEra;
-use crate::message::MODERN;
+use super::super::stdio::Lone;
+use super::{OwnError, read};
 
-/// All tools that a program lists.
-pub(super) async fn list(upstream: &StdioUpstream, max_page: usize) -> Result<Vec<Value>, OwnError> {
-    let failed = |error: std::io::Error| OwnError::Upstream(format!("the program: {error}"));
-    // It ends when it is dropped, also because this takes too long.
-    let mut program = upstream.lone().map_err(failed)?;
-    let (input, output) = program.pipes().ok_or(OwnError::Broken)?;
-    let mut talk = Talk {
-        input,
-        output: BufReader::new(output),
-        max_page,
-        left: max_page.saturating_mul(MAX_SIZE_PAGES),
-    };
-    talk.list(upstream.era()).await
-}
-
-struct Talk {
+/// A program that runs until this is dropped.
+pub(super) struct Talk {
+    _program: Lone,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
-    max_page: usize,
-    left: usize,
 }
 
 impl Talk {
-    async fn list(&mut self, era: StdioEra) -> Result<Vec<Value>, OwnError> {
-        let revision = match era {
-            StdioEra::Modern => MODERN,
-            StdioEra::Legacy => {
-                self.send(&initialize()).await?;
-                let revision = revision(&self.answer(0).await?)?;
-                self.send(&initialized()).await?;
-                revision
-            }
-        };
-        let mut collected = Collected::default();
-        loop {
-            // The handshake had the 0.
-            let id = collected.pages + 1;
-            let message = list_message(revision, id, collected.cursor.as_deref());
-            self.send(&message).await?;
-            let result = self.answer(id).await?;
-            if collected.take(result)? {
-                return Ok(collected.tools);
-            }
-        }
+    /// Starts one for this.
+    pub(super) fn start(upstream: &StdioUpstream) -> Result<Self, OwnError> {
+        let failed = |error: std::io::Error| OwnError::Upstream(format!("the program: {error}"));
+        let mut program = upstream.lone().map_err(failed)?;
+        let (input, output) = program.pipes().ok_or(OwnError::Broken)?;
+        Ok(Self {
+            _program: program,
+            input,
+            output: BufReader::new(output),
+        })
     }
 
-    async fn send(&mut self, message: &serde_json::Value) -> Result<(), OwnError> {
+    /// Sends one message.
+    pub(super) async fn send(&mut self, message: &serde_json::Value) -> Result<(), OwnError> {
         let line = format!("{message}\n");
         let sent = async {
             self.input.write_all(line.as_bytes()).await?;
@@ -68,10 +40,15 @@ impl Talk {
 
     /// The result for request `id`. What a program sends by itself is skipped, in lines that are no JSON
     /// as well: programs log there.
-    async fn answer(&mut self, id: usize) -> Result<Value, OwnError> {
+    pub(super) async fn answer(
+        &mut self,
+        id: usize,
+        max_page: usize,
+        left: &mut usize,
+    ) -> Result<Value, OwnError> {
         loop {
             let mut line = Vec::new();
-            let allowed = self.max_page.min(self.left);
+            let allowed = max_page.min(*left);
             let mut bounded = (&mut self.output).take(allowed as u64 + 1);
             bounded
                 .read_until(b'\n', &mut line)
@@ -80,11 +57,11 @@ impl Talk {
             if line.len() > allowed {
                 return Err(OwnError::TooLong("its size"));
             }
-            self.left -= line.len();
+            *left -= line.len();
             if line.pop() != Some(b'\n') {
                 return Err(OwnError::Broken);
             }
-            match read(line, id, self.max_page).await {
+            match read(line, id, max_page).await {
                 Ok(Some(result)) => return Ok(result),
                 Ok(None) | Err(OwnError::Malformed(_)) => {}
                 Err(error) => return Err(error),
