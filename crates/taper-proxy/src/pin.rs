@@ -15,7 +15,7 @@ use serde_json::{Value as Json, json};
 use taper_capability::json::Value;
 use taper_service::config::resolve;
 
-use crate::config::{Config, Discovery};
+use crate::config::{self, Config, Discovery};
 use crate::pins::diff::{Change, Changes, Difference, changes, preface_changes};
 use crate::pins::{Pins, PinsError, Preface, replace, shown_str};
 use crate::ready::{OpenError, upstream};
@@ -73,6 +73,7 @@ struct Asked {
     id: String,
     path: PathBuf,
     before: Option<Pins>,
+    asked_with: Vec<String>,
     upstream: Upstream,
     whole: bool,
     max_list: usize,
@@ -90,6 +91,7 @@ pub struct Review {
     changes: Changes,
     preface: Option<Preface>,
     preface_changes: Vec<Difference>,
+    asked_with: Vec<String>,
     accepted: usize,
 }
 
@@ -123,6 +125,7 @@ impl Reviewer {
             servers.push(Asked {
                 id: id.clone(),
                 before,
+                asked_with: credentials(&server.upstream),
                 upstream: upstream(id, server, folder)?,
                 whole: server.discovery == Discovery::Catalogue,
                 max_list: server.limits.max_list,
@@ -182,6 +185,7 @@ impl Review {
             changes,
             preface,
             preface_changes,
+            asked_with: server.asked_with,
             accepted: 0,
         }
     }
@@ -280,6 +284,7 @@ impl Review {
         if self.accepted == 0 && !self.is_new {
             return Ok(false);
         }
+        self.pins.asked_with.clone_from(&self.asked_with);
         let text = self.pins.to_text(&self.server);
         let written = replace(&self.path, text.as_bytes());
         written.map_err(|error| PinError::Pins {
@@ -326,6 +331,16 @@ impl Review {
             "server": self.server, "file": self.path, "approved": self.pins.len(),
             "same": self.is_same(), "tools": tools, "before_login": rest,
         })
+    }
+}
+
+/// What the server gets as credentials, by name: it may show others to others (RULES 24).
+fn credentials(upstream: &config::Upstream) -> Vec<String> {
+    match upstream {
+        config::Upstream::Http { headers, .. } => {
+            headers.keys().map(|name| format!("header {name}")).collect()
+        }
+        config::Upstream::Stdio { env, .. } => env.keys().map(|name| format!("variable {name}")).collect(),
     }
 }
 

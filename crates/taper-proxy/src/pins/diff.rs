@@ -241,6 +241,6 @@ mod tests {
             ]
         );
         let short = changes["other"].summary(31);
-        assert_eq!(short, "it is described differently: ~ \u{2026} (25 bytes more)");
+        assert_eq!(short, "it is described differently: ~ \u{2026} (26 bytes more)");
     }
 }

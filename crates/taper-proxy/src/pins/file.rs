@@ -100,7 +100,7 @@ impl Pins {
     /// What is wrong with it; also a digest that is not that of its definition.
     pub(crate) fn parse(bytes: &[u8], server: &str) -> Result<Self, PinsError> {
         let file = json::parse(bytes, &LIMITS)?;
-        known(&file, &[VERSION, "server", "tools", "before_login"])?;
+        known(&file, &[VERSION, "server", "asked_with", "tools", "before_login"])?;
         if file.get(VERSION) != Some(&Value::Number("1".to_owned())) {
             return Err(PinsError::Missing(VERSION));
         }
@@ -109,8 +109,14 @@ impl Pins {
         if named != server {
             return Err(PinsError::Server(shown_str(named)));
         }
+        let asked_with = file.get("asked_with").and_then(Value::as_array);
+        let asked_with = asked_with.map(|names| names.iter().map(|name| name.as_str().map(str::to_owned)));
+        let asked_with = asked_with.and_then(Iterator::collect::<Option<Vec<_>>>);
         let tools = file.get("tools").and_then(Value::as_array);
-        let mut pins = Self::default();
+        let mut pins = Self {
+            asked_with: asked_with.ok_or(PinsError::Missing("asked_with"))?,
+            ..Self::default()
+        };
         for entry in tools.ok_or(PinsError::Missing("tools"))? {
             known(entry, &["name", "digest", "definition"])?;
             let text = |key: &'static str| entry.get(key).and_then(Value::as_str);
@@ -143,6 +149,10 @@ impl Pins {
         let mut file = vec![
             member(VERSION, Value::Number("1".to_owned())),
             member("server", text(server)),
+            member(
+                "asked_with",
+                Value::Array(self.asked_with.iter().map(|name| text(name)).collect()),
+            ),
             member("tools", Value::Array(self.tools.iter().map(tool).collect())),
         ];
         if let Some(preface) = &self.preface {

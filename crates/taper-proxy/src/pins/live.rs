@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use taper_capability::json::Value;
 
-use super::diff::{Change, Changes, changes};
+use super::diff::{Changes, changes};
 use super::{Pins, PinsError, Shown, file};
 
 /// How much of one difference goes into the log, in bytes.
@@ -142,16 +142,6 @@ impl Pinned {
         })
     }
 
-    /// How many tools are described otherwise, or not at all, than was approved; new ones apart, as
-    /// nobody relied on them. Nothing before the first list.
-    pub(crate) fn differing(&self) -> Option<usize> {
-        let changes = self.with(|state| state.changes.clone())?;
-        let known = changes
-            .values()
-            .filter(|change| !matches!(change, Change::New(_)));
-        Some(known.count())
-    }
-
     /// How many tools are not as they were approved, as far as it is known.
     pub(crate) fn differing(&self) -> usize {
         self.with(|state| state.changes.as_ref().map_or(0, |changes| changes.len()))
@@ -243,14 +233,12 @@ mod tests {
         let path = folder.path().join("pins.json");
         written(&path, &[r#"{"name":"a","description":"x"}"#]);
         let pinned = Pinned::open("git", &path, false).unwrap();
-        assert_eq!(pinned.differing(), None);
         assert_eq!(pinned.notes(false), ["pins of git: its tools are not known yet"]);
         let long = "y".repeat(10_000);
         pinned.compare(&[
             of(&format!(r#"{{"name":"a","description":"{long}"}}"#)),
             of(r#"{"name":"new"}"#),
         ]);
-        assert_eq!(pinned.differing(), Some(1));
         assert_eq!(pinned.differing(), 2);
         assert_eq!(
             pinned.notes(false),
@@ -262,6 +250,6 @@ mod tests {
         ));
         assert!(notes.iter().all(|note| note.len() < 600), "bounded");
         pinned.compare(&[of(r#"{"name":"a","description":"x"}"#)]);
-        assert!(pinned.notes(true).is_empty() && pinned.differing() == Some(0));
+        assert!(pinned.notes(true).is_empty());
     }
 }

@@ -26,6 +26,8 @@ pub(crate) use self::text::shown_str;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pins {
     tools: BTreeMap<String, Pin>,
+    /// With whose eyes the server was looked at: the names of what was sent to it as credentials.
+    pub(crate) asked_with: Vec<String>,
     /// What is shown before login, if the file has it.
     pub(crate) preface: Option<Preface>,
 }

@@ -235,12 +235,14 @@ async fn a_session_of_nobody_is_unknown_after_login() {
             .insert("mcp-session-id", HeaderValue::from_static("real"));
         response
     });
-    let real = world.ask(legacy("initialize", "{}")).send().await;
+    let token = world.issue(&world.grant());
+    let ask = |body: String| world.ask(body).token(token.as_str());
+    let real = ask(legacy("initialize", "{}")).send().await;
     assert_eq!(real.header("mcp-session-id"), "real");
     let stolen =
         bare(&world, &legacy("tools/call", r#"{"name":"git_log"}"#)).header("mcp-session-id", "real");
     assert_eq!(stolen.send().await.status, StatusCode::UNAUTHORIZED);
-    let inside = world.ask(&*list).header("mcp-session-id", "real").send().await;
+    let inside = ask(list).header("mcp-session-id", "real").send().await;
     assert_eq!(inside.status, StatusCode::OK);
     world.end().await;
 }

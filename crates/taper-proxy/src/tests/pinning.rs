@@ -45,7 +45,9 @@ pub(super) async fn world_with(pins: &str, server: &'static str) -> World {
     };
     let root = taper_capability::RootKey::generate(7, &mut rng::os());
     let holder = PrivateKey::generate(Algorithm::EdDsa, &mut rng::os());
-    World::start_in(setup, folder, root, holder).await
+    let world = World::start_in(setup, folder, root, holder).await;
+    world.upstream.waits().await;
+    world
 }
 
 async fn world(tools: &[&str]) -> World {
