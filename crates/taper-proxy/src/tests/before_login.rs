@@ -67,7 +67,7 @@ async fn what_was_approved_is_told_and_the_server_hears_nothing() {
     let ask = |method: &str| bare(&world, &legacy(method, "{}"));
     let opened = ask("initialize").send().await;
     assert_eq!(opened.json()["result"]["serverInfo"]["name"], "git");
-    assert_eq!(opened.header("mcp-session-id").len(), 32);
+    assert_eq!(opened.header("mcp-session-id").len(), 22);
     let begun = bare(
         &world,
         r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#,

@@ -509,7 +509,7 @@ async fn what_a_server_may_try_is_bounded() {
     result(|_| r#"{"tools":[],"nextCursor":"again"}"#.into());
     check(OwnError::TooLong("100 pages")).await;
     result(|_| format!(r#"{{"tools":[{}{{}}]}}"#, "{},".repeat(5000)));
-    check(OwnError::TooLong("4096 tools")).await;
+    check(OwnError::TooLong("4096 entries")).await;
     result(|_| format!(r#"{{"tools":[],"x":"{}"}}"#, "x".repeat(5 << 20)));
     check(OwnError::TooLong("a page")).await;
     result(|_| format!(r#"{{"tools":[],"nextCursor":"a","x":"{}"}}"#, "x".repeat(3 << 20)));
