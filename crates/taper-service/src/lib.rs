@@ -8,6 +8,7 @@
 //! | [`secret`] | values that cannot print, files that only their owner can read |
 //! | [`telemetry`] | logs on stderr |
 //! | [`metrics`] | counters, gauges and durations for operators |
+//! | [`spans`] | traces for OpenTelemetry |
 //! | [`shutdown`] | tracked tasks, signals, draining; the only way to start a task |
 //! | [`edge`] | the HTTP listener with its limits |
 //! | [`fetch`] | guarded outbound HTTP |
@@ -23,5 +24,6 @@ pub mod pool;
 pub mod rng;
 pub mod secret;
 pub mod shutdown;
+pub mod spans;
 pub mod suggest;
 pub mod telemetry;
