@@ -2,6 +2,8 @@
 //! end. It is closed when it is dropped, so a request that its caller gave up, or in which the program
 //! panicked, has its line and its count as well.
 //!
+//! The same goes into the spans of its trace, where that is recorded (`traced`).
+//!
 //! A line says what a check admitted, never a header or an argument. The target is `taper::request`. What
 //! is refused before there is a presentation anybody can cause: such lines are of the debug level beyond
 //! so many a second, and counted (RULES 30).
@@ -12,13 +14,14 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use taper_capability::{AccessKind, VerifiedPresentation};
 use taper_dpop::RuleId;
 use taper_service::edge::BoxError;
 use taper_service::metrics::Held;
+use taper_service::spans::Value;
 use taper_store::Outcome;
 use tokio::time::Instant;
 
@@ -28,6 +31,7 @@ use crate::measured::Measured;
 use crate::message;
 use crate::methods::{Class, Subject};
 use crate::refusal::Refusal;
+use crate::traced::{self, Part, Trace, Traces};
 
 /// Names of the values of a label, in the order of the enumeration.
 macro_rules! words {
@@ -134,14 +138,21 @@ words! {
     }
 }
 
-/// How long the parts of a request took, where it came to them.
+/// When a part of a request began, and how long it took.
+#[derive(Clone, Copy, Debug)]
+struct Phase {
+    began: Instant,
+    took: Duration,
+}
+
+/// The parts of a request, where it came to them.
 #[derive(Debug, Default)]
 struct Phases {
     queue: Option<Duration>,
-    verify: Option<Duration>,
-    decide: Option<Duration>,
-    journal: Option<Duration>,
-    upstream: Option<Duration>,
+    verify: Option<Phase>,
+    decide: Option<Phase>,
+    journal: Option<Phase>,
+    upstream: Option<Phase>,
     head: Option<Duration>,
 }
 
@@ -154,6 +165,15 @@ pub(crate) struct Worked<T> {
     pub(crate) result: T,
     began: Instant,
     ended: Instant,
+}
+
+impl<T> Worked<T> {
+    fn phase(&self) -> Phase {
+        Phase {
+            began: self.began,
+            took: self.ended.saturating_duration_since(self.began),
+        }
+    }
 }
 
 /// Notes when work begins and ends.
@@ -179,6 +199,10 @@ pub(crate) struct Account {
     era: Era,
     kind: Kind,
     request_id: String,
+    trace_id: Option<String>,
+    /// Where it is recorded.
+    trace: Option<Trace>,
+    http_method: Method,
     method: Option<String>,
     tool: Option<String>,
     presentation: Option<Arc<VerifiedPresentation>>,
@@ -206,6 +230,9 @@ impl Account {
             era: Era::Unread,
             kind: Kind::Unread,
             request_id: request_id.to_owned(),
+            trace_id: None,
+            trace: None,
+            http_method: Method::GET,
             method: None,
             tool: None,
             presentation: None,
@@ -220,6 +247,18 @@ impl Account {
             sent: 0,
             phases: Phases::default(),
         }
+    }
+
+    /// It is a part of a trace, where it says so or `traces` are recorded; what the upstream shall know of
+    /// that is put into `request`.
+    pub(crate) fn within<B>(&mut self, request: &mut Request<B>, traces: Option<&Traces>, now_ms: i64) {
+        self.http_method = request.method().clone();
+        let headers = request.headers_mut();
+        self.trace = traces.and_then(|traces| traces.begin(headers, now_ms));
+        self.trace_id = match &self.trace {
+            Some(trace) => Some(trace.id()),
+            None => traced::context_of(headers).map(|context| context.trace_id()),
+        };
     }
 
     /// It is for this server.
@@ -239,9 +278,9 @@ impl Account {
         worked: Worked<Result<T, E>>,
     ) -> Result<T, E> {
         self.waited(submitted, &worked);
-        let took = worked.ended.saturating_duration_since(worked.began);
-        self.phases.verify = Some(took);
-        self.measured.verify.observe(took);
+        let phase = worked.phase();
+        self.measured.verify.observe(phase.took);
+        self.phases.verify = Some(phase);
         worked.result
     }
 
@@ -258,9 +297,9 @@ impl Account {
     /// It was judged.
     pub(crate) fn judged(&mut self, submitted: Instant, worked: Worked<Judgement>) -> Judgement {
         self.waited(submitted, &worked);
-        let took = worked.ended.saturating_duration_since(worked.began);
-        self.phases.decide = Some(took);
-        self.measured.decide.observe(took);
+        let phase = worked.phase();
+        self.measured.decide.observe(phase.took);
+        self.phases.decide = Some(phase);
         let judgement = worked.result;
         (self.era, self.kind) = judgement.read_as;
         // Of a method that nobody knows the name is the caller's text.
@@ -289,14 +328,14 @@ impl Account {
     /// The journal has its decision, since `began`.
     pub(crate) fn journaled(&mut self, began: Instant) {
         let took = began.elapsed();
-        self.phases.journal = Some(took);
+        self.phases.journal = Some(Phase { began, took });
         self.measured.journal.observe(took);
     }
 
     /// The upstream answered, or did not, since `began`.
     pub(crate) fn returned(&mut self, began: Instant) {
         let took = began.elapsed();
-        self.phases.upstream = Some(took);
+        self.phases.upstream = Some(Phase { began, took });
         self.measured.upstream.observe(took);
     }
 
@@ -327,13 +366,13 @@ impl Account {
     }
 
     /// Its answer goes out now; the account is closed when that has ended.
-    pub(crate) fn follow(mut self, method: &Method, response: Response<Body>) -> Response<Body> {
+    pub(crate) fn follow(mut self, response: Response<Body>) -> Response<Body> {
         self.status = Some(response.status());
         if self.came.is_none() {
             self.came(Came::Answered);
         }
         // Nobody takes the body of an answer to HEAD.
-        if method == Method::HEAD || response.body().is_end_stream() {
+        if self.http_method == Method::HEAD || response.body().is_end_stream() {
             self.end = Some(End::Complete);
         }
         response.map(|body| Followed { body, account: self }.boxed_unsync())
@@ -355,6 +394,59 @@ impl Account {
         self.measured
             .ended(self.server, end, cause, self.received, self.sent);
         self.write();
+        if let Some(trace) = self.trace.take().filter(|_| self.kind != Kind::Health) {
+            self.record(&trace);
+        }
+    }
+
+    /// Hands in its spans: of them, the first says what the line says.
+    fn record(&self, trace: &Trace) {
+        let server = self.measured.server_name(self.server);
+        let what = self.method.as_deref().unwrap_or(self.kind.as_str());
+        let chain = self
+            .presentation
+            .as_ref()
+            .map(|presentation| presentation.chain());
+        let holder = chain.map(|chain| chain.last_holder().thumbprint().to_string());
+        let texts = [
+            ("http.request.method", Some(self.http_method.as_str())),
+            ("mcp.server", Some(server)),
+            ("mcp.era", Some(self.era.as_str())),
+            ("mcp.kind", Some(self.kind.as_str())),
+            ("mcp.method.name", self.method.as_deref()),
+            ("gen_ai.tool.name", self.tool.as_deref()),
+            ("taper.outcome", self.came.map(Came::as_str)),
+            ("taper.decision", self.decision.map(word)),
+            ("taper.rule", self.rule.map(RuleId::as_str)),
+            ("taper.end", self.end.map(End::as_str)),
+            ("taper.cause", self.cut.get().map(|rule| rule.as_str())),
+            ("taper.request.id", Some(self.request_id.as_str())),
+            ("taper.grant.id", chain.map(|chain| chain.grant_id())),
+            ("taper.holder", holder.as_deref()),
+        ];
+        let mut attributes: Vec<(&'static str, Value)> = texts
+            .into_iter()
+            .filter_map(|(key, text)| Some((key, Value::Text(text?.to_owned()))))
+            .collect();
+        if let Some(status) = self.status {
+            let status = i64::from(status.as_u16());
+            attributes.push(("http.response.status_code", Value::Number(status)));
+        }
+        let failed = matches!(self.came, Some(Came::Failed | Came::Undecided | Came::Panicked));
+        let parts = [
+            ("verify", self.phases.verify),
+            ("decide", self.phases.decide),
+            ("journal", self.phases.journal),
+            (traced::UPSTREAM, self.phases.upstream),
+        ];
+        let parts = parts.into_iter().filter_map(|(name, phase)| {
+            let phase = phase?;
+            let start = nanos(phase.began.saturating_duration_since(self.started));
+            let end = start.saturating_add(nanos(phase.took));
+            Some(Part { name, start, end })
+        });
+        let whole = nanos(self.started.elapsed());
+        trace.end(format!("{what} {server}"), attributes, failed, whole, parts);
     }
 
     /// Whether it is nobody's in particular: then it may be one of a flood.
@@ -399,8 +491,8 @@ impl Account {
         let subject = chain
             .filter(|_| self.names_subject)
             .map(|chain| chain.subject().sub.as_str());
-        let us =
-            |took: Option<Duration>| took.map(|took| u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        let us = |took: Option<Duration>| took.map(|took| nanos(took) / 1000);
+        let took = |phase: Option<Phase>| us(phase.map(|phase| phase.took));
         line!(
             mcp.server = self.measured.server_name(self.server),
             mcp.era = self.era.as_str(),
@@ -415,16 +507,17 @@ impl Account {
             end = self.end.map(End::as_str),
             cause = self.cut.get().map(|rule| rule.as_str()),
             request.id = self.request_id,
+            trace.id = self.trace_id.as_deref(),
             grant.id = chain.map(|chain| chain.grant_id()),
             holder = holder.as_deref(),
             subject,
             bytes.received = self.received,
             bytes.sent = self.sent,
             us.queue = us(self.phases.queue),
-            us.verify = us(self.phases.verify),
-            us.decide = us(self.phases.decide),
-            us.journal = us(self.phases.journal),
-            us.upstream = us(self.phases.upstream),
+            us.verify = took(self.phases.verify),
+            us.decide = took(self.phases.decide),
+            us.journal = took(self.phases.journal),
+            us.upstream = took(self.phases.upstream),
             us.head = us(self.phases.head),
             us.whole = us(Some(self.started.elapsed())),
         );
@@ -435,6 +528,10 @@ impl Drop for Account {
     fn drop(&mut self) {
         self.close();
     }
+}
+
+fn nanos(took: Duration) -> u64 {
+    u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)
 }
 
 const fn word(outcome: Outcome) -> &'static str {

@@ -76,6 +76,9 @@ pub struct Config {
     /// The line that the log gets for every request.
     #[serde(default)]
     pub request_log: RequestLog,
+    /// Where spans of requests go.
+    #[serde(default)]
+    pub traces: Traces,
     /// Calls to issuers.
     #[serde(default)]
     pub outbound: Outbound,
@@ -115,6 +118,30 @@ pub struct RequestLog {
     /// Whether it names the subject, which may be personal data. The grant and the last holder it names
     /// always, and the journal has the subject of every decision.
     pub subject: bool,
+}
+
+/// Where spans of requests go: OTLP over HTTP, as JSON.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Traces {
+    /// The collector's URL, without `/v1/traces`: `https`, or `http` on loopback. Default
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT` of the environment, and without that nothing is recorded.
+    pub endpoint: Option<String>,
+    /// The value of `Authorization` for the collector.
+    pub authorization: Option<PrefixedSource>,
+    /// Of how many requests whose caller names no trace spans are recorded, from 0 to 1. For others the
+    /// caller's choice counts.
+    pub sample: f64,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            authorization: None,
+            sample: 1.0,
+        }
+    }
 }
 
 /// What may be called beside the upstreams.

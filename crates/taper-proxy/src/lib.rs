@@ -20,7 +20,7 @@
 //! | `forward` | a permitted request on its way, and its answer on its way back |
 //! | `sse`, `events`, `lists`, `stream` | what comes back: read event by event, filtered, and cut when the permit ends |
 //! | `session`, `outstanding`, `unanswered`, `tasks` | who owns a session and a task, and what a server and its clients asked |
-//! | `account`, `measured` | what came of a request, in one line of the log and in numbers |
+//! | `account`, `measured`, `traced` | what came of a request: one line of the log, numbers, spans |
 //! | `refusal`, `error`, [`rules`] | refusals by number (`spec/proxy.md`), and in protocol words |
 //! | `service`, `ready`, `proxy` | the HTTP service; the configuration, checked; the daemon |
 
@@ -62,6 +62,7 @@ mod tasks;
 mod template;
 #[cfg(test)]
 mod tests;
+mod traced;
 mod unanswered;
 mod upstream;
 

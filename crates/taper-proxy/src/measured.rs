@@ -11,6 +11,7 @@ use taper_capability::rules as capability_rules;
 use taper_dpop::RuleId;
 use taper_dpop::rule::r;
 use taper_service::metrics::{Counter, Durations, Gauge, Label, Registry, Shown, Table};
+use taper_service::spans::Fates;
 use taper_store::Outcome;
 use tokio::time::Instant;
 
@@ -44,6 +45,7 @@ pub(crate) struct Measured {
     pub(crate) upstream: Durations,
     head: Durations,
     open: Gauge,
+    fates: Fates,
     /// Lines about refusals before a presentation that were written at the debug level.
     pub(crate) quiet_lines: Counter,
     started: Instant,
@@ -216,6 +218,14 @@ impl Measured {
             "taper_proxy_quiet_lines_total",
             "Lines of the request log that were written at the debug level, for there were too many.",
         );
+        let fate = |new: &mut Registry, what: &str, help: &str| {
+            new.counter(&format!("taper_proxy_spans_{what}_total"), help)
+        };
+        let fates = Fates {
+            sent: fate(new, "sent", "Spans that the collector took."),
+            full: fate(new, "full", "Spans that were dropped, for too many waited."),
+            failed: fate(new, "failed", "Spans that the collector did not take."),
+        };
         let places = |new: &mut Registry, what: &str, help: &str| {
             new.gauges(&format!("taper_proxy_{what}"), help, one_server())
         };
@@ -333,12 +343,18 @@ impl Measured {
             upstream,
             head,
             open,
+            fates,
             quiet_lines,
             started: Instant::now(),
             told_at: AtomicU64::new(0),
             told: AtomicU64::new(0),
             state,
         }
+    }
+
+    /// Where it is counted what becomes of spans.
+    pub(crate) fn fates(&self) -> &Fates {
+        &self.fates
     }
 
     /// The place of a server among the values of its label; 0 for none.

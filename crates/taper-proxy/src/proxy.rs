@@ -15,6 +15,7 @@ use taper_service::fetch::Fetcher;
 use taper_service::pool::CpuPool;
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
+use taper_service::spans::{self, Exporter};
 use taper_store::{Audit as _, EmbeddedStore, JournalConfig, Record, RecordKind};
 use tokio::time::Instant;
 use tower::service_fn;
@@ -32,6 +33,7 @@ use crate::profile::{Profile, ProfileError};
 use crate::ready::{OpenError, Ready};
 use crate::service::{Server, Shared, answer, answer_admin};
 use crate::tasks::Tasks;
+use crate::traced::Traces;
 use crate::upstream::Upstream;
 
 /// How often the state forgets what has ended.
@@ -57,6 +59,7 @@ pub struct BoundProxy {
     key_uris: Vec<(String, String)>,
     policy: RecordKind,
     fetcher: Fetcher,
+    exporter: Option<Exporter>,
 }
 
 impl Proxy {
@@ -150,8 +153,17 @@ impl Proxy {
         let servers: std::collections::BTreeMap<String, Arc<Server>> = servers?;
         let names: Vec<&str> = servers.keys().map(String::as_str).collect();
         let measured = Measured::new(&names, &issuers.names(), clock.unix());
+        let (traces, exporter) = match ready.traces {
+            None => (None, None),
+            Some(traced) => {
+                let (spans, exporter) =
+                    spans::exporter(traced.collector, traced.fetcher, measured.fates().clone());
+                (Some(Traces::new(spans, traced.sample)), Some(exporter))
+            }
+        };
         let shared = Shared {
             measured: Arc::new(measured),
+            traces,
             log_subject: ready.log_subject,
             servers,
             gate: Arc::new(gate),
@@ -171,6 +183,7 @@ impl Proxy {
             journal: ready.journal,
             policy: ready.policy_record,
             fetcher: ready.fetcher,
+            exporter,
         })
     }
 }
@@ -217,6 +230,9 @@ impl BoundProxy {
             );
             shutdown.spawn("root-keys", run);
         }
+        if let Some(exporter) = self.exporter {
+            shutdown.spawn("spans", exporter.run());
+        }
         if let Some(tls) = self.tls {
             let clock = Arc::clone(&shared.clock);
             shutdown.spawn("certificate", tls.follow(clock, shutdown.clone()));
@@ -246,6 +262,9 @@ impl BoundProxy {
             })
         };
         self.public.serve(service, shutdown).await;
+        if let Some(traces) = &shared.traces {
+            traces.close().await;
+        }
         shared.store.close().await?;
         Ok(())
     }

@@ -22,6 +22,7 @@ use crate::headers::{Names, may_forward};
 use crate::issuers::{IssuerState, Issuers, RootKeysError};
 use crate::pins::Pinned;
 use crate::profile::{Profile, ProfileError};
+use crate::traced::Traced;
 use crate::upstream::{HttpUpstream, StdioSettings, StdioUpstream, Upstream, believing};
 
 /// The largest policy or key file that is read, in bytes.
@@ -91,6 +92,7 @@ pub(crate) struct Ready {
     /// Bytes for chains that verified before.
     pub(crate) verified_chains: usize,
     pub(crate) log_subject: bool,
+    pub(crate) traces: Option<Traced>,
     pub(crate) nonce: config::NonceMode,
     pub(crate) proxies: u32,
     pub(crate) policy: BoundaryPolicy,
@@ -177,6 +179,7 @@ impl Ready {
             queue: config.queue,
             verified_chains: usize::from(config.verified_chains_mib) << 20,
             log_subject: config.request_log.subject,
+            traces: Traced::of(config, folder)?,
             nonce: config.nonce,
             proxies: config.proxies,
             policy,
@@ -470,14 +473,14 @@ pub(crate) fn upstream(id: &str, server: &config::Server, folder: &Path) -> Resu
     }
 }
 
-fn setting(name: &str, reason: impl ToString) -> OpenError {
+pub(crate) fn setting(name: &str, reason: impl ToString) -> OpenError {
     OpenError::Setting {
         name: name.to_owned(),
         reason: reason.to_string(),
     }
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, OpenError> {
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, OpenError> {
     use std::io::Read as _;
     let failed = |e: std::io::Error| OpenError::File {
         path: path.to_owned(),

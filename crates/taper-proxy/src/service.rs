@@ -32,6 +32,7 @@ use crate::profile::Profile;
 use crate::refusal::Refusal;
 use crate::rules;
 use crate::tasks::Tasks;
+use crate::traced::Traces;
 use crate::upstream::Upstream;
 
 const METADATA_PREFIX: &str = "/.well-known/oauth-protected-resource";
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) pool: CpuPool,
     pub(crate) clock: SharedClock,
     pub(crate) measured: Arc<Measured>,
+    /// Where spans go, if they do.
+    pub(crate) traces: Option<Traces>,
     /// Whether the lines of the request log name the subject.
     pub(crate) log_subject: bool,
 }
@@ -68,16 +71,16 @@ pub(crate) struct Server {
 pub(crate) async fn answer(
     shared: Arc<Shared>,
     shutdown: Shutdown,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<Body> {
     let mut context = AnswerContext {
         decision_id: rng::random_id_128(&mut rng::os()),
         ..AnswerContext::default()
     };
     let mut account = Account::open(&shared.measured, &context.decision_id, shared.log_subject);
-    let method = request.method().clone();
+    account.within(&mut request, shared.traces.as_ref(), shared.clock.unix_millis());
     let response = answer_in(&shared, &shutdown, request, &mut context, &mut account).await;
-    account.follow(&method, response)
+    account.follow(response)
 }
 
 async fn answer_in(

@@ -4,11 +4,18 @@
 //! A trace says what the line of the log says and nothing else. What a caller did not have recorded is
 //! passed on as it came.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
-use taper_service::rng;
-use taper_service::spans::{Context, Kind, Span, Spans, TRACEPARENT, Value};
+use std::path::Path;
 
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use taper_oauth::uri;
+use taper_service::config::resolve;
+use taper_service::fetch::{FetchRules, Fetcher};
+use taper_service::rng;
+use taper_service::spans::{Collector, Context, Kind, Span, Spans, TRACEPARENT, Value};
+
+use crate::config::Config;
 use crate::headers;
+use crate::ready::{OpenError, read_file, setting};
 
 const PARENT: HeaderName = HeaderName::from_static(TRACEPARENT);
 const STATE: HeaderName = HeaderName::from_static("tracestate");
@@ -90,6 +97,62 @@ impl Traces {
             upstream,
             opened: u64::try_from(now_ms).unwrap_or(0).saturating_mul(1_000_000),
         })
+    }
+}
+
+/// Where spans go, as it is configured.
+pub(crate) struct Traced {
+    pub(crate) collector: Collector,
+    pub(crate) fetcher: Fetcher,
+    pub(crate) sample: f64,
+}
+
+impl Traced {
+    /// What OpenTelemetry calls the place when the file has none.
+    const ENDPOINT: &'static str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+    /// The collector of the configuration or of the environment, if there is one.
+    ///
+    /// # Errors
+    /// A setting that means nothing, or a file that cannot be read.
+    pub(crate) fn of(config: &Config, folder: &Path) -> Result<Option<Self>, OpenError> {
+        let traces = &config.traces;
+        if !(0.0..=1.0).contains(&traces.sample) {
+            return Err(setting("traces.sample", "it is a number from 0 to 1"));
+        }
+        let from_env = || std::env::var(Self::ENDPOINT).ok().filter(|url| !url.is_empty());
+        let Some(endpoint) = traces.endpoint.clone().or_else(from_env) else {
+            return Ok(None);
+        };
+        let parsed = uri::secure(&endpoint, true).map_err(|e| setting("traces.endpoint", e))?;
+        let mut headers = HeaderMap::new();
+        if let Some(source) = &traces.authorization {
+            let secret = source.read(folder)?;
+            let mut value = HeaderValue::from_bytes(secret.expose())
+                .map_err(|_| setting("traces.authorization", "it is not the text of a header"))?;
+            value.set_sensitive(true);
+            headers.insert(header::AUTHORIZATION, value);
+        }
+        let mut extra_roots = Vec::new();
+        for path in &config.outbound.ca_files {
+            extra_roots.push(read_file(&resolve(folder, path))?);
+        }
+        let fetcher = Fetcher::new(&FetchRules {
+            allow_loopback_http: true,
+            trusted_hosts: parsed.host_str().map(str::to_owned).into_iter().collect(),
+            extra_roots,
+            ..FetchRules::default()
+        })?;
+        Ok(Some(Self {
+            collector: Collector {
+                endpoint,
+                headers,
+                service: "taper-proxy",
+                version: env!("CARGO_PKG_VERSION"),
+            },
+            fetcher,
+            sample: traces.sample,
+        }))
     }
 }
 

@@ -10,6 +10,7 @@ use http::{HeaderValue, Method, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
 use serde_json::Value;
+use taper_service::shutdown::Shutdown;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tracing::Level;
 
@@ -363,6 +364,150 @@ async fn readiness_is_told_to_programs_too() {
         assert_eq!(answer.json(), serde_json::json!({ "ready": true, "missing": [] }));
     }
     world.end().await;
+}
+
+/// A collector that keeps what it gets.
+async fn collector(shutdown: &Shutdown) -> (std::net::SocketAddr, Arc<Mutex<Vec<Value>>>) {
+    let kept: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let limits = taper_service::edge::EdgeLimits::default();
+    let bound = taper_service::edge::Bound::bind("127.0.0.1:0".parse().unwrap(), limits);
+    let bound = bound.await.unwrap();
+    let addr = bound.local_addr();
+    let all = Arc::clone(&kept);
+    let service = tower::service_fn(move |request: Request<hyper::body::Incoming>| {
+        let all = Arc::clone(&all);
+        async move {
+            assert_eq!(
+                (request.uri().path(), request.method()),
+                ("/v1/traces", &Method::POST)
+            );
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let message: Value = serde_json::from_slice(&body).unwrap();
+            let spans = message["resourceSpans"][0]["scopeSpans"][0]["spans"]
+                .as_array()
+                .unwrap();
+            all.lock().unwrap().extend(spans.iter().cloned());
+            Ok::<_, std::convert::Infallible>(json("{}"))
+        }
+    });
+    shutdown.spawn("collector", bound.serve(service, shutdown.clone()));
+    (addr, kept)
+}
+
+#[tokio::test]
+async fn a_request_has_its_spans_in_the_trace_of_its_caller() {
+    const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let shutdown = Shutdown::new();
+    let (addr, kept) = collector(&shutdown).await;
+    let top = format!("traces = {{ endpoint = 'http://{addr}' }}");
+    let setup = Setup {
+        top: Box::leak(top.into_boxed_str()),
+        ..usual()
+    };
+    let world = World::start(setup).await;
+    let call = || world.call("git_log", LOG).header("tracestate", "a=b");
+    assert_eq!(
+        call().header("traceparent", CALLER).send().await.status.as_u16(),
+        200
+    );
+    let off = CALLER.replace("-01", "-00");
+    assert_eq!(
+        call().header("traceparent", &off).send().await.status.as_u16(),
+        200
+    );
+    assert_eq!(call().send().await.status.as_u16(), 200);
+    assert_eq!(
+        world
+            .call("git_rm", LOG)
+            .header("traceparent", CALLER)
+            .send()
+            .await
+            .status
+            .as_u16(),
+        403
+    );
+    world.ask("").method(Method::GET).path("/healthz").send().await;
+    ended(&world).await;
+    let seen = world.upstream.seen();
+    let header = |n: usize, name: &str| {
+        let value = seen[n].headers.get(name);
+        value
+            .map_or("", |value: &HeaderValue| value.to_str().unwrap())
+            .to_owned()
+    };
+    // What the caller did not have recorded goes on as it came.
+    assert_eq!(
+        (header(1, "traceparent"), header(1, "tracestate")),
+        (off, "a=b".to_owned())
+    );
+    assert_eq!(header(0, "tracestate"), "a=b");
+    assert_eq!(
+        header(2, "tracestate"),
+        "",
+        "it belongs to a context that was not there"
+    );
+    let (first, own) = (header(0, "traceparent"), header(2, "traceparent"));
+    let measured = Arc::clone(&world.shared.measured);
+    let token = world.call("git_log", LOG).token;
+    world.end().await;
+    shutdown.trigger();
+    shutdown.drain(Duration::from_secs(30)).await.unwrap();
+
+    let spans = kept.lock().unwrap().clone();
+    assert_eq!(measured.fates().sent.get(), spans.len() as u64);
+    let text = |span: &Value, name: &str| span[name].as_str().unwrap().to_owned();
+    let requests: Vec<&Value> = spans.iter().filter(|span| span["kind"] == 2).collect();
+    assert_eq!(
+        requests.len(),
+        3,
+        "two of three calls and a denial, no page of health: {spans:?}"
+    );
+    let children = |of: &Value| {
+        let mine = |span: &&Value| span["parentSpanId"] == of["spanId"];
+        let mut names: Vec<String> = spans.iter().filter(mine).map(|span| text(span, "name")).collect();
+        names.sort();
+        names
+    };
+    let says = |span: &Value, key: &str| {
+        let attributes = span["attributes"].as_array().unwrap();
+        let one = attributes.iter().find(|one| one["key"] == key);
+        one.map(|one| {
+            one["value"]["stringValue"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned()
+        })
+    };
+    let (call, fresh, denied) = (requests[0], requests[1], requests[2]);
+    assert_eq!(text(call, "traceId"), "0af7651916cd43dd8448eb211c80319c");
+    assert_eq!(text(call, "parentSpanId"), "b7ad6b7169203331");
+    assert_eq!(text(call, "name"), "tools/call git");
+    assert_eq!(children(call), ["decide", "journal", "upstream", "verify"]);
+    assert_eq!(says(call, "gen_ai.tool.name").as_deref(), Some("git_log"));
+    assert_eq!(says(call, "taper.decision").as_deref(), Some("allow"));
+    // The upstream continues the span of the request to it.
+    for (request, header) in [(call, &first), (fresh, &own)] {
+        let upstream = spans
+            .iter()
+            .find(|span| span["kind"] == 3 && span["parentSpanId"] == request["spanId"]);
+        let upstream = upstream.unwrap();
+        let expected = format!("00-{}-{}-01", text(upstream, "traceId"), text(upstream, "spanId"));
+        assert_eq!(
+            (header, text(upstream, "traceId")),
+            (&expected, text(request, "traceId"))
+        );
+        let time = |span: &Value, name: &str| text(span, name).parse::<u64>().unwrap();
+        assert!(time(upstream, "startTimeUnixNano") >= time(request, "startTimeUnixNano"));
+        assert!(time(upstream, "endTimeUnixNano") <= time(request, "endTimeUnixNano"));
+    }
+    assert_eq!(text(fresh, "parentSpanId"), "");
+    assert_eq!(children(denied), ["decide", "journal", "verify"]);
+    assert_eq!(says(denied, "taper.rule").as_deref(), Some("R-21"));
+    let all = serde_json::to_string(&spans).unwrap();
+    assert!(
+        !all.contains(&token[..24]) && !all.contains("hunter2") && !all.contains("alice"),
+        "{all}"
+    );
 }
 
 #[tokio::test]
