@@ -81,6 +81,15 @@ impl Upstream {
         self.received.lock().unwrap().len() as u64
     }
 
+    /// The bodies of all of them, one after the other.
+    pub fn bodies(&self) -> String {
+        let received = self.received.lock().unwrap();
+        received
+            .iter()
+            .map(|request| String::from_utf8_lossy(&request.body))
+            .collect()
+    }
+
     /// The last request of a caller that got here.
     pub fn last(&self) -> Option<Received> {
         self.received.lock().unwrap().last().cloned()

@@ -1,4 +1,4 @@
-//! No secret is ever logged, at any level: a whole story with everything logged, then a search.
+//! No secret is ever told: a whole story with everything logged, counted and traced, then a search.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,7 +13,9 @@ use std::fmt::Write as _;
 use serde_json::Value;
 use taper_dpop::{base64url_decode, base64url_encode};
 use taper_tests::call::Call;
-use taper_tests::{Up, taper, taper_ok};
+use taper_tests::daemon::{free_port, start, write_private};
+use taper_tests::upstream::{RESULT, Reply, Upstream, json};
+use taper_tests::{Up, authority, get, taper, taper_ok, taper_reading};
 
 const MESSAGE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"git_log","arguments":{"repo_path":"acme/web"}}}"#;
 
@@ -289,4 +291,217 @@ fn the_log_has_no_secret() {
         folder.path().display()
     );
     assert!(!log.contains("panicked"), "{log}");
+}
+
+/// What stands for credentials that are somebody else's. Found anywhere, they are a leak.
+const CREDENTIAL: &str = "canary-credential-of-the-upstream-93c1";
+const COOKIE: &str = "canary-cookie-for-the-upstream-5d27aa";
+const SET_COOKIE: &str = "canary-cookie-of-the-upstream-0b8e41";
+const COLLECTOR: &str = "canary-token-of-the-collector-77f4c2";
+
+fn issuer_config(up: &Up, urls: [&str; 3]) -> String {
+    let [issuer, admin, proxy] = urls;
+    let remembered = std::fs::read_to_string(up.dir().join("up/up.json")).unwrap();
+    let remembered: Value = serde_json::from_str(&remembered).unwrap();
+    let (provider, audience) = (remembered["idp"].as_str().unwrap(), up.issuer());
+    let (listen, admin) = (authority(issuer), authority(admin));
+    format!(
+        r#"
+issuer = "{issuer}"
+listen = "{listen}"
+admin_listen = "{admin}"
+state = "issuer-state"
+policies = ["up/issuer/grant.dl"]
+admin_token = {{ file = "up/admin-token" }}
+development = true
+root_keys = [{{ id = 1, file = "up/issuer/root-1.jwk" }}]
+trusted_issuers = [{{ issuer = "{provider}", audiences = ["{audience}"], insecure_loopback = true }}]
+clients = [{{ id = "dev" }}, {{ id = "proxy", secret = {{ file = "up/feed-secret" }}, feed = true }}]
+servers = [{{ id = "git", resource = "{proxy}/git/mcp" }}]
+telemetry = {{ format = "json", filter = "trace" }}
+"#
+    )
+}
+
+fn proxy_config(urls: [&str; 3], upstream: &str, collector: &str) -> String {
+    let [issuer, admin, proxy] = urls;
+    let (listen, admin) = (authority(proxy), authority(admin));
+    let collector = collector.trim_end_matches("/mcp");
+    format!(
+        r#"
+listen = "{listen}"
+admin_listen = "{admin}"
+public_url = "{proxy}"
+state = "proxy-state"
+policies = ["up/proxy/boundary.dl"]
+outbound = {{ allow_loopback_http = true }}
+telemetry = {{ format = "json", filter = "trace" }}
+traces = {{ endpoint = "{collector}", authorization = {{ file = "collector-token", prefix = "Bearer " }} }}
+
+[[issuers]]
+issuer = "{issuer}"
+jwks_uri = "{issuer}/.well-known/jwks.json"
+feed = {{ client_id = "proxy", client_secret = {{ file = "up/feed-secret" }} }}
+
+[servers.git]
+read_only = ["git_log"]
+tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
+
+[servers.git.upstream]
+http = "{upstream}"
+headers.authorization = {{ file = "upstream-credential", prefix = "Bearer " }}
+headers.cookie = {{ file = "upstream-cookie" }}
+"#
+    )
+}
+
+#[test]
+fn logs_metrics_and_traces_have_no_secret() {
+    let up = Up::start();
+    let dir = up.dir();
+    up.capability("alice", "git:*");
+    for (file, secret) in [
+        ("upstream-credential", CREDENTIAL),
+        ("upstream-cookie", COOKIE),
+        ("collector-token", COLLECTOR),
+    ] {
+        write_private(&dir.join(file), secret);
+    }
+    let set_cookie = format!("set-cookie: session={SET_COOKIE}\r\n");
+    let upstream = Upstream::answering(move |_| Reply::Whole(json(RESULT, &set_cookie)));
+    let collector = Upstream::answering(|_| Reply::Whole(json("{}", "")));
+    let [issuer, issuer_admin, proxy, proxy_admin] =
+        [(); 4].map(|()| format!("http://127.0.0.1:{}", free_port()));
+    let config = issuer_config(&up, [&issuer, &issuer_admin, &proxy]);
+    let issuing = start(dir, "issuer", &config, &issuer);
+    let config = proxy_config([&issuer, &proxy_admin, &proxy], &upstream.url, &collector.url);
+    let proxying = start(dir, "proxy", &config, &proxy);
+
+    let exchange = [
+        "exchange",
+        "--issuer",
+        &issuer,
+        "--client-id",
+        "dev",
+        "--subject-token",
+        "access-token",
+    ];
+    let rest = ["--key", "alice.jwk", "--scope", "git:*", "--out", "seen.cap"];
+    taper_ok(dir, &[&exchange[..], &rest].concat());
+    let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap().trim().to_owned();
+    let (token, key, access_token) = (read("seen.cap"), read("alice.jwk"), read("access-token"));
+    let mcp = format!("{proxy}/git/mcp");
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let good = Call::mcp(&mcp, &token, &key, MESSAGE)
+        .header("traceparent", trace)
+        .header("cookie", format!("session={SET_COOKIE}"));
+    let proof = good.proof();
+    let good = good.proofs(&[&proof]);
+    let answer = good.send();
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(!answer.head.contains(SET_COOKIE), "{answer:?}");
+    assert_eq!(good.send().status, 401, "a replay");
+    let got = upstream.last().unwrap().head;
+    assert!(
+        got.contains(CREDENTIAL) && got.contains(COOKIE) && !got.contains(SET_COOKIE),
+        "{got}"
+    );
+    assert!(
+        got.contains("0af7651916cd43dd8448eb211c80319c") && !got.contains("b7ad6b7169203331"),
+        "{got}"
+    );
+    let bearer = Call::mcp(&mcp, &token, &key, MESSAGE).instead("authorization", format!("Bearer {token}"));
+    assert_eq!(bearer.send().status, 401);
+    // Credentials as names of things that a line or a label could show.
+    for (from, to) in [
+        ("git_log", &token),
+        ("tools/call", &proof),
+        ("acme/web", &access_token),
+    ] {
+        let asked = Call::mcp(&mcp, &token, &key, &MESSAGE.replace(from, to));
+        assert!(asked.send().status > 0);
+    }
+    let odd = Call::mcp(&mcp, &token, &key, MESSAGE).header("tracestate", format!("a={token}"));
+    assert!(odd.header("traceparent", &token).send().status > 0);
+    let lines = format!("{MESSAGE}\n");
+    let bridge = [
+        "bridge",
+        "--url",
+        &mcp,
+        "--token",
+        "seen.cap",
+        "--key",
+        "alice.jwk",
+        "--log",
+        "trace",
+    ];
+    let bridged = taper_reading(dir, &bridge, lines.as_bytes());
+    assert!(
+        String::from_utf8_lossy(&bridged.stdout).contains("\"result\""),
+        "{bridged:?}"
+    );
+    let asked = Call::form(
+        &format!("{issuer}/token"),
+        &format!("grant_type=x&subject_token={access_token}"),
+        &key,
+    );
+    assert!(asked.send().status >= 400);
+
+    let scraped = [&issuer_admin, &proxy_admin]
+        .map(|url| get(url, "/metrics").body)
+        .concat();
+    assert!(
+        scraped.contains("taper_proxy_requests_total{server=\"git\""),
+        "{scraped}"
+    );
+    assert!(scraped.contains("taper_issuer_grants_total 1"), "{scraped}");
+    let (proxy_ended, proxy_log) = proxying.stop_for_log();
+    let (issuer_ended, issuer_log) = issuing.stop_for_log();
+    assert!(proxy_ended && issuer_ended, "{proxy_log}\n{issuer_log}");
+    let traced = collector.bodies();
+    assert!(
+        traced.contains("0af7651916cd43dd8448eb211c80319c")
+            && traced.contains("\"parentSpanId\":\"b7ad6b7169203331\""),
+        "{traced}"
+    );
+    assert!(
+        collector.last().unwrap().head.contains(COLLECTOR),
+        "the canary is in use"
+    );
+    assert!(proxy_log.contains("\"target\":\"taper::request\""), "{proxy_log}");
+
+    let mut secrets = Vec::new();
+    private_keys(dir, &mut secrets);
+    let (admin_token, feed_secret) = (read("up/admin-token"), read("up/feed-secret"));
+    for (name, secret) in [
+        ("the access token", access_token.as_str()),
+        ("the capability", &token),
+        ("the proof", &proof),
+        ("the admin token", &admin_token),
+        ("the feed secret", &feed_secret),
+        ("the credential of the upstream", CREDENTIAL),
+        ("the cookie for the upstream", COOKIE),
+        ("the cookie of the upstream", SET_COOKIE),
+        ("the token of the collector", COLLECTOR),
+    ] {
+        secrets.push((name.to_owned(), secret.to_owned()));
+    }
+    let bridge_log = String::from_utf8_lossy(&bridged.stderr).into_owned();
+    for (where_, told) in [
+        ("the metrics", &scraped),
+        ("the traces", &traced),
+        ("the log of the proxy", &proxy_log),
+        ("the log of the issuer", &issuer_log),
+        ("the log of the bridge", &bridge_log),
+    ] {
+        let search = Search::of(told);
+        for (name, secret) in &secrets {
+            assert!(!search.finds(secret), "{where_} holds {name}:\n{told}");
+            let planted = format!("{told}{secret}");
+            assert!(
+                Search::of(&planted).finds(secret),
+                "{name} would not be found in {where_}"
+            );
+        }
+    }
 }

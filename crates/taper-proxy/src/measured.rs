@@ -531,4 +531,29 @@ mod tests {
             assert!(page.lines().any(|one| one == line), "{line}\n{page}");
         }
     }
+
+    #[tokio::test]
+    async fn a_request_that_is_given_up_or_in_which_the_program_fails_is_counted() {
+        use crate::account::Account;
+        let measured = std::sync::Arc::new(Measured::new(&["git"], &[], 0));
+        let given_up = Account::open(&measured, "a", false);
+        let mut failing = Account::open(&measured, "b", false);
+        failing.server("git");
+        assert_eq!(measured.open.get(), 2);
+        drop(given_up);
+        let work = std::panic::AssertUnwindSafe(move || {
+            let _account = failing;
+            panic!("on purpose");
+        });
+        assert!(std::panic::catch_unwind(work).is_err());
+        assert_eq!(measured.open.get(), 0);
+        let page = measured.registry.render();
+        for (server, outcome) in [("none", "aborted"), ("git", "panicked")] {
+            let line = format!(
+                "taper_proxy_requests_total{{server=\"{server}\",era=\"none\",kind=\"none\",outcome=\"{outcome}\"}} 1"
+            );
+            assert!(page.lines().any(|one| one == line), "{line}\n{page}");
+        }
+        assert_eq!(measured.answers.sum(), 2);
+    }
 }
