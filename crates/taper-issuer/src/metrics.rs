@@ -20,6 +20,7 @@ const ENDPOINTS: [&str; 5] = ["token", "revoke", "introspect", "revocations", "a
 pub(crate) struct Metrics {
     registry: Registry,
     grants: Counter,
+    renewals: Counter,
     revocations: Counter,
     requests: Table<2>,
     refusals: Table<1>,
@@ -57,6 +58,10 @@ impl Metrics {
         );
         Self {
             grants: new.counter("taper_issuer_grants_total", "Capabilities granted."),
+            renewals: new.counter(
+                "taper_issuer_renewals_total",
+                "Capabilities renewed, of grants that were.",
+            ),
             revocations: new.counter("taper_issuer_revocations_total", "Revocations recorded."),
             requests: new.table(
                 "taper_issuer_requests_total",
@@ -112,6 +117,10 @@ impl Metrics {
 
     pub(crate) fn granted(&self) {
         self.grants.add();
+    }
+
+    pub(crate) fn renewed(&self) {
+        self.renewals.add();
     }
 
     pub(crate) fn revoked(&self) {

@@ -72,7 +72,7 @@ pub(crate) async fn answer(
         .insert_grant(record)
         .await
         .map_err(|error| Refusal::store(&error))?;
-    state.metrics.granted();
+    state.metrics.renewed();
     tracing::info!(
         grant.id = grant.id,
         grant.subject = grant.subject.sub,

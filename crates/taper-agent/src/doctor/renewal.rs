@@ -27,23 +27,20 @@ struct Confirmation {
     jkt: Option<String>,
 }
 
+/// Only what was named, or a wallet needs, is looked at: who has a capability renews nothing.
 pub(super) async fn examine(patient: &Patient, known: &Known, now: i64, findings: &mut Vec<Finding>) {
-    findings.push(client_secret(patient).await);
-    let finding = match (&patient.subject, &patient.wallet) {
-        (None, Some(dir)) if is_logged_in(dir) => login(dir.clone(), now).await,
-        (source, _) => subject(source.as_ref(), known, now).await,
-    };
-    findings.push(finding);
+    if let Some(path) = &patient.client_secret_file {
+        findings.push(client_secret(path.clone()).await);
+    }
+    match (&patient.subject, &patient.wallet) {
+        (None, Some(dir)) if is_logged_in(dir) => findings.push(login(dir.clone(), now).await),
+        (None, None) => {}
+        (source, _) => findings.push(subject(source.as_ref(), known, now).await),
+    }
 }
 
-async fn client_secret(patient: &Patient) -> Finding {
+async fn client_secret(path: PathBuf) -> Finding {
     let name = "client-secret";
-    let Some(path) = patient.client_secret_file.clone() else {
-        return Finding::skipped(
-            name,
-            "no file with a client's secret was named: a public client has none",
-        );
-    };
     let shown = path.display().to_string();
     match blocking(move || Ok(secret::read_secret_file(&path)?)).await {
         Ok(_) => Finding::ok(name, format!("{shown} holds a secret that only the user reads")),

@@ -94,6 +94,17 @@ async fn a_renewal_is_the_same_grant_with_a_later_end() {
     renewal(&rig, &last)
         .refused("nothing is left", 400, "invalid_scope")
         .await;
+    let metrics = send(
+        &rig.admin,
+        "GET",
+        "/metrics",
+        Some(format!("Bearer {ADMIN}")),
+        None,
+    )
+    .await;
+    for line in ["taper_issuer_grants_total 1", "taper_issuer_renewals_total 3"] {
+        assert!(metrics.text.lines().any(|told| told == line), "{}", metrics.text);
+    }
     let path = format!("/admin/v1/grants/{}", new.grant_id());
     let record = send(&rig.admin, "GET", &path, Some(format!("Bearer {ADMIN}")), None).await;
     assert_eq!(
