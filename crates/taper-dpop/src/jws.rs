@@ -1,4 +1,5 @@
-//! A detached JWS (RFC 7515 appendix F): a signature that travels beside the bytes it covers.
+//! A JWS of our own keys: detached (RFC 7515 appendix F), a signature that travels beside the bytes it
+//! covers, and compact, for assertions that other servers read.
 //!
 //! ```text
 //! BASE64URL(header) ".." BASE64URL(signature)      over  BASE64URL(header) "." BASE64URL(payload)
@@ -70,6 +71,24 @@ pub fn sign_detached(key: &PrivateKey, kid: &str, typ: &str, payload: &[u8]) -> 
     let header = base64url_encode(&serde_json::to_vec(&header).map_err(|_| JwsError::Header)?);
     let signature = key.sign(&signing_input(&header, payload));
     Ok(format!("{header}..{}", base64url_encode(&signature)))
+}
+
+/// Signs `payload` in compact form (RFC 7515 §7.1), for readers that know the key as `kid`.
+///
+/// # Errors
+/// [`JwsError::Header`] should the header not serialise, which no text causes.
+pub fn sign_compact(key: &PrivateKey, kid: &str, typ: &str, payload: &[u8]) -> Result<String, JwsError> {
+    let header = Header {
+        alg: key.algorithm().as_str().to_owned(),
+        kid: kid.to_owned(),
+        typ: typ.to_owned(),
+    };
+    let header = base64url_encode(&serde_json::to_vec(&header).map_err(|_| JwsError::Header)?);
+    let mut text = signing_input(&header, payload);
+    let signature = key.sign(&text);
+    text.push(b'.');
+    text.extend_from_slice(base64url_encode(&signature).as_bytes());
+    String::from_utf8(text).map_err(|_| JwsError::Form)
 }
 
 impl<'a> DetachedJws<'a> {

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! The numbered rules (R-nn) are those of `spec/presentation.md`. Beside proofs there is one other
-//! signature in JOSE form, [`DetachedJws`].
+//! signature in JOSE form that is verified here, [`DetachedJws`], and one that is only made, [`sign_compact`].
 
 mod digest;
 mod encoding;
@@ -23,7 +23,7 @@ pub mod rule;
 pub use digest::{ContentDigest, TokenHash};
 pub use encoding::{base64url_decode, base64url_encode};
 pub use error::Error;
-pub use jws::{DetachedJws, JwsError, MAX_JWS_BYTES, sign_detached};
+pub use jws::{DetachedJws, JwsError, MAX_JWS_BYTES, sign_compact, sign_detached};
 pub use key::{Algorithm, Jwk, PrivateKey, PublicKey, Thumbprint};
 pub use nonce::{NONCE_LIFETIME, NonceKey};
 pub use proof::{

@@ -6,10 +6,13 @@
 //!
 //! - what arrives at a token endpoint: [`form`], [`client_auth`], [`exchange`], [`scope`], [`details`];
 //! - what goes out: [`response`], [`error`], [`challenge`], [`metadata`];
+//! - what a client of another authorization server sends and reads: [`assertion`], [`bearer`];
 //! - tokens of other issuers: [`jwt`], [`claims`], [`mod@provenance`], with their keys in [`jwk`] and the cache
 //!   of keys as a state machine in [`jwks`].
 
 pub mod algorithm;
+pub mod assertion;
+pub mod bearer;
 pub mod challenge;
 pub mod claims;
 pub mod client_auth;
@@ -31,6 +34,8 @@ mod testing;
 pub mod uri;
 
 pub use algorithm::SigningAlgorithm;
+pub use assertion::Assertion;
+pub use bearer::BearerResponse;
 pub use challenge::Challenge;
 pub use claims::{Actor, MayAct, SubjectClaims};
 pub use client_auth::ClientAuthentication;

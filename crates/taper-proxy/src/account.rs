@@ -351,7 +351,9 @@ impl Account {
         self.reason = Some(refusal.to_string());
         self.measured.refused(rule);
         self.came(match (refusal, self.decision) {
-            (Refusal::Upstream(_) | Refusal::UpstreamStatus(_), _) => Came::Failed,
+            (Refusal::Upstream(_) | Refusal::UpstreamStatus(_) | Refusal::UpstreamToken(_), _) => {
+                Came::Failed
+            }
             (_, Some(Outcome::Deny)) => Came::Denied,
             (refusal, _) if refusal.may_pass_later() => Came::Undecided,
             _ => Came::Refused,

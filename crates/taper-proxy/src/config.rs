@@ -4,6 +4,7 @@
 //! ready for use; [`crate::Proxy::check`] does so for all of it.
 
 mod limits;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,6 +18,9 @@ use taper_service::telemetry::Telemetry;
 use taper_store::JournalConfig;
 
 pub use self::limits::{Limits, Rate, Rates};
+pub use self::upstream::{
+    ClientAuth, ClientCertificate, EnvValue, Oauth, OauthGrant, StdioEra, StdioStderr, Upstream,
+};
 
 /// The whole file.
 #[derive(Clone, Debug, Deserialize)]
@@ -79,7 +83,7 @@ pub struct Config {
     /// Where spans of requests go.
     #[serde(default)]
     pub traces: Traces,
-    /// Calls to issuers.
+    /// Calls to issuers, and to authorization servers of upstreams.
     #[serde(default)]
     pub outbound: Outbound,
     /// Whose capabilities count.
@@ -148,11 +152,11 @@ impl Default for Traces {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Outbound {
-    /// Permits issuers on loopback, also without TLS. For development.
+    /// Permits issuers and authorization servers of upstreams on loopback, also without TLS. For development.
     pub allow_loopback_http: bool,
-    /// Issuer hosts that may have private addresses.
+    /// Hosts of theirs that may have private addresses.
     pub trusted_hosts: Vec<String>,
-    /// Certificate authorities of issuers beside the platform's, PEM files.
+    /// Certificate authorities of theirs beside the platform's, PEM files.
     pub ca_files: Vec<PathBuf>,
 }
 
@@ -250,87 +254,6 @@ pub struct Server {
     /// every check runs.
     #[serde(default)]
     pub extra_methods: Vec<String>,
-}
-
-/// Where a server is.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
-pub enum Upstream {
-    /// Streamable HTTP.
-    Http {
-        /// Its one URL.
-        http: String,
-        /// Headers that it needs: its own credentials, each `{ file = … }` or `{ env = … }`, with a
-        /// `prefix` such as `"Bearer "` if the secret alone is kept there.
-        #[serde(default)]
-        headers: BTreeMap<String, PrefixedSource>,
-        /// Further request headers of the caller that it gets (RULES 20).
-        #[serde(default)]
-        forward_headers: Vec<String>,
-        /// The certificate authorities of an `https` URL, a PEM file, instead of the public's.
-        #[serde(default)]
-        ca_file: Option<PathBuf>,
-    },
-    /// A program that speaks over its standard input and output, one per session.
-    Stdio {
-        /// The command and its arguments.
-        stdio: Vec<String>,
-        /// Its environment; of our own it gets `PATH` only.
-        #[serde(default)]
-        env: BTreeMap<String, EnvValue>,
-        /// Which era the program speaks.
-        #[serde(default)]
-        era: StdioEra,
-        /// What becomes of its standard error.
-        #[serde(default)]
-        stderr: StdioStderr,
-        /// Programs at once, over all sessions; one last holder has at most an eighth, one grant a quarter.
-        #[serde(default = "default_children")]
-        max_children: usize,
-        /// How long a program without a request or an open stream keeps running.
-        #[serde(default = "default_child_idle", with = "duration")]
-        idle: Duration,
-    },
-}
-
-const fn default_children() -> usize {
-    32
-}
-
-const fn default_child_idle() -> Duration {
-    Duration::from_secs(600)
-}
-
-/// A variable's value: text, or the place of a secret.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(untagged)]
-pub enum EnvValue {
-    /// Not a secret.
-    Plain(String),
-    /// A secret.
-    Secret(SecretSource),
-}
-
-/// The era of the protocol that a program speaks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StdioEra {
-    /// Up to 2025-11-25: one program per session.
-    #[default]
-    Legacy,
-    /// 2026-07-28: one program per grant and last holder.
-    Modern,
-}
-
-/// What becomes of a program's standard error.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StdioStderr {
-    /// Nobody sees it: it may carry arguments of calls.
-    #[default]
-    Drop,
-    /// It is logged at the debug level.
-    Log,
 }
 
 /// What is known about a tool's arguments.

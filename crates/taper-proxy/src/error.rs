@@ -19,6 +19,7 @@ use crate::headers::DPOP_NONCE;
 use crate::message::{Era, LEGACY, MODERN};
 use crate::refusal::{Denied, Refusal};
 use crate::rules;
+use crate::tokens::Cause;
 
 /// What an answer may mention. Scopes are configured names (RULES 24).
 #[derive(Clone, Debug, Default)]
@@ -173,6 +174,25 @@ pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Bo
                 -32603,
                 "the server behind this proxy refused the request",
             )
+        },
+        R::UpstreamToken(failure) => match failure.cause {
+            Cause::Foreign | Cause::RefusedSubject => Answer {
+                data: Some(cited(refusal, context)),
+                ..plain(
+                    502,
+                    -32603,
+                    "the server behind this proxy takes nobody's word for this subject",
+                )
+            },
+            _ => Answer {
+                retry_after: Some(failure.wait.max(SOON)),
+                data: Some(cited(refusal, context)),
+                ..plain(
+                    503,
+                    -32603,
+                    "the proxy has no credentials for the server behind it now, try again",
+                )
+            },
         },
         R::Upstream(_) => Answer {
             data: Some(cited(refusal, context)),

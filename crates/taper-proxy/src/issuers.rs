@@ -278,6 +278,12 @@ impl Issuers {
         state.refuse_doubt(now)
     }
 
+    /// Whether what `keys` name is revoked, or nobody could say so.
+    pub(crate) fn is_revoked(&self, keys: &RevocationKeys<'_>) -> bool {
+        let state = self.all.get(keys.issuer);
+        state.is_none_or(|state| state.refuse_revoked(keys).is_err())
+    }
+
     /// Takes a page of an issuer's feed whose signature held, as [`Followed::take`] does.
     ///
     /// # Errors

@@ -13,6 +13,7 @@
 //! | `issuers`, `feed`, `followed` | root keys and revocations |
 //! | `gate`, `decide` | the judgement, in the order of RULES 9; calls that are counted |
 //! | `permitted`, `upstream` | the only way out |
+//! | `tokens` | what an upstream wants from the proxy, from its own authorization server |
 //! | `limits` | what callers may use up: rates, places, decisions without an end |
 //! | `catalogue` | what a server says of its tools |
 //! | `pins`, [`pin`] | what an operator approved of it |
@@ -62,6 +63,7 @@ mod tasks;
 mod template;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod traced;
 mod unanswered;
 mod upstream;

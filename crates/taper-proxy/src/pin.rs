@@ -13,12 +13,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
 use taper_capability::json::Value;
+use taper_service::clock::SystemClock;
 use taper_service::config::resolve;
 
 use crate::config::{self, Config, Discovery};
 use crate::pins::diff::{Change, Changes, Difference, changes, preface_changes};
 use crate::pins::{Pins, PinsError, Preface, replace, shown_str};
-use crate::ready::{OpenError, upstream};
+use crate::ready::{OpenError, fetch_rules, upstream};
+use crate::tokens::Environment;
 use crate::upstream::{Upstream, describe, list_tools};
 
 /// Why nothing can be approved.
@@ -105,6 +107,13 @@ impl Reviewer {
         if let Some(only) = only.filter(|only| !config.servers.contains_key(*only)) {
             return Err(PinError::NoServer(only.to_owned()));
         }
+        let rules = fetch_rules(&config.outbound, folder)?;
+        let around = Environment {
+            folder,
+            public_url: config.public_url.trim_end_matches('/'),
+            rules: &rules,
+            clock: &SystemClock::shared(),
+        };
         let mut servers = Vec::new();
         for (id, server) in &config.servers {
             if only.is_some_and(|only| only != id) {
@@ -126,7 +135,7 @@ impl Reviewer {
                 id: id.clone(),
                 before,
                 asked_with: credentials(&server.upstream),
-                upstream: upstream(id, server, folder)?,
+                upstream: upstream(id, server, &around)?,
                 whole: server.discovery == Discovery::Catalogue,
                 max_list: server.limits.max_list,
                 path,
@@ -337,8 +346,13 @@ impl Review {
 /// What the server gets as credentials, by name: it may show others to others (RULES 24).
 fn credentials(upstream: &config::Upstream) -> Vec<String> {
     match upstream {
-        config::Upstream::Http { headers, .. } => {
-            headers.keys().map(|name| format!("header {name}")).collect()
+        config::Upstream::Http {
+            headers, tls, oauth, ..
+        } => {
+            let headers = headers.keys().map(|name| format!("header {name}"));
+            let certificate = tls.iter().map(|_| "certificate".to_owned());
+            let token = oauth.iter().map(|oauth| format!("token of {}", oauth.client_id));
+            headers.chain(certificate).chain(token).collect()
         }
         config::Upstream::Stdio { env, .. } => env.keys().map(|name| format!("variable {name}")).collect(),
     }

@@ -1,5 +1,6 @@
 //! The daemon: everything is checked before a port is opened, then it serves until it is told to stop.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -33,6 +34,7 @@ use crate::profile::{Profile, ProfileError};
 use crate::ready::{OpenError, Ready};
 use crate::service::{Server, Shared, answer, answer_admin};
 use crate::tasks::Tasks;
+use crate::tokens;
 use crate::traced::Traces;
 use crate::upstream::Upstream;
 
@@ -69,7 +71,7 @@ impl Proxy {
     /// # Errors
     /// The first mistake.
     pub fn check(config: &Config, folder: &Path, clock: &SharedClock) -> Result<(), OpenError> {
-        Ready::new(config, folder, clock.unix()).map(drop)
+        Ready::new(config, folder, clock).map(drop)
     }
 
     /// Checks the configuration and opens the state folder. It reads files: not for a runtime thread.
@@ -77,7 +79,7 @@ impl Proxy {
     /// # Errors
     /// The first mistake; a state folder that another process has or that is damaged.
     pub fn open(config: &Config, folder: &Path, clock: SharedClock) -> Result<Self, OpenError> {
-        let ready = Ready::new(config, folder, clock.unix())?;
+        let ready = Ready::new(config, folder, &clock)?;
         let of_store = Arc::clone(&clock);
         let now_ms = Arc::new(move || of_store.unix_millis());
         let (store, report) =
@@ -150,7 +152,8 @@ impl Proxy {
             nonces: NonceKey::generate(&mut rng::os()),
             nonce_mode: ready.nonce,
         };
-        let servers: std::collections::BTreeMap<String, Arc<Server>> = servers?;
+        let servers: BTreeMap<String, Arc<Server>> = servers?;
+        let keys = tokens::key_set(servers.values().filter_map(|server| server.upstream.tokens()));
         let names: Vec<&str> = servers.keys().map(String::as_str).collect();
         let measured = Measured::new(&names, &issuers.names(), clock.unix());
         let (traces, exporter) = match ready.traces {
@@ -166,6 +169,7 @@ impl Proxy {
             traces,
             log_subject: ready.log_subject,
             servers,
+            keys,
             gate: Arc::new(gate),
             names: ready.names,
             trusted_hops: ready.trusted_hops,
@@ -238,6 +242,19 @@ impl BoundProxy {
             shutdown.spawn("certificate", tls.follow(clock, shutdown.clone()));
         }
         for server in shared.servers.values() {
+            if let Some(identity) = server.upstream.identity() {
+                let run = identity
+                    .clone()
+                    .follow(Arc::clone(&shared.clock), shutdown.clone());
+                shutdown.spawn("upstream-certificate", run);
+            }
+            if let Some(tokens) = server.upstream.tokens() {
+                let issuers = Arc::clone(&shared.gate.issuers);
+                shutdown.spawn(
+                    "upstream-tokens",
+                    tokens::follow(Arc::clone(tokens), issuers, shutdown.clone()),
+                );
+            }
             let run = catalogue::follow(Arc::clone(server), Arc::clone(&shared.clock), shutdown.clone());
             shutdown.spawn("catalogue", run);
             let run = catalogue::follow_pins(Arc::clone(server), shutdown.clone());

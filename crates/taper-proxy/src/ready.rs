@@ -3,14 +3,16 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Uri};
 use taper_oauth::{client_auth, uri};
 use taper_policy::PolicyFile;
 use taper_policy::boundary::BoundaryPolicy;
+use taper_service::clock::SharedClock;
 use taper_service::config::resolve;
-use taper_service::edge::{EdgeLimits, Tls, TlsError};
+use taper_service::edge::{ClientIdentity, EdgeLimits, Tls, TlsError};
 use taper_service::fetch::{FetchRules, Fetcher};
 use taper_service::secret::SecretError;
 use taper_store::{JournalConfig, RecordKind, StoreError, load_position};
@@ -22,8 +24,9 @@ use crate::headers::{Names, may_forward};
 use crate::issuers::{IssuerState, Issuers, RootKeysError};
 use crate::pins::Pinned;
 use crate::profile::{Profile, ProfileError};
+use crate::tokens::{Environment, SettingsError, Tokens};
 use crate::traced::Traced;
-use crate::upstream::{HttpUpstream, StdioSettings, StdioUpstream, Upstream, believing};
+use crate::upstream::{HttpSettings, HttpUpstream, StdioSettings, StdioUpstream, Upstream, client_config};
 
 /// The largest policy or key file that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -106,27 +109,29 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    /// `now` is in seconds since the Unix epoch.
-    pub(crate) fn new(config: &Config, folder: &Path, now: i64) -> Result<Self, OpenError> {
+    pub(crate) fn new(config: &Config, folder: &Path, clock: &SharedClock) -> Result<Self, OpenError> {
         let public = config.public_url.trim_end_matches('/');
         let parsed = uri::secure(public, true).map_err(|e| setting("public_url", e))?;
         if parsed.path() != "/" || parsed.query().is_some() {
             return Err(setting("public_url", "it has a path or a query"));
         }
         let names = names_of(config, &parsed);
-        let tls = tls_of(config, &parsed, folder, now)?;
-        let mut extra_roots = Vec::new();
-        for path in &config.outbound.ca_files {
-            extra_roots.push(read_file(&resolve(folder, path))?);
-        }
+        let tls = tls_of(config, &parsed, folder, clock.unix())?;
         if config.proxies == 0 {
             return Err(setting("proxies", "there is at least this one"));
         }
 
+        let rules = fetch_rules(&config.outbound, folder)?;
+        let around = Environment {
+            folder,
+            public_url: public,
+            rules: &rules,
+            clock,
+        };
         let mut kept = Vec::new();
         for (id, server) in &config.servers {
             let profile = Profile::new(id, public, server)?;
-            let upstream = upstream(id, server, folder)?;
+            let upstream = upstream(id, server, &around)?;
             check_catalogue(id, &server.catalogue, &server.upstream)?;
             kept.push((profile, upstream));
         }
@@ -189,12 +194,7 @@ impl Ready {
             key_files: Vec::new(),
             key_uris: Vec::new(),
             feeds: Vec::new(),
-            fetcher: Fetcher::new(&FetchRules {
-                allow_loopback_http: config.outbound.allow_loopback_http,
-                trusted_hosts: config.outbound.trusted_hosts.clone(),
-                extra_roots,
-                ..FetchRules::default()
-            })?,
+            fetcher: Fetcher::new(&rules)?,
         };
         if config.issuers.is_empty() {
             return Err(setting("issuers", "there is none"));
@@ -350,6 +350,20 @@ fn names_of(config: &Config, public: &url::Url) -> Names {
     Names { hosts, origins }
 }
 
+/// What may be called beside the upstreams.
+pub(crate) fn fetch_rules(outbound: &config::Outbound, folder: &Path) -> Result<FetchRules, OpenError> {
+    let mut extra_roots = Vec::new();
+    for path in &outbound.ca_files {
+        extra_roots.push(read_file(&resolve(folder, path))?);
+    }
+    Ok(FetchRules {
+        allow_loopback_http: outbound.allow_loopback_http,
+        trusted_hosts: outbound.trusted_hosts.clone(),
+        extra_roots,
+        ..FetchRules::default()
+    })
+}
+
 fn check_catalogue(
     id: &str,
     catalogue: &config::Catalogue,
@@ -392,7 +406,12 @@ fn pinned(id: &str, server: &config::Server, folder: &Path) -> Result<Option<Pin
     opened.map(Some)
 }
 
-pub(crate) fn upstream(id: &str, server: &config::Server, folder: &Path) -> Result<Upstream, OpenError> {
+pub(crate) fn upstream(
+    id: &str,
+    server: &config::Server,
+    around: &Environment<'_>,
+) -> Result<Upstream, OpenError> {
+    let folder = around.folder;
     let refused = |reason: String| ProfileError::Upstream {
         server: id.to_owned(),
         reason,
@@ -402,6 +421,8 @@ pub(crate) fn upstream(id: &str, server: &config::Server, folder: &Path) -> Resu
             http,
             headers,
             ca_file,
+            tls,
+            oauth,
             ..
         } => {
             let parsed = uri::absolute(http).map_err(|e| refused(format!("`{http}`: {e}")))?;
@@ -409,14 +430,43 @@ pub(crate) fn upstream(id: &str, server: &config::Server, folder: &Path) -> Resu
                 return Err(refused(format!("`{http}` is not an http url without credentials")).into());
             }
             let uri: Uri = http.parse().map_err(|e| refused(format!("`{http}`: {e}")))?;
+            for (key, is_there) in [("ca_file", ca_file.is_some()), ("tls", tls.is_some())] {
+                if is_there && parsed.scheme() != "https" {
+                    return Err(refused(format!("`{key}` is for an https url")).into());
+                }
+            }
+            let identity = match tls {
+                None => None,
+                Some(files) => {
+                    let loaded = ClientIdentity::load(files, folder, around.clock.unix());
+                    Some(loaded.map_err(|e| refused(format!("`tls`: {e}")))?)
+                }
+            };
             let mut authorities = None;
             if let Some(path) = ca_file {
                 let path = resolve(folder, path);
-                if parsed.scheme() != "https" {
-                    return Err(refused("`ca_file` is for an https url".to_owned()).into());
+                authorities = Some((read_file(&path)?, path));
+            }
+            let pem = authorities.as_ref().map(|(pem, _)| pem.as_slice());
+            let tls = client_config(pem, identity.as_ref()).map_err(|e| match &authorities {
+                Some((_, path)) => refused(format!("`{}`: {e}", path.display())),
+                None => refused(e.to_owned()),
+            })?;
+            let mut tokens = None;
+            if let Some(oauth) = oauth {
+                if uri::secure(http, true).is_err() {
+                    let reason =
+                        "with `oauth` it is an https url, or one of loopback: who reads a token can use it";
+                    return Err(refused(format!("`{http}`: {reason}")).into());
                 }
-                let config = believing(&read_file(&path)?);
-                authorities = Some(config.map_err(|e| refused(format!("`{}`: {e}", path.display())))?);
+                let own = |name: &String| name.eq_ignore_ascii_case("authorization");
+                if headers.keys().any(own) {
+                    return Err(refused("`oauth` beside the header `authorization`".to_owned()).into());
+                }
+                tokens = Some(Arc::new(Tokens::new(id, oauth, around).map_err(|e| match e {
+                    SettingsError::Secret(error) => OpenError::from(error),
+                    other => refused(other.to_string()).into(),
+                })?));
             }
             let mut set = Vec::new();
             for (name, source) in headers {
@@ -433,10 +483,15 @@ pub(crate) fn upstream(id: &str, server: &config::Server, folder: &Path) -> Resu
                 value.set_sensitive(true);
                 set.push((header, value));
             }
-            Ok(Upstream::Http(Box::new(HttpUpstream::new(
+            let settings = HttpSettings {
                 uri,
-                set,
-                authorities,
+                headers: set,
+                tls,
+                identity,
+                tokens,
+            };
+            Ok(Upstream::Http(Box::new(HttpUpstream::new(
+                settings,
                 &server.limits,
             ))))
         }

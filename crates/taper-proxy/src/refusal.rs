@@ -9,6 +9,7 @@ use taper_policy::DenialKind;
 
 use crate::message::Era;
 use crate::rules;
+use crate::tokens::{Cause, Failure};
 
 /// Why a request was refused. `rule` says which check it was; [`crate::error::respond`] what the caller reads.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -126,6 +127,8 @@ pub(crate) enum Refusal {
     SecondStream,
     #[error("the upstream did not answer as it should: {0}")]
     Upstream(&'static str),
+    #[error("there is no token for the upstream: {}", .0.cause)]
+    UpstreamToken(Failure),
     #[error("the upstream answered {0}, and not in the protocol's words")]
     UpstreamStatus(http::StatusCode),
 }
@@ -206,6 +209,12 @@ impl Refusal {
             Self::Children | Self::Waiting => rules::CHILDREN,
             Self::SecondStream => rules::ONE_STREAM,
             Self::Upstream(_) | Self::UpstreamStatus(_) => rules::UPSTREAM,
+            Self::UpstreamToken(Failure { paused: true, .. }) => rules::TOKEN_PAUSE,
+            Self::UpstreamToken(failure) => match failure.cause {
+                Cause::Foreign => rules::TOKEN_SUBJECT,
+                Cause::Malformed => rules::TOKEN_ANSWER,
+                _ => rules::TOKEN,
+            },
         }
     }
 }

@@ -13,7 +13,7 @@ macro_rules! rules {
 }
 
 rules! {
-    /// Only the paths of configured servers, their metadata and the health pages exist.
+    /// Only the paths of configured servers, their metadata, the proxy's own keys and the health pages exist.
     PATH = "M-01";
     /// A server is reached by POST, GET and DELETE, and no header may change the method.
     METHOD = "M-02";
@@ -107,6 +107,14 @@ rules! {
     LOGIN = "M-47";
     /// One address makes no more requests without credentials than its rate allows.
     ADDRESS = "M-48";
+    /// An upstream that takes tokens gets one that its own authorization server issued to the proxy, or no request.
+    TOKEN = "M-50";
+    /// A token on behalf of a subject is asked for and used under one grant only, whose subject the authorization server knows by that name.
+    TOKEN_SUBJECT = "M-51";
+    /// What an authorization server answers is a bearer token of the kind that was asked for, and lives for a while.
+    TOKEN_ANSWER = "M-52";
+    /// An authorization server is asked once for all who wait, and after a failure not before a pause is over.
+    TOKEN_PAUSE = "M-53";
 }
 
 #[cfg(test)]

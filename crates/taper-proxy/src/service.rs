@@ -37,11 +37,15 @@ use crate::upstream::Upstream;
 
 const METADATA_PREFIX: &str = "/.well-known/oauth-protected-resource";
 const METRICS: &str = "/metrics";
+/// Where the keys lie by which the proxy's assertions are verified.
+const KEYS: &str = "/.well-known/jwks.json";
 const ALLOW: &str = "POST, GET, DELETE";
 
 /// Everything that requests share.
 pub(crate) struct Shared {
     pub(crate) servers: BTreeMap<String, Arc<Server>>,
+    /// The JWK set of what the proxy signs for authorization servers of upstreams.
+    pub(crate) keys: Option<Bytes>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) names: Names,
     pub(crate) trusted_hops: usize,
@@ -102,6 +106,10 @@ async fn answer_in(
         account.page(Kind::Metadata);
         return own(shared.metadata(request.method(), &server.profile), account);
     }
+    if let (KEYS, Some(keys)) = (path, &shared.keys) {
+        account.page(Kind::Metadata);
+        return own(document(request.method(), keys.clone()), account);
+    }
     let server = server_id(path).and_then(|id| shared.servers.get(id)).cloned();
     let Some(server) = server else {
         return own(Err(Refusal::Path), account);
@@ -135,6 +143,15 @@ pub(crate) fn answer_admin<B>(shared: &Shared, request: &Request<B>) -> Response
         _ => shared.health(request, true).unwrap_or(Err(Refusal::Path)),
     };
     page.unwrap_or_else(|refusal| respond(&refusal, &AnswerContext::default()))
+}
+
+/// A JSON document for everybody.
+fn document(method: &Method, text: impl Into<Bytes>) -> Result<Response<Body>, Refusal> {
+    only_read(method)?;
+    let mut response = Response::new(full(text));
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    Ok(response)
 }
 
 /// The id in `/{id}/mcp`.
@@ -232,30 +249,33 @@ impl Shared {
         missing
     }
 
-    /// What is not as it was approved. The other tools and servers can be called, so it takes no proxy out
-    /// of service.
+    /// What ails one server or tool and leaves the others as they are, so that it takes no proxy out of
+    /// service: what is not as it was approved, and credentials that cannot be had.
     fn notes(&self, for_operator: bool) -> Vec<String> {
         let pinned = self
             .servers
             .values()
             .filter_map(|server| server.catalogue.pinned());
-        pinned.flat_map(|pinned| pinned.notes(for_operator)).collect()
+        let lame = self.servers.iter().filter_map(|(id, server)| {
+            let trouble = server.upstream.tokens()?.trouble()?;
+            Some(format!("upstream credentials of {id}: {trouble}"))
+        });
+        pinned
+            .flat_map(|pinned| pinned.notes(for_operator))
+            .chain(lame)
+            .collect()
     }
 
     /// RFC 9728.
     fn metadata(&self, method: &Method, profile: &Profile) -> Result<Response<Body>, Refusal> {
-        only_read(method)?;
         let scopes: Vec<&str> = profile.scopes.iter().map(String::as_str).collect();
-        let document = ProtectedResourceMetadata::for_resource(
+        let metadata = ProtectedResourceMetadata::for_resource(
             &profile.resource,
             &self.gate.issuers.names(),
             &scopes,
             profile.name.as_deref(),
         );
-        let mut response = Response::new(full(serde_json::to_vec(&document).unwrap_or_default()));
-        let json = HeaderValue::from_static("application/json");
-        response.headers_mut().insert(header::CONTENT_TYPE, json);
-        Ok(response)
+        document(method, serde_json::to_vec(&metadata).unwrap_or_default())
     }
 
     async fn pass(

@@ -160,7 +160,7 @@ pub(super) struct Setup {
     pub(super) top: &'static str,
     /// More lines of the server `git`.
     pub(super) server: &'static str,
-    /// Instead of the recording upstream.
+    /// Instead of the table of the recording upstream, which is at `UPSTREAM`.
     pub(super) upstream: Option<String>,
     /// The policy; `None` for no file at all.
     pub(super) policy: Option<&'static str>,
@@ -204,7 +204,11 @@ pub(super) fn config(setup: &Setup, root: &RootKey, upstream: SocketAddr, folder
          [[issuers]]\nissuer = '{ISSUER}'\njwks_file = 'jwks.json'\n{feed}\n\
          [servers.git]\nupstream = {}\ncatalogue = {{ {} }}\n{}\n",
         setup.top,
-        setup.upstream.as_ref().unwrap_or(&usual),
+        setup
+            .upstream
+            .as_ref()
+            .unwrap_or(&usual)
+            .replace("UPSTREAM", &upstream.to_string()),
         setup.catalogue.unwrap_or("facts = 'off'"),
         setup.server,
     );

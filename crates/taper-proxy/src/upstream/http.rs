@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
-use hyper_rustls::{HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper::body::Incoming;
+use hyper_rustls::{ConfigBuilderExt as _, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -14,27 +16,49 @@ use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore};
-use taper_service::edge::BoxError;
+use taper_capability::VerifiedChain;
+use taper_service::edge::{BoxError, ClientIdentity};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tower::timeout::Timeout;
 use tower::util::BoxCloneSyncService;
+use zeroize::Zeroizing;
 
 use super::answer::admit;
 use super::own::OwnRequest;
-
 use crate::body::Body;
 use crate::config::Limits;
 use crate::permitted::Outbound;
 use crate::refusal::Refusal;
+use crate::rules;
+use crate::tokens::{Token, Tokens, Whose};
 
 const POOL_IDLE: Duration = Duration::from_secs(30);
 
-/// The settings of a client that believes the authorities in `pem` and no others.
+/// The settings of a TLS client: it believes the authorities in `pem` and no others, or those that the
+/// public knows, and shows the certificate of `identity`.
 ///
 /// # Errors
 /// What is wrong with `pem`.
-pub(crate) fn believing(pem: &[u8]) -> Result<ClientConfig, &'static str> {
+pub(crate) fn client_config(
+    pem: Option<&[u8]>,
+    identity: Option<&ClientIdentity>,
+) -> Result<ClientConfig, &'static str> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+    let builder = builder
+        .with_safe_default_protocol_versions()
+        .map_err(|_| "no version of TLS can be spoken")?;
+    let builder = match pem {
+        Some(pem) => builder.with_root_certificates(roots_of(pem)?),
+        None => builder.with_webpki_roots(),
+    };
+    Ok(match identity {
+        Some(identity) => builder.with_client_cert_resolver(identity.resolver()),
+        None => builder.with_no_client_auth(),
+    })
+}
+
+fn roots_of(pem: &[u8]) -> Result<RootCertStore, &'static str> {
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|_| "it is not PEM throughout")?;
@@ -45,41 +69,51 @@ pub(crate) fn believing(pem: &[u8]) -> Result<ClientConfig, &'static str> {
     if roots.is_empty() {
         return Err("it has no certificate in PEM");
     }
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
-    let builder = builder
-        .with_safe_default_protocol_versions()
-        .map_err(|_| "no version of TLS can be spoken")?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    Ok(roots)
 }
 
 /// Opens connections in time.
 type Connector = BoxCloneSyncService<Uri, MaybeHttpsStream<TokioIo<TcpStream>>, BoxError>;
 
-/// One URL and the headers that it needs.
+/// What an upstream is reached by.
+pub(crate) struct HttpSettings {
+    /// Its one URL.
+    pub(crate) uri: Uri,
+    /// Headers that every request has.
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// How TLS is spoken.
+    pub(crate) tls: ClientConfig,
+    /// What is renewed of `tls`.
+    pub(crate) identity: Option<ClientIdentity>,
+    /// The tokens that every request has one of.
+    pub(crate) tokens: Option<Arc<Tokens>>,
+}
+
+/// One URL and the credentials that it needs.
 pub(crate) struct HttpUpstream {
     client: Client<Connector, Full<Bytes>>,
     uri: Uri,
     headers: Vec<(HeaderName, HeaderValue)>,
+    identity: Option<ClientIdentity>,
+    tokens: Option<Arc<Tokens>>,
     answer_timeout: Duration,
 }
 
+/// Who asks.
+#[derive(Clone, Copy)]
+enum Asker<'a> {
+    Proxy,
+    Caller(Option<&'a VerifiedChain>),
+}
+
 impl HttpUpstream {
-    /// A client for `uri` that adds `headers` to every request. A certificate is one of `authorities`;
-    /// without them, one that the public knows.
-    pub(crate) fn new(
-        uri: Uri,
-        headers: Vec<(HeaderName, HeaderValue)>,
-        authorities: Option<ClientConfig>,
-        limits: &Limits,
-    ) -> Self {
+    /// A client for one URL.
+    pub(crate) fn new(settings: HttpSettings, limits: &Limits) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.set_connect_timeout(Some(limits.connect_timeout));
         tcp.set_nodelay(true);
         tcp.enforce_http(false);
-        let connector = match authorities {
-            Some(config) => HttpsConnectorBuilder::new().with_tls_config(config),
-            None => HttpsConnectorBuilder::new().with_webpki_roots(),
-        };
+        let connector = HttpsConnectorBuilder::new().with_tls_config(settings.tls);
         // A connection for each request that runs. On HTTP/2 all callers would share one: its number of
         // streams and its window are the server's and the slowest reader's, and a dead one holds up all.
         let connector = connector.https_or_http().enable_http1().wrap_connector(tcp);
@@ -91,21 +125,38 @@ impl HttpUpstream {
             .build(connector);
         Self {
             client,
-            uri,
-            headers,
+            uri: settings.uri,
+            headers: settings.headers,
+            identity: settings.identity,
+            tokens: settings.tokens,
             answer_timeout: limits.answer_timeout,
         }
     }
 
+    /// The certificate that it is shown.
+    pub(super) fn identity(&self) -> Option<&ClientIdentity> {
+        self.identity.as_ref()
+    }
+
+    /// The tokens that it takes.
+    pub(super) fn tokens(&self) -> Option<&Arc<Tokens>> {
+        self.tokens.as_ref()
+    }
+
     pub(super) async fn send(&self, outbound: Outbound) -> Result<Response<Body>, Refusal> {
-        self.exchange(outbound.method, outbound.headers, outbound.body)
+        let presentation = outbound.on_behalf;
+        let chain = presentation
+            .as_ref()
+            .map(|presentation| presentation.chain().as_ref());
+        let (method, headers) = (outbound.method, outbound.headers);
+        self.exchange(method, headers, outbound.body, Asker::Caller(chain))
             .await
     }
 
     /// Sends a request of the proxy's own.
     pub(super) async fn ask(&self, own: OwnRequest) -> Result<Response<Body>, Refusal> {
         let (method, headers, body) = own.into_parts();
-        self.exchange(method, headers, body).await
+        self.exchange(method, headers, body, Asker::Proxy).await
     }
 
     async fn exchange(
@@ -113,7 +164,50 @@ impl HttpUpstream {
         method: Method,
         headers: HeaderMap,
         body: Bytes,
+        asker: Asker<'_>,
     ) -> Result<Response<Body>, Refusal> {
+        let Some(tokens) = &self.tokens else {
+            let until = Instant::now() + self.answer_timeout;
+            let answer = self.request(method.clone(), headers, body, until).await?;
+            return admit(&method, answer, until).await;
+        };
+        let whose = match asker {
+            Asker::Proxy => Whose::Own,
+            Asker::Caller(chain) => tokens.whose(chain)?,
+        };
+        let token = match tokens.get(&whose).await {
+            Ok(token) => Some(token),
+            Err(failure) if !rules::TOKEN.holds(false) => return Err(failure.into()),
+            Err(_) => None,
+        };
+        let until = Instant::now() + self.answer_timeout;
+        let with = bearing(&headers, token.as_deref())?;
+        let answer = self.request(method.clone(), with, body.clone(), until).await?;
+        let answer = match &token {
+            // It was not taken, so nothing was done: the same may be asked with another token, once.
+            Some(token) if answer.status() == StatusCode::UNAUTHORIZED => {
+                drop(answer);
+                let other = tokens.instead_of(&whose, token).await?;
+                let with = bearing(&headers, Some(&other))?;
+                let again = self.request(method.clone(), with, body, until).await?;
+                if again.status() == StatusCode::UNAUTHORIZED {
+                    tokens.drop_refused(&whose, &other)?;
+                }
+                again
+            }
+            _ => answer,
+        };
+        admit(&method, answer, until).await
+    }
+
+    /// Sends one request, and waits for the head of its answer until `until`.
+    async fn request(
+        &self,
+        method: Method,
+        headers: HeaderMap,
+        body: Bytes,
+        until: Instant,
+    ) -> Result<Response<Incoming>, Refusal> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = self.uri.clone();
@@ -121,10 +215,8 @@ impl HttpUpstream {
         for (name, value) in &self.headers {
             request.headers_mut().insert(name.clone(), value.clone());
         }
-        let method = request.method().clone();
-        let until = Instant::now() + self.answer_timeout;
-        let answer = match tokio::time::timeout_at(until, self.client.request(request)).await {
-            Err(_) => return Err(Refusal::Upstream("it did not answer in time")),
+        match tokio::time::timeout_at(until, self.client.request(request)).await {
+            Err(_) => Err(Refusal::Upstream("it did not answer in time")),
             Ok(Err(error)) => {
                 let causes = causes(&error);
                 if is_certificate(&error) {
@@ -132,12 +224,24 @@ impl HttpUpstream {
                     return Err(Refusal::Upstream("its certificate is not accepted"));
                 }
                 tracing::warn!(uri = %self.uri, causes, "the upstream cannot be reached");
-                return Err(Refusal::Upstream("it cannot be reached"));
+                Err(Refusal::Upstream("it cannot be reached"))
             }
-            Ok(Ok(answer)) => answer,
-        };
-        admit(&method, answer, until).await
+            Ok(Ok(answer)) => Ok(answer),
+        }
     }
+}
+
+/// The headers together with a token. What a caller may have sent in its place is not there any more.
+fn bearing(headers: &HeaderMap, token: Option<&Token>) -> Result<HeaderMap, Refusal> {
+    let mut headers = headers.clone();
+    if let Some(token) = token {
+        let text = Zeroizing::new(format!("Bearer {}", token.value().expose()));
+        let value = HeaderValue::from_str(&text);
+        let mut value = value.map_err(|_| Refusal::Upstream("its token does not fit into a header"))?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    Ok(headers)
 }
 
 /// What went wrong, from the outside in.
@@ -176,7 +280,6 @@ impl std::fmt::Debug for HttpUpstream {
 mod tests {
     use std::convert::Infallible;
 
-    use hyper::body::Incoming;
     use taper_service::edge::{Bound, EdgeLimits, Tls};
     use taper_service::shutdown::Shutdown;
     use tower::service_fn;
@@ -200,14 +303,22 @@ mod tests {
             std::future::ready(Ok::<_, Infallible>(Response::new(crate::body::empty())))
         });
         shutdown.spawn("up", bound.over(Some(&tls)).serve(service, shutdown.clone()));
-        let ask = async |uri: String, authorities: Option<ClientConfig>| {
+        let ask = async |uri: String, pem: Option<&[u8]>| {
             let uri: Uri = uri.parse().unwrap();
-            let upstream = HttpUpstream::new(uri.clone(), Vec::new(), authorities, &Limits::default());
+            let settings = HttpSettings {
+                uri: uri.clone(),
+                headers: Vec::new(),
+                tls: client_config(pem, None).unwrap(),
+                identity: None,
+                tokens: None,
+            };
+            let upstream = HttpUpstream::new(settings, &Limits::default());
             let mut request = Request::new(Full::default());
             *request.uri_mut() = uri;
             upstream.client.request(request).await.map(drop)
         };
-        let believed = || Some(believing(pair.cert.pem().as_bytes()).unwrap());
+        let pem = pair.cert.pem();
+        let believed = || Some(pem.as_bytes());
         ask(format!("https://{addr}/"), believed()).await.unwrap();
         let stranger = ask(format!("https://{addr}/"), None).await.unwrap_err();
         assert!(is_certificate(&stranger), "{}", causes(&stranger));

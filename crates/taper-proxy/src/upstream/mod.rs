@@ -6,15 +6,19 @@ mod http;
 mod own;
 mod stdio;
 
+use std::sync::Arc;
+
 use ::http::Response;
+use taper_service::edge::ClientIdentity;
 use taper_service::shutdown::Shutdown;
 
-pub(crate) use self::http::{HttpUpstream, believing};
+pub(crate) use self::http::{HttpSettings, HttpUpstream, client_config};
 pub(crate) use self::own::{OwnError, describe, list_tools};
 pub(crate) use self::stdio::{StdioSettings, StdioUpstream};
 use crate::body::Body;
 use crate::permitted::{Outbound, Permitted};
 use crate::refusal::Refusal;
+use crate::tokens::Tokens;
 
 /// One server behind the proxy.
 #[derive(Debug)]
@@ -31,6 +35,22 @@ impl Upstream {
         match self {
             Self::Http(_) => 0,
             Self::Stdio(upstream) => upstream.running(),
+        }
+    }
+
+    /// The tokens that it takes.
+    pub(crate) fn tokens(&self) -> Option<&Arc<Tokens>> {
+        match self {
+            Self::Http(upstream) => upstream.tokens(),
+            Self::Stdio(_) => None,
+        }
+    }
+
+    /// The certificate that it is shown.
+    pub(crate) fn identity(&self) -> Option<&ClientIdentity> {
+        match self {
+            Self::Http(upstream) => upstream.identity(),
+            Self::Stdio(_) => None,
         }
     }
 

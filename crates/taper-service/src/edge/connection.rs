@@ -14,6 +14,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt as _};
 
+use super::callers::CallerCertificate;
 use super::tls::H2;
 use super::traffic::{Quiet, Traffic};
 use super::{BoxError, EdgeLimits, Peer};
@@ -85,7 +86,8 @@ pub(super) async fn drive<IO, P, S, B>(
     // One span of time for the handshake and the first head.
     let until = Instant::now() + limits.header_read_timeout;
     let Some(tls) = tls else {
-        return answer(stream, peer, until, protocol, limits, service, shutdown).await;
+        let from = (peer, None);
+        return answer(stream, from, until, protocol, limits, service, shutdown).await;
     };
     let shaken = tokio::select! {
         shaken = tokio::time::timeout_at(until, tls.accept(stream)) => shaken,
@@ -98,7 +100,10 @@ pub(super) async fn drive<IO, P, S, B>(
                 Some(H2) => protocol.http2_only(),
                 _ => protocol.http1_only(),
             };
-            answer(stream, peer, until, protocol, limits, service, shutdown).await;
+            let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            let certificate = shown.map(CallerCertificate::of);
+            let from = (peer, certificate);
+            answer(stream, from, until, protocol, limits, service, shutdown).await;
         }
         Ok(Err(error)) => tracing::debug!(peer = %peer, %error, "a TLS handshake failed"),
         Err(_) => tracing::debug!(peer = %peer, "a TLS handshake did not end in time"),
@@ -107,7 +112,7 @@ pub(super) async fn drive<IO, P, S, B>(
 
 async fn answer<IO, P, S, B>(
     stream: IO,
-    peer: P,
+    (peer, certificate): (P, Option<CallerCertificate>),
     until: Instant,
     protocol: Protocol,
     limits: EdgeLimits,
@@ -128,6 +133,9 @@ async fn answer<IO, P, S, B>(
     let answer = service_fn(move |mut request: Request<Incoming>| {
         let running = counted.begin();
         request.extensions_mut().insert(peer);
+        if let Some(certificate) = certificate {
+            request.extensions_mut().insert(certificate);
+        }
         let framing = Framing::of(request.headers());
         let answered = service.clone().oneshot(request);
         async move {

@@ -9,6 +9,8 @@
 //! answered one at a time, so that who does not read the answers is not read either.
 
 mod body;
+mod callers;
+mod certificate;
 mod connection;
 mod tls;
 mod traffic;
@@ -33,7 +35,9 @@ use tokio_util::task::TaskTracker;
 use tower::Service;
 
 pub use self::body::{BodyError, read_body};
-pub use self::tls::{Tls, TlsConfig, TlsError};
+pub use self::callers::{CallerCertificate, CallerCertificates};
+pub use self::certificate::{CertificateFiles, ClientIdentity, TlsError};
+pub use self::tls::{Tls, TlsConfig};
 #[cfg(unix)]
 pub use self::unix::UnixBound;
 use crate::shutdown::Shutdown;

@@ -1,42 +1,30 @@
-//! TLS on a listener: the certificate and its key, checked before a port is opened and taken anew when
-//! the files change.
+//! TLS on a listener.
 //!
 //! TLS 1.3 and 1.2; HTTP/2 and HTTP/1.1 by ALPN (RFC 7301); no early data (RFC 8446 §8: it could be
-//! replayed); no certificates of clients. A pair that cannot be used never replaces one that can.
+//! replayed). Callers are asked for certificates where `client_ca` says whose count. The certificate and its key are checked before a port is opened, see [`super::certificate`].
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
-use rustls::client::danger::ServerCertVerifier as _;
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
-use rustls::{CertificateError, InconsistentKeys, RootCertStore, ServerConfig};
+use rustls::ServerConfig;
+use rustls::client::verify_server_name;
+use rustls::crypto::aws_lc_rs;
+use rustls::pki_types::ServerName;
+use rustls::server::{NoServerSessionStorage, ParsedCertificate};
 use serde::Deserialize;
 use tokio_rustls::TlsAcceptor;
 
-use crate::clock::{SharedClock, rfc3339};
+use super::callers::{CallerCertificates, Callers};
+use super::certificate::{CertificateFiles, Pair, SHORTEST_RELOAD, TlsError, default_reload};
+use crate::clock::SharedClock;
 use crate::config::{SecretSource, duration, path_or_source, resolve};
-use crate::secret::SecretError;
 use crate::shutdown::Shutdown;
 
 /// ALPN's name of HTTP/2.
 pub(super) const H2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
-/// The largest file of certificates that is read, in bytes.
-const MAX_CERTIFICATES: u64 = 256 * 1024;
-const NO_CERTIFICATE: &str = "it is not a certificate (X.509 version 3)";
-const SHORTEST_RELOAD: Duration = Duration::from_secs(1);
-/// How long before its end a certificate is spoken of, and how often then, in seconds.
-const NOTICE: i64 = 14 * 24 * 3600;
-const NOTICE_EVERY: i64 = 24 * 3600;
 
 /// The table `[tls]` of a daemon's file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -54,67 +42,23 @@ pub struct TlsConfig {
     /// Whether the operators' listener speaks TLS too, with the same certificate. Default no.
     #[serde(default)]
     pub admin: bool,
-}
-
-const fn default_reload() -> Duration {
-    Duration::from_secs(60)
-}
-
-/// Why a certificate and its key cannot be used. No message carries anything of the key.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// The file of certificates.
-    #[error("the certificate `{}`: {reason}", path.display())]
-    Certificate {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The key is absent, or open to others.
-    #[error("the key of the certificate: {0}")]
-    Secret(#[from] SecretError),
-    /// The key is no private key in PEM, or of a kind that is not supported.
-    #[error("the key of the certificate: {0}")]
-    Key(&'static str),
-    /// The key is another one's.
-    #[error("the key does not belong to the first certificate of `{}`", .0.display())]
-    Mismatch(PathBuf),
+    /// The authorities of callers' certificates, a PEM file. Default: callers are asked for none.
+    #[serde(default)]
+    pub client_ca: Option<PathBuf>,
+    /// Whether a caller needs one: `required`, the default where `client_ca` is set, or `optional`. It
+    /// replaces nothing of what a request has to prove.
+    #[serde(default)]
+    pub client_auth: Option<CallerCertificates>,
 }
 
 /// A certificate and its key, ready for listeners. Clones share the pair that is in use.
 #[derive(Clone)]
 pub struct Tls {
     server: Arc<ServerConfig>,
-    current: Arc<Current>,
-    files: Files,
-    /// What the files were when they were read first.
-    loaded: Stamp,
-}
-
-/// The pair that new connections get.
-#[derive(Debug)]
-struct Current(RwLock<Arc<CertifiedKey>>);
-
-/// Where the pair lies.
-#[derive(Clone)]
-struct Files {
-    config: TlsConfig,
-    folder: PathBuf,
-    provider: Arc<CryptoProvider>,
-}
-
-/// By what a change of the two files is seen: when each was written last, and its length.
-type Stamp = [Option<(SystemTime, u64)>; 2];
-
-/// What is known of the files from one look to the next.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    stamp: Stamp,
-    /// Whether what was there could not be used: it may have been written half, so it is read again.
-    refused: bool,
-    /// Before this time, the end of the certificate is not spoken of again.
-    notice_at: i64,
+    pair: Pair,
+    callers: Option<Callers>,
+    admin: bool,
+    reload: Duration,
 }
 
 impl Tls {
@@ -124,36 +68,53 @@ impl Tls {
     /// # Errors
     /// [`TlsError`], also when the certificate is not valid at `now`: no client would accept it.
     pub fn load(config: &TlsConfig, folder: &Path, now: i64) -> Result<Self, TlsError> {
-        let files = Files {
-            config: config.clone(),
-            folder: folder.to_owned(),
-            provider: Arc::new(aws_lc_rs::default_provider()),
+        let files = CertificateFiles {
+            certificate: config.certificate.clone(),
+            key: config.key.clone(),
+            reload: config.reload,
         };
-        let loaded = files.stamp();
-        let current = Arc::new(Current(RwLock::new(Arc::new(files.read(now)?))));
-        let mut server = ServerConfig::builder_with_provider(Arc::clone(&files.provider))
+        let pair = Pair::load(&files, folder, now)?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let callers = match (&config.client_ca, config.client_auth) {
+            (None, None) => None,
+            (None, Some(_)) => return Err(TlsError::NoAuthorities),
+            (Some(file), needed) => {
+                let file = resolve(folder, file);
+                Some(Callers::load(file, needed.unwrap_or_default(), &provider)?)
+            }
+        };
+        let builder = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(|_| TlsError::Key("no version of TLS can be spoken"))?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::clone(&current) as _);
+            .map_err(|_| TlsError::Key("no version of TLS can be spoken"))?;
+        let builder = match &callers {
+            None => builder.with_no_client_auth(),
+            Some(callers) => builder.with_client_cert_verifier(callers.verifier()),
+        };
+        let mut server = builder.with_cert_resolver(pair.resolver());
+        if callers.is_some() {
+            // A session that goes on would not ask for the certificate again.
+            server.session_storage = Arc::new(NoServerSessionStorage {});
+            server.send_tls13_tickets = 0;
+        }
         server.alpn_protocols = vec![H2.to_vec(), HTTP1.to_vec()];
         Ok(Self {
             server: Arc::new(server),
-            current,
-            files,
-            loaded,
+            pair,
+            callers,
+            admin: config.admin,
+            reload: config.reload.max(SHORTEST_RELOAD),
         })
     }
 
     /// Whether the operators' listener gets it too.
     pub fn for_admin(&self) -> bool {
-        self.files.config.admin
+        self.admin
     }
 
     /// Whether the certificate names `host`, a DNS name or an address.
     pub fn names(&self, host: &str) -> bool {
         let host = host.trim_start_matches('[').trim_end_matches(']');
-        let pair = self.current.pair();
+        let pair = self.pair.in_use();
         let certificate = pair.end_entity_cert().and_then(ParsedCertificate::try_from);
         match (certificate, ServerName::try_from(host)) {
             (Ok(certificate), Ok(name)) => verify_server_name(&certificate, &name).is_ok(),
@@ -161,60 +122,15 @@ impl Tls {
         }
     }
 
-    /// Takes a changed pair without a restart, and warns of the certificate's end, until `shutdown`. A
+    /// Takes a changed pair and changed authorities without a restart, and warns of the certificate's end, until `shutdown`. A
     /// pair that cannot be used is reported once; the one before it stays.
     pub async fn follow(self, clock: SharedClock, shutdown: Shutdown) {
-        let mut known = self.known();
-        loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(self.files.config.reload.max(SHORTEST_RELOAD)) => {}
+        let callers = async {
+            if let Some(callers) = self.callers {
+                callers.follow(self.reload, shutdown.clone()).await;
             }
-            let (this, now) = (self.clone(), clock.unix());
-            match tokio::task::spawn_blocking(move || this.look(known, now)).await {
-                Ok(next) => known = next,
-                Err(error) => tracing::error!(%error, "the certificate could not be looked at"),
-            }
-        }
-    }
-
-    fn known(&self) -> Known {
-        Known {
-            stamp: self.loaded,
-            refused: false,
-            notice_at: i64::MIN,
-        }
-    }
-
-    /// Looks at the files once and takes what has changed.
-    fn look(&self, known: Known, now: i64) -> Known {
-        let file = self.files.config.certificate.display();
-        let stamp = self.files.stamp();
-        let changed = stamp != known.stamp;
-        let mut next = Known { stamp, ..known };
-        if changed || known.refused {
-            match self.files.read(now) {
-                Ok(pair) => {
-                    self.current.replace(pair);
-                    tracing::info!(tls.certificate = %file, "a new certificate is in use");
-                    (next.refused, next.notice_at) = (false, i64::MIN);
-                }
-                Err(error) => {
-                    if changed {
-                        tracing::warn!(%error, "a new certificate cannot be used, the one before it stays");
-                    }
-                    next.refused = true;
-                }
-            }
-        }
-        if now >= next.notice_at {
-            let pair = self.current.pair();
-            if let Err(reason) = valid_at(&pair.cert, &self.files.provider, now.saturating_add(NOTICE)) {
-                tracing::warn!(tls.certificate = %file, reason, "the certificate in use ends soon or has ended");
-                next.notice_at = now.saturating_add(NOTICE_EVERY);
-            }
-        }
-        next
+        };
+        tokio::join!(self.pair.follow(clock, shutdown.clone()), callers);
     }
 
     pub(super) fn acceptor(&self) -> TlsAcceptor {
@@ -226,109 +142,8 @@ impl Tls {
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls")
-            .field("certificate", &self.files.config.certificate)
+            .field("pair", &self.pair)
             .finish_non_exhaustive()
-    }
-}
-
-impl Current {
-    fn pair(&self) -> Arc<CertifiedKey> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn replace(&self, pair: CertifiedKey) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(pair);
-    }
-}
-
-impl ResolvesServerCert for Current {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.pair())
-    }
-}
-
-impl Files {
-    fn certificate(&self) -> PathBuf {
-        resolve(&self.folder, &self.config.certificate)
-    }
-
-    fn stamp(&self) -> Stamp {
-        let of = |path: PathBuf| {
-            let metadata = fs::metadata(path).ok()?;
-            Some((metadata.modified().ok()?, metadata.len()))
-        };
-        let key = match &self.config.key {
-            SecretSource::File(path) => of(resolve(&self.folder, path)),
-            SecretSource::Env(_) => None,
-        };
-        [of(self.certificate()), key]
-    }
-
-    fn read(&self, now: i64) -> Result<CertifiedKey, TlsError> {
-        let path = self.certificate();
-        let refused = |reason: String| TlsError::Certificate {
-            path: path.clone(),
-            reason,
-        };
-        let chain = read_chain(&path).map_err(refused)?;
-        let key = self.config.key.read(&self.folder)?;
-        // What the parser says could quote a line of the key.
-        let key = PrivateKeyDer::from_pem_slice(key.expose())
-            .map_err(|_| TlsError::Key("it is no private key in PEM (PKCS #8, PKCS #1 or SEC1)"))?;
-        let key = self.provider.key_provider.load_private_key(key);
-        let key = key.map_err(|_| TlsError::Key("it is damaged or of a kind that TLS does not know"))?;
-        let pair = CertifiedKey::new(chain, key);
-        match pair.keys_match() {
-            Ok(()) => {}
-            Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-                return Err(TlsError::Mismatch(path));
-            }
-            Err(_) => return Err(refused(NO_CERTIFICATE.to_owned())),
-        }
-        valid_at(&pair.cert, &self.provider, now).map_err(refused)?;
-        Ok(pair)
-    }
-}
-
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_CERTIFICATES + 1).read_to_end(&mut bytes));
-    read.map_err(|error| error.to_string())?;
-    if bytes.len() as u64 > MAX_CERTIFICATES {
-        return Err(format!("it is larger than {MAX_CERTIFICATES} bytes"));
-    }
-    let chain = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
-    match chain {
-        Ok(chain) if chain.is_empty() => Err("it has no certificate in PEM".to_owned()),
-        Ok(chain) => Ok(chain),
-        Err(_) => Err("it is not PEM throughout".to_owned()),
-    }
-}
-
-/// Whether the chain's first certificate is valid at `now`, asked of what clients ask. Whom they trust is
-/// not known here: the certificate stands in for its own root, and only what is said of time counts.
-fn valid_at(chain: &[CertificateDer<'_>], provider: &Arc<CryptoProvider>, now: i64) -> Result<(), String> {
-    let Some(own) = chain.first() else {
-        return Err("it has no certificate in PEM".to_owned());
-    };
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(own.clone().into_owned())
-        .map_err(|_| NO_CERTIFICATE.to_owned())?;
-    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-        .build()
-        .map_err(|error| error.to_string())?;
-    let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or(0)));
-    let any_name = ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into());
-    let date = |time: UnixTime| rfc3339(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
-    match verifier.verify_server_cert(own, &[], &any_name, &[], now) {
-        Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
-            Err(format!("it is valid until {} only", date(not_after)))
-        }
-        Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext {
-            not_before, ..
-        })) => Err(format!("it is not valid before {}", date(not_before))),
-        _ => Ok(()),
     }
 }
 

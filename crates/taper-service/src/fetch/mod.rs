@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use reqwest::{Certificate, Client, Response, redirect, retry};
+use reqwest::{Certificate, Client, Identity, Response, redirect, retry};
 use serde::Serialize;
 use url::{Host, Url};
 
 use self::address::{GuardedResolver, Hosts, Refused};
 pub use self::request::{DEFAULT_MAX_BYTES, Fetched, Request};
 pub use self::stream::{Streamed, Streaming};
+use crate::secret::Secret;
 
 /// How long a connection without a request is kept: shorter than the edge of our own daemons waits for
 /// the next head, so that no request meets a connection that is being closed.
@@ -38,6 +39,9 @@ pub struct FetchRules {
     pub total_timeout: Duration,
     /// Certificate authorities beside the platform's, as PEM bundles. Default none.
     pub extra_roots: Vec<Vec<u8>>,
+    /// What the client shows to servers that ask for a certificate: its chain and its private key, in PEM.
+    /// Default none.
+    pub identity: Option<Secret>,
 }
 
 impl Default for FetchRules {
@@ -48,6 +52,7 @@ impl Default for FetchRules {
             connect_timeout: Duration::from_secs(5),
             total_timeout: Duration::from_secs(10),
             extra_roots: Vec::new(),
+            identity: None,
         }
     }
 }
@@ -128,9 +133,21 @@ impl Fetcher {
         for bundle in &rules.extra_roots {
             roots.extend(Certificate::from_pem_bundle(bundle).map_err(setup)?);
         }
+        let identity = match &rules.identity {
+            None => None,
+            // What the parser says could quote a line of the key.
+            Some(pem) => Some(Identity::from_pem(pem.expose()).map_err(|_| {
+                FetchError::Setup("the client's certificate and key are not a pair in PEM".to_owned())
+            })?),
+        };
         let hosts = Arc::new(Hosts::new(&rules.trusted_hosts, rules.allow_loopback_http));
         let builder = || {
-            Client::builder()
+            let builder = Client::builder();
+            let builder = match &identity {
+                Some(identity) => builder.identity(identity.clone()),
+                None => builder,
+            };
+            builder
                 .https_only(!rules.allow_loopback_http)
                 .redirect(redirect::Policy::none())
                 .retry(retry::never())

@@ -1,3 +1,4 @@
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
 
@@ -7,7 +8,9 @@ use http::StatusCode;
 use http_body_util::{BodyExt as _, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair};
-use rustls::ClientConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -15,6 +18,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::*;
 use crate::clock::ManualClock;
+use crate::edge::certificate::read_chain;
 use crate::edge::{Bound, EdgeLimits};
 use crate::secret::write_private_file;
 
@@ -315,33 +319,33 @@ async fn a_changed_pair_is_taken_and_a_broken_one_is_not() {
     };
     let first = written();
     assert_eq!(served().await, first);
-    let known = tls.look(tls.known(), NOW);
+    let known = tls.pair.look(tls.pair.known(), NOW);
     assert_eq!(served().await, first, "nothing has changed");
 
     // First the certificate, then the key: between them they do not fit.
     let (certificate, key) = world.pair("localhost", NOW - DAY, NOW + DAY);
     world.write("cert.pem", &certificate);
-    let known = tls.look(known, NOW);
+    let known = tls.pair.look(known, NOW);
     assert!(known.refused);
     assert_eq!(served().await, first, "the one before stays");
     world.write("key.pem", &key);
-    let known = tls.look(known, NOW);
+    let known = tls.pair.look(known, NOW);
     assert!(!known.refused);
     assert_ne!(served().await, first);
     assert_eq!(served().await, written());
 
     let second = written();
     fs::remove_file(world.folder.path().join("cert.pem")).unwrap();
-    let known = tls.look(known, NOW);
+    let known = tls.pair.look(known, NOW);
     assert!(known.refused);
     assert_eq!(served().await, second);
 
     world.issue("localhost", NOW - DAY, NOW - 1);
-    let known = tls.look(known, NOW);
+    let known = tls.pair.look(known, NOW);
     assert!(known.refused, "it has ended");
     assert_eq!(served().await, second);
     world.issue("localhost", NOW - DAY, NOW + 90 * DAY);
-    let known = tls.look(known, NOW);
+    let known = tls.pair.look(known, NOW);
     assert!(!known.refused);
     assert_eq!(served().await, written());
     end(&shutdown).await;
@@ -352,16 +356,16 @@ fn the_end_of_a_certificate_is_spoken_of_once_a_day() {
     let world = World::new();
     world.issue("localhost", NOW - DAY, NOW + 20 * DAY);
     let tls = world.load().unwrap();
-    let known = tls.look(tls.known(), NOW);
+    let known = tls.pair.look(tls.pair.known(), NOW);
     assert_eq!(known.notice_at, i64::MIN, "it lasts");
-    let known = tls.look(known, NOW + 7 * DAY);
+    let known = tls.pair.look(known, NOW + 7 * DAY);
     assert_eq!(known.notice_at, NOW + 8 * DAY);
-    let known = tls.look(known, NOW + 8 * DAY - 1);
+    let known = tls.pair.look(known, NOW + 8 * DAY - 1);
     assert_eq!(known.notice_at, NOW + 8 * DAY);
-    let known = tls.look(known, NOW + 30 * DAY);
+    let known = tls.pair.look(known, NOW + 30 * DAY);
     assert_eq!(known.notice_at, NOW + 31 * DAY, "also when it has ended");
     world.issue("localhost", NOW - DAY, NOW + 90 * DAY);
-    assert_eq!(tls.look(known, NOW + 30 * DAY).notice_at, i64::MIN);
+    assert_eq!(tls.pair.look(known, NOW + 30 * DAY).notice_at, i64::MIN);
 }
 
 #[tokio::test(start_paused = true)]
@@ -376,4 +380,103 @@ async fn following_looks_again_and_ends_with_the_daemon() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     end(&shutdown).await;
+}
+
+#[tokio::test]
+async fn callers_show_certificates_of_the_authorities() {
+    let world = World::new();
+    let (ours, stranger) = (World::new(), World::new());
+    world.write("callers.pem", &ours.authority.pem());
+    let load = |more: &str| {
+        let text = format!("certificate = 'cert.pem'\nkey = 'key.pem'\n{more}");
+        Tls::load(
+            &crate::config::parse(&text, "x").unwrap(),
+            world.folder.path(),
+            NOW,
+        )
+    };
+    let shown = |of: &World| {
+        let (certificate, key) = of.pair("agent", 0, 4_000_000_000);
+        let chain = CertificateDer::pem_slice_iter(certificate.as_bytes());
+        let chain: Vec<_> = chain.map(Result::unwrap).collect();
+        (chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap())
+    };
+    let ask = async |addr: SocketAddr, version, of: Option<&World>| -> Option<String> {
+        let mut roots = RootCertStore::empty();
+        roots.add(world.authority.der().clone()).unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_details(provider, Arc::new(Then))
+            .with_protocol_versions(&[version])
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match of.map(shown) {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
+        };
+        let stream = TcpStream::connect(addr).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = in_time(TlsConnector::from(Arc::new(config)).connect(name, stream))
+            .await
+            .ok()?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .ok()?;
+        let tasks = Shutdown::new();
+        tasks.spawn("client", async {
+            let _ = connection.await;
+        });
+        let request = http::Request::get("/").header("host", "localhost");
+        let answer = in_time(sender.send_request(request.body(Empty::<bytes::Bytes>::new()).unwrap()))
+            .await
+            .ok()?;
+        let body = answer.into_body().collect().await.ok()?.to_bytes();
+        Some(String::from_utf8(body.to_vec()).unwrap())
+    };
+    let serve = async |tls: &Tls| {
+        let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), EdgeLimits::default())
+            .await
+            .unwrap();
+        let (addr, shutdown) = (bound.local_addr(), Shutdown::new());
+        let who = |request: http::Request<axum::body::Body>| {
+            let shown = request.extensions().get::<crate::edge::CallerCertificate>();
+            std::future::ready(shown.map_or("nobody".to_owned(), ToString::to_string))
+        };
+        let router = Router::new().route("/", get(who));
+        shutdown.spawn("edge", bound.over(Some(tls)).serve(router, shutdown.clone()));
+        (addr, shutdown)
+    };
+    for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
+        let tls = load("client_ca = 'callers.pem'").unwrap();
+        let (addr, shutdown) = serve(&tls).await;
+        assert_eq!(ask(addr, version, None).await, None);
+        assert_eq!(ask(addr, version, Some(&stranger)).await, None);
+        let thumbprint = ask(addr, version, Some(&ours)).await.unwrap();
+        assert!(thumbprint.len() == 64 && thumbprint.bytes().all(|byte| byte.is_ascii_hexdigit()));
+
+        // Other authorities count from now on, and a file that is none changes nothing.
+        let callers = tls.callers.as_ref().unwrap();
+        world.write("callers.pem", "nothing\n");
+        let known = callers.look(callers.known());
+        assert!(known.1 && ask(addr, version, Some(&ours)).await.is_some());
+        world.write("callers.pem", &format!("{}\n\n", stranger.authority.pem()));
+        assert!(!callers.look(known).1);
+        assert_eq!(ask(addr, version, Some(&ours)).await, None);
+        assert!(ask(addr, version, Some(&stranger)).await.is_some());
+        world.write("callers.pem", &ours.authority.pem());
+        end(&shutdown).await;
+
+        let tls = load("client_ca = 'callers.pem'\nclient_auth = 'optional'").unwrap();
+        let (addr, shutdown) = serve(&tls).await;
+        assert_eq!(ask(addr, version, None).await.as_deref(), Some("nobody"));
+        assert_eq!(ask(addr, version, Some(&stranger)).await, None);
+        assert_eq!(
+            ask(addr, version, Some(&ours)).await.map(|shown| shown.len()),
+            Some(64)
+        );
+        end(&shutdown).await;
+    }
+    let told = |more: &str| load(more).unwrap_err().to_string();
+    assert!(told("client_auth = 'required'").contains("needs `client_ca`"));
+    assert!(told("client_ca = 'absent.pem'").contains("absent.pem"));
+    assert!(told("client_ca = 'key.pem'").contains("no certificate in PEM"));
 }
