@@ -136,6 +136,20 @@ fn the_commands_of_the_page_run_and_every_metric_is_on_it() {
         assert!(unknown.is_empty(), "{name} names {unknown:?}");
         assert!(named(&read(name)).len() > 8, "{name}");
     }
+    // The alerts speak of rules and outcomes that there are.
+    let alerts = read("operations/alerts.yaml");
+    for (label, there) in [("rule=\"", &proxy), ("outcome=\"", &page)] {
+        let values: Vec<&str> = alerts
+            .split(label)
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap())
+            .collect();
+        assert!(!values.is_empty(), "{label}");
+        for value in values {
+            let shown = [format!("rule=\"{value}\""), format!("`{value}`")];
+            assert!(shown.iter().any(|shown| there.contains(shown)), "{label}{value}");
+        }
+    }
     // What was sent is counted, and the secrets of the daemons are nowhere.
     let counted = |page: &str, line: &str| assert!(page.lines().any(|one| one == line), "{line}\n{page}");
     counted(&proxy, "taper_proxy_refusals_total{rule=\"R-15\"} 1");

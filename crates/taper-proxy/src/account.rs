@@ -5,8 +5,8 @@
 //! The same goes into the spans of its trace, where that is recorded (`traced`).
 //!
 //! A line says what a check admitted, never a header or an argument. The target is `taper::request`. What
-//! is refused before there is a presentation anybody can cause: such lines are of the debug level beyond
-//! so many a second, and counted (RULES 30).
+//! is refused before there is a presentation, or because its proof was used before, anybody can cause: such
+//! lines are of the debug level beyond so many a second, counted, and without spans (RULES 30).
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -19,6 +19,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use taper_capability::{AccessKind, VerifiedPresentation};
 use taper_dpop::RuleId;
+use taper_dpop::rule::r;
 use taper_service::edge::BoxError;
 use taper_service::metrics::Held;
 use taper_service::spans::Value;
@@ -31,7 +32,13 @@ use crate::measured::Measured;
 use crate::message;
 use crate::methods::{Class, Subject};
 use crate::refusal::Refusal;
+use crate::rules;
 use crate::traced::{self, Part, Trace, Traces};
+
+/// Levels of the line, as parameters.
+const DEBUG: u8 = 0;
+const INFO: u8 = 1;
+const WARN: u8 = 2;
 
 /// Names of the values of a label, in the order of the enumeration.
 macro_rules! words {
@@ -206,6 +213,8 @@ pub(crate) struct Account {
     method: Option<String>,
     tool: Option<String>,
     presentation: Option<Arc<VerifiedPresentation>>,
+    /// What was decided, until the journal has it.
+    pending: Option<(Outcome, Option<RuleId>)>,
     decision: Option<Outcome>,
     came: Option<Came>,
     status: Option<StatusCode>,
@@ -236,6 +245,7 @@ impl Account {
             method: None,
             tool: None,
             presentation: None,
+            pending: None,
             decision: None,
             came: None,
             status: None,
@@ -307,14 +317,13 @@ impl Account {
             self.method = judgement.message.as_ref().map(|message| message.method.clone());
         }
         if let Some(record) = &judgement.record {
-            self.decision = Some(record.outcome);
             self.tool = record
                 .tool
                 .as_ref()
                 .filter(|tool| taper_capability::is_tool(tool))
                 .cloned();
             let refusal = judgement.verdict.as_ref().err();
-            self.measured.decided(record.outcome, refusal.map(Refusal::rule));
+            self.pending = Some((record.outcome, refusal.map(Refusal::rule)));
         }
         judgement
     }
@@ -325,8 +334,15 @@ impl Account {
         self.phases.queue = Some(self.phases.queue.unwrap_or_default().saturating_add(waited));
     }
 
-    /// The journal has its decision, since `began`.
-    pub(crate) fn journaled(&mut self, began: Instant) {
+    /// The journal was asked at `began` to take its decision, if there was one, and now has it or not.
+    pub(crate) fn journaled(&mut self, began: Instant, has_it: bool) {
+        let Some((outcome, rule)) = self.pending.take() else {
+            return;
+        };
+        if has_it {
+            self.decision = Some(outcome);
+            self.measured.decided(outcome, rule);
+        }
         let took = began.elapsed();
         self.phases.journal = Some(Phase { began, took });
         self.measured.journal.observe(took);
@@ -354,8 +370,8 @@ impl Account {
             (Refusal::Upstream(_) | Refusal::UpstreamStatus(_) | Refusal::UpstreamToken(_), _) => {
                 Came::Failed
             }
-            (_, Some(Outcome::Deny)) => Came::Denied,
             (refusal, _) if refusal.may_pass_later() => Came::Undecided,
+            (_, Some(Outcome::Deny)) => Came::Denied,
             _ => Came::Refused,
         });
     }
@@ -364,7 +380,10 @@ impl Account {
         self.came = Some(came);
         let took = self.started.elapsed();
         self.phases.head = Some(took);
-        self.measured.came(self.server, self.era, self.kind, came, took);
+        self.measured.came(self.server, self.era, self.kind, came);
+        if self.presentation.is_some() && !matches!(came, Came::Aborted | Came::Panicked) {
+            self.measured.head.observe(took);
+        }
     }
 
     /// Its answer goes out now; the account is closed when that has ended.
@@ -383,6 +402,9 @@ impl Account {
     fn close(&mut self) {
         if self.came.is_none() {
             let panicked = std::thread::panicking();
+            if panicked {
+                self.measured.panics.add();
+            }
             self.came(if panicked { Came::Panicked } else { Came::Aborted });
         }
         let end = match (self.end, self.cut.get(), self.status) {
@@ -395,8 +417,12 @@ impl Account {
         let cause = self.cut.get().copied();
         self.measured
             .ended(self.server, end, cause, self.received, self.sent);
-        self.write();
-        if let Some(trace) = self.trace.take().filter(|_| self.kind != Kind::Health) {
+        let is_told = self.write();
+        if let Some(trace) = self
+            .trace
+            .take()
+            .filter(|trace| is_told && trace.counts(self.presentation.is_some()))
+        {
             self.record(&trace);
         }
     }
@@ -451,33 +477,48 @@ impl Account {
         trace.end(format!("{what} {server}"), attributes, failed, whole, parts);
     }
 
-    /// Whether it is nobody's in particular: then it may be one of a flood.
-    fn is_anonymous(&self) -> bool {
-        self.presentation.is_none()
+    /// Whether anybody could have caused it, who has no key or only a captured request: then it may be one of
+    /// a flood.
+    fn is_anybodys(&self) -> bool {
+        self.presentation.is_none() || self.rule == Some(r::REPLAY)
     }
 
-    fn write(&self) {
-        if matches!(self.kind, Kind::Health) {
-            return self.line::<false>();
+    /// Writes the line. Whether it is one of the usual level or above.
+    fn write(&self) -> bool {
+        let is_trouble =
+            matches!(self.came, Some(Came::Failed | Came::Panicked)) || self.rule == Some(rules::AUDIT);
+        if self.kind == Kind::Health {
+            self.line::<DEBUG>();
+            return false;
         }
-        if self.is_anonymous() && !self.measured.may_tell() {
+        if self.is_anybodys() && !self.measured.may_tell() {
             self.measured.quiet_lines.add();
-            return self.line::<false>();
+            self.line::<DEBUG>();
+            return false;
         }
-        self.line::<true>();
+        if is_trouble {
+            self.line::<WARN>();
+        } else {
+            self.line::<INFO>();
+        }
+        true
     }
 
-    fn line<const INFO: bool>(&self) {
+    fn line<const LEVEL: u8>(&self) {
         macro_rules! line {
             ($($fields:tt)*) => {
-                if INFO {
+                if LEVEL == WARN {
+                    tracing::warn!(target: "taper::request", { $($fields)* }, "request");
+                } else if LEVEL == INFO {
                     tracing::info!(target: "taper::request", { $($fields)* }, "request");
                 } else {
                     tracing::debug!(target: "taper::request", { $($fields)* }, "request");
                 }
             };
         }
-        let is_on = if INFO {
+        let is_on = if LEVEL == WARN {
+            tracing::enabled!(target: "taper::request", tracing::Level::WARN)
+        } else if LEVEL == INFO {
             tracing::enabled!(target: "taper::request", tracing::Level::INFO)
         } else {
             tracing::enabled!(target: "taper::request", tracing::Level::DEBUG)

@@ -16,6 +16,7 @@ use taper_store::Outcome;
 use tokio::time::Instant;
 
 use crate::account::{Came, End, Era, Kind};
+use crate::issuers::{IssuerState, Issuers};
 use crate::rules;
 use crate::service::Shared;
 
@@ -43,7 +44,9 @@ pub(crate) struct Measured {
     pub(crate) queue: Durations,
     pub(crate) journal: Durations,
     pub(crate) upstream: Durations,
-    head: Durations,
+    pub(crate) head: Durations,
+    /// Work for a request in which the program failed.
+    pub(crate) panics: Counter,
     open: Gauge,
     fates: Fates,
     /// Lines about refusals before a presentation that were written at the debug level.
@@ -127,7 +130,7 @@ impl Slots {
 
 impl Measured {
     /// Nothing is counted yet. `now` is in seconds since the Unix epoch.
-    pub(crate) fn new(servers: &[&str], issuers: &[&str], now: i64) -> Self {
+    pub(crate) fn new(servers: &[&str], issuers: &Issuers, now: i64) -> Self {
         let mut registry = Registry::new();
         let slots = Slots::new();
         let of_servers: Vec<String> = std::iter::once("none")
@@ -136,7 +139,10 @@ impl Measured {
             .collect();
         let server = || Label::new("server", of_servers.iter());
         let one_server = || Label::new("server", servers.iter().copied());
-        let issuer = || Label::new("issuer", issuers.iter().copied());
+        let names = issuers.names();
+        let issuer = || Label::new("issuer", names.iter());
+        let has_feed = |name: &&&str| issuers.get(name).is_some_and(|issuer| issuer.feed().is_some());
+        let followed = || Label::new("issuer", names.iter().filter(has_feed));
         let rule = || Label::new("rule", slots.names.iter());
         let new = &mut registry;
         new.info(
@@ -208,7 +214,11 @@ impl Measured {
         );
         let head = new.durations(
             "taper_proxy_request_seconds",
-            "From the head of a request to the head of its answer.",
+            "From the head of a request whose presentation verified to the head of its answer.",
+        );
+        let panics = new.counter(
+            "taper_proxy_panics_total",
+            "Requests in which the program failed: a defect.",
         );
         let open = new.gauge(
             "taper_proxy_open_requests",
@@ -279,12 +289,12 @@ impl Measured {
             feed_age: new.gauges(
                 "taper_proxy_feed_age_seconds",
                 "How long ago it was known what is revoked; since 1970 before the first time.",
-                issuer(),
+                followed(),
             ),
             feed_sequence: new.gauges(
                 "taper_proxy_feed_sequence",
                 "The number of the last revocation that is enforced.",
-                issuer(),
+                followed(),
             ),
             keys_age: new.gauges(
                 "taper_proxy_root_keys_age_seconds",
@@ -342,6 +352,7 @@ impl Measured {
             journal,
             upstream,
             head,
+            panics,
             open,
             fates,
             quiet_lines,
@@ -377,10 +388,9 @@ impl Measured {
     }
 
     /// It is known what comes of a request.
-    pub(crate) fn came(&self, server: usize, era: Era, kind: Kind, came: Came, took: std::time::Duration) {
+    pub(crate) fn came(&self, server: usize, era: Era, kind: Kind, came: Came) {
         self.requests
             .add([server, era as usize, kind as usize, came as usize]);
-        self.head.observe(took);
     }
 
     /// A request is refused; its caller is told.
@@ -447,17 +457,13 @@ impl Measured {
         let issuers = &shared.gate.issuers;
         let names = issuers.names();
         let of_issuers = names.iter().filter_map(|name| issuers.get(name));
-        let gauges = state
-            .feed_age
-            .iter()
-            .zip(&state.feed_sequence)
-            .zip(&state.keys_age);
-        for (issuer, ((feed_age, sequence), keys_age)) in of_issuers.zip(gauges) {
+        for (issuer, keys_age) in of_issuers.clone().zip(&state.keys_age) {
             keys_age.set(now.saturating_sub(issuer.keys_at()));
-            if let Some(feed) = issuer.feed() {
-                feed_age.set(now.saturating_sub(feed.as_of().unwrap_or(0)));
-                sequence.set(i64::try_from(feed.reached().seq).unwrap_or(i64::MAX));
-            }
+        }
+        let feeds = of_issuers.filter_map(IssuerState::feed);
+        for (feed, (age, sequence)) in feeds.zip(state.feed_age.iter().zip(&state.feed_sequence)) {
+            age.set(now.saturating_sub(feed.as_of().unwrap_or(0)));
+            sequence.set(i64::try_from(feed.reached().seq).unwrap_or(i64::MAX));
         }
         for (at, server) in shared.servers.values().enumerate() {
             let set = |gauges: &[Gauge], count: usize| {
@@ -504,15 +510,14 @@ mod tests {
 
     #[test]
     fn a_request_is_counted_under_its_words() {
-        let measured = Measured::new(&["git", "mail"], &["https://i"], 0);
+        let measured = Measured::new(&["git", "mail"], &Issuers::new(Vec::new()), 0);
         let (git, mail) = (measured.server("git"), measured.server("mail"));
         assert_eq!(
             (measured.server("other"), measured.server_name(mail)),
             (0, "mail")
         );
-        let took = std::time::Duration::from_millis(1);
-        measured.came(git, Era::Modern, Kind::Tool, Came::Answered, took);
-        measured.came(0, Era::Unread, Kind::Unread, Came::Refused, took);
+        measured.came(git, Era::Modern, Kind::Tool, Came::Answered);
+        measured.came(0, Era::Unread, Kind::Unread, Came::Refused);
         measured.refused(rules::PATH);
         measured.decided(Outcome::Deny, Some(capability_rules::RIGHT));
         measured.ended(git, End::Cut, Some(rules::REVOKED), 3, 4);
@@ -526,16 +531,25 @@ mod tests {
             "taper_proxy_answers_total{server=\"git\",end=\"cut\"} 1",
             "taper_proxy_cuts_total{rule=\"M-12\"} 1",
             "taper_proxy_received_bytes_total 3",
-            "taper_proxy_request_seconds_count 2",
         ] {
             assert!(page.lines().any(|one| one == line), "{line}\n{page}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_is_room_for_so_many_lines_a_second() {
+        let measured = Measured::new(&[], &Issuers::new(Vec::new()), 0);
+        for _ in 0..3 {
+            let told = (0..10 * TOLD_PER_SECOND).filter(|_| measured.may_tell());
+            assert_eq!(told.count() as u64, TOLD_PER_SECOND);
+            tokio::time::advance(std::time::Duration::from_secs(1)).await;
         }
     }
 
     #[tokio::test]
     async fn a_request_that_is_given_up_or_in_which_the_program_fails_is_counted() {
         use crate::account::Account;
-        let measured = std::sync::Arc::new(Measured::new(&["git"], &[], 0));
+        let measured = std::sync::Arc::new(Measured::new(&["git"], &Issuers::new(Vec::new()), 0));
         let given_up = Account::open(&measured, "a", false);
         let mut failing = Account::open(&measured, "b", false);
         failing.server("git");
@@ -554,6 +568,6 @@ mod tests {
             );
             assert!(page.lines().any(|one| one == line), "{line}\n{page}");
         }
-        assert_eq!(measured.answers.sum(), 2);
+        assert_eq!((measured.answers.sum(), measured.panics.get()), (2, 1));
     }
 }

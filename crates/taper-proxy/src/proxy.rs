@@ -155,7 +155,7 @@ impl Proxy {
         let servers: BTreeMap<String, Arc<Server>> = servers?;
         let keys = tokens::key_set(servers.values().filter_map(|server| server.upstream.tokens()));
         let names: Vec<&str> = servers.keys().map(String::as_str).collect();
-        let measured = Measured::new(&names, &issuers.names(), clock.unix());
+        let measured = Measured::new(&names, &issuers, clock.unix());
         let (traces, exporter) = match ready.traces {
             None => (None, None),
             Some(traced) => {
@@ -280,7 +280,7 @@ impl BoundProxy {
         };
         self.public.serve(service, shutdown).await;
         if let Some(traces) = &shared.traces {
-            traces.close().await;
+            traces.close();
         }
         shared.store.close().await?;
         Ok(())

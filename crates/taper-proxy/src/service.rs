@@ -309,15 +309,18 @@ impl Shared {
             let authenticate = move || {
                 let now = clock.unix();
                 let presentation = gate.authenticate(&credentials, method.as_str(), &url, now)?;
-                gate.check_unused(&presentation, now)?;
-                Ok::<_, Refusal>(presentation)
+                let unused = gate.check_unused(&presentation, now);
+                Ok::<_, Refusal>((Arc::new(presentation), unused))
             };
             let submitted = Instant::now();
-            let worked = self.pool.run(|| worked(authenticate)).await.map_err(busy)?;
-            account.verified(submitted, worked)?
+            let worked = self.pool.run(|| worked(authenticate)).await;
+            let worked = worked.map_err(|error| self.busy(error))?;
+            let (presentation, unused) = account.verified(submitted, worked)?;
+            // Whose proof is used again is known, if not by whom.
+            account.presented(&presentation);
+            unused?;
+            presentation
         };
-        let presentation = Arc::new(presentation);
-        account.presented(&presentation);
 
         let (parts, body) = request.into_parts();
         let body = {
@@ -345,15 +348,14 @@ impl Shared {
             let (gate, clock) = (Arc::clone(&self.gate), Arc::clone(&self.clock));
             let judge = move || gate.judge(asked, clock.unix());
             let submitted = Instant::now();
-            let worked = self.pool.run(|| worked(judge)).await.map_err(busy)?;
+            let worked = self.pool.run(|| worked(judge)).await;
+            let worked = worked.map_err(|error| self.busy(error))?;
             account.judged(submitted, worked)
         };
         let place = judgement.place.take();
-        let (is_recorded, began) = (judgement.record.is_some(), Instant::now());
+        let began = Instant::now();
         let settled = self.settle(judgement, profile, context).await;
-        if is_recorded {
-            account.journaled(began);
-        }
+        account.journaled(began, !matches!(settled, Err(Refusal::Audit)));
         let decision_id = &context.decision_id;
         self.forward(
             server,
@@ -365,6 +367,15 @@ impl Shared {
             shutdown,
         )
         .await
+    }
+
+    /// Why there is no judgement.
+    fn busy(&self, error: PoolError) -> Refusal {
+        if error == PoolError::Failed {
+            self.measured.panics.add();
+            tracing::error!("a judgement ended without an answer");
+        }
+        Refusal::Busy
     }
 
     /// Journals the decision, then gives out what it permits (M-27).
@@ -406,13 +417,6 @@ impl Shared {
             }
         }
     }
-}
-
-fn busy(error: PoolError) -> Refusal {
-    if error == PoolError::Failed {
-        tracing::error!("a judgement ended without an answer");
-    }
-    Refusal::Busy
 }
 
 /// The body of a POST; a GET or DELETE has none.

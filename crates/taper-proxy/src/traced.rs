@@ -34,6 +34,8 @@ pub(crate) struct Trace {
     spans: Spans,
     /// The request's own span.
     own: Context,
+    /// Whether it is recorded whoever the caller is; otherwise because the caller has it recorded.
+    is_drawn: bool,
     parent: Option<[u8; 8]>,
     /// The span of the request to the upstream.
     upstream: Context,
@@ -62,37 +64,34 @@ impl Traces {
         Self { spans, sample }
     }
 
-    /// Waits until what was handed in is sent, or given up.
-    pub(crate) async fn close(&self) {
-        self.spans.close().await;
+    /// Says that no more requests come.
+    pub(crate) fn close(&self) {
+        self.spans.close();
     }
 
     /// Begins the trace of a request, if it is recorded, and puts it into the headers that the upstream
     /// gets. `now_ms` is in milliseconds since the Unix epoch.
     pub(crate) fn begin(&self, headers: &mut HeaderMap, now_ms: i64) -> Option<Trace> {
         let caller = context_of(headers);
+        if caller.is_none() {
+            // What is not valid counts as not there, and the state belongs to it.
+            headers.remove(PARENT);
+            headers.remove(STATE);
+        }
         let own = match caller {
             Some(caller) => caller.next(&mut rng::os()),
-            None => {
-                let first = Context::first(true, &mut rng::os());
-                Context {
-                    sampled: is_drawn(&first, self.sample),
-                    ..first
-                }
-            }
+            None => Context::first(true, &mut rng::os()),
         };
-        if !own.sampled {
+        let is_drawn = is_drawn(&own, self.sample);
+        if !own.sampled || (caller.is_none() && !is_drawn) {
             return None;
         }
         let upstream = own.next(&mut rng::os());
         headers.insert(PARENT, HeaderValue::try_from(upstream.header()).ok()?);
-        if caller.is_none() {
-            // It belongs to the context that was not there.
-            headers.remove(STATE);
-        }
         Some(Trace {
             spans: self.spans.clone(),
             own,
+            is_drawn,
             parent: caller.map(|caller| caller.span),
             upstream,
             opened: u64::try_from(now_ms).unwrap_or(0).saturating_mul(1_000_000),
@@ -166,6 +165,12 @@ impl Trace {
     /// The trace, in hexadecimal digits.
     pub(crate) fn id(&self) -> String {
         self.own.trace_id()
+    }
+
+    /// Whether the spans are wanted of a request whose presentation verified, or did not: a caller that shows
+    /// none does not choose what is recorded.
+    pub(crate) fn counts(&self, is_presented: bool) -> bool {
+        self.is_drawn || is_presented
     }
 
     /// Hands in the spans of a request that took `whole` nanoseconds.

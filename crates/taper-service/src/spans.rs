@@ -1,5 +1,5 @@
 //! Spans for OpenTelemetry: the context that callers send along (W3C Trace Context), and an exporter that
-//! speaks OTLP over HTTP in its JSON form, which every collector takes at `/v1/traces`.
+//! speaks OTLP over HTTP in its JSON form, to `/v1/traces`.
 //!
 //! Who makes spans never waits: they go into a bounded queue, and what does not fit is counted. When the
 //! collector does not answer, what was meant for it is dropped and counted; nothing is sent twice.
@@ -11,6 +11,7 @@ use rand_core::CryptoRngCore;
 use serde_json::{Value as Json, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use crate::fetch::{FetchError, Fetcher, Request};
 use crate::metrics::Counter;
@@ -176,14 +177,9 @@ pub struct Fates {
 /// Where spans go in.
 #[derive(Clone, Debug)]
 pub struct Spans {
-    queue: mpsc::Sender<Item>,
+    queue: mpsc::Sender<Vec<Span>>,
+    closed: CancellationToken,
     fates: Fates,
-}
-
-#[derive(Debug)]
-enum Item {
-    Spans(Vec<Span>),
-    Close,
 }
 
 /// Where they are sent to, and as whose.
@@ -202,7 +198,8 @@ pub struct Collector {
 /// Sends spans to a collector.
 #[derive(Debug)]
 pub struct Exporter {
-    queue: mpsc::Receiver<Item>,
+    queue: mpsc::Receiver<Vec<Span>>,
+    closed: CancellationToken,
     collector: Collector,
     fetcher: Fetcher,
     fates: Fates,
@@ -210,14 +207,20 @@ pub struct Exporter {
 }
 
 /// A way in and an exporter, which does nothing before it is run.
-pub fn exporter(collector: Collector, fetcher: Fetcher, fates: Fates) -> (Spans, Exporter) {
+pub fn exporter(mut collector: Collector, fetcher: Fetcher, fates: Fates) -> (Spans, Exporter) {
+    for value in collector.headers.values_mut() {
+        value.set_sensitive(true);
+    }
     let (sender, receiver) = mpsc::channel(QUEUE);
+    let closed = CancellationToken::new();
     let spans = Spans {
         queue: sender,
+        closed: closed.clone(),
         fates: fates.clone(),
     };
     let exporter = Exporter {
         queue: receiver,
+        closed,
         collector,
         fetcher,
         fates,
@@ -230,41 +233,54 @@ impl Spans {
     /// Hands in the spans of one piece of work. It does not wait: where there is no room they are dropped.
     pub fn export(&self, spans: Vec<Span>) {
         let count = spans.len() as u64;
-        if self.queue.try_send(Item::Spans(spans)).is_err() {
+        if self.queue.try_send(spans).is_err() {
             self.fates.full.add_many(count);
         }
     }
 
-    /// Says that no more will come. The exporter ends when it has sent what came before.
-    pub async fn close(&self) {
-        // It may have ended already.
-        let _ = self.queue.send(Item::Close).await;
+    /// Says that no more will come. The exporter sends what it can of what came before, and ends within
+    /// a few seconds.
+    pub fn close(&self) {
+        self.closed.cancel();
     }
 }
 
 impl Exporter {
     /// Sends what is handed in, in batches, until [`Spans::close`].
     pub async fn run(mut self) {
-        let mut open = true;
-        while open {
-            let mut batch = Vec::new();
-            match self.queue.recv().await {
-                Some(Item::Spans(spans)) => batch.extend(spans),
-                Some(Item::Close) | None => return,
-            }
+        let closed = self.closed.clone();
+        while let Some(Some(mut batch)) = closed.run_until_cancelled(self.queue.recv()).await {
             let until = Instant::now() + LINGER;
-            while open && batch.len() < BATCH {
-                match timeout_at(until, self.queue.recv()).await {
-                    Ok(Some(Item::Spans(spans))) => batch.extend(spans),
-                    Ok(Some(Item::Close) | None) => open = false,
-                    Err(_) => break,
+            while batch.len() < BATCH {
+                let next = timeout_at(until, self.queue.recv());
+                match closed.run_until_cancelled(next).await {
+                    Some(Ok(Some(spans))) => batch.extend(spans),
+                    Some(Ok(None) | Err(_)) | None => break,
                 }
             }
-            self.send(&batch).await;
+            let deadline = Instant::now() + PATIENCE;
+            // A collector that hangs does not hold up the end.
+            let ended = async {
+                closed.cancelled().await;
+                tokio::time::sleep(LINGER).await;
+            };
+            tokio::select! {
+                () = self.send(&batch, deadline) => {}
+                () = ended => self.fates.failed.add_many(batch.len() as u64),
+            }
+        }
+        self.queue.close();
+        let deadline = Instant::now() + PATIENCE;
+        let mut rest = Vec::new();
+        while let Ok(spans) = self.queue.try_recv() {
+            rest.extend(spans);
+        }
+        for batch in rest.chunks(BATCH) {
+            self.send(batch, deadline).await;
         }
     }
 
-    async fn send(&mut self, batch: &[Span]) {
+    async fn send(&mut self, batch: &[Span], deadline: Instant) {
         let count = batch.len() as u64;
         let url = format!("{}/v1/traces", self.collector.endpoint.trim_end_matches('/'));
         let request = Request::post(
@@ -276,10 +292,18 @@ impl Exporter {
             .headers(self.collector.headers.clone())
             .max_bytes(ANSWER)
             .timeout(PATIENCE);
-        let answer = self.fetcher.send(request).await;
+        let answer = match timeout_at(deadline, self.fetcher.send(request)).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.fates.failed.add_many(count);
+                return;
+            }
+        };
         let trouble = match answer {
             Ok(answer) if answer.status.is_success() => {
-                self.fates.sent.add_many(count);
+                let rejected = rejected(&answer.body).min(count);
+                self.fates.failed.add_many(rejected);
+                self.fates.sent.add_many(count - rejected);
                 if std::mem::take(&mut self.is_down) {
                     tracing::info!("the collector takes spans again");
                 }
@@ -297,6 +321,14 @@ impl Exporter {
             );
         }
     }
+}
+
+/// How many spans a collector did not take although it answers that it did (`partialSuccess`).
+fn rejected(answer: &[u8]) -> u64 {
+    let answer: Json = serde_json::from_slice(answer).unwrap_or_default();
+    let rejected = &answer["partialSuccess"]["rejectedSpans"];
+    let text = rejected.as_str().and_then(|text| text.parse().ok());
+    text.or_else(|| rejected.as_u64()).unwrap_or(0)
 }
 
 /// An `ExportTraceServiceRequest` (OTLP 1.x, JSON).
@@ -413,6 +445,32 @@ mod tests {
     }
 
     #[test]
+    fn a_part_that_was_not_taken_is_told() {
+        for (answer, count) in [
+            (r#"{"partialSuccess":{"rejectedSpans":"3"}}"#, 3),
+            (r#"{"partialSuccess":{"rejectedSpans":2}}"#, 2),
+            (r#"{"partialSuccess":{}}"#, 0),
+            ("{}", 0),
+            ("", 0),
+        ] {
+            assert_eq!(rejected(answer.as_bytes()), count, "{answer}");
+        }
+    }
+
+    #[test]
+    fn the_credential_of_a_collector_does_not_print() {
+        let mut target = collector("http://127.0.0.1:9".into());
+        let secret = HeaderValue::from_static("hunter2");
+        target.headers.insert(http::header::AUTHORIZATION, secret);
+        let fetcher = Fetcher::new(&FetchRules {
+            allow_loopback_http: true,
+            ..FetchRules::default()
+        });
+        let (_, exporter) = exporter(target, fetcher.unwrap(), Fates::default());
+        assert!(!format!("{exporter:?}").contains("hunter2"));
+    }
+
+    #[test]
     fn a_message_has_the_form_of_otlp() {
         let message = message(&collector(String::new()), &[span()]);
         let one = &message["resourceSpans"][0]["scopeSpans"][0]["spans"][0];
@@ -448,7 +506,10 @@ mod tests {
             spans.export(vec![span(), span()]);
         }
         assert_eq!(fates.full.get(), 10);
-        tokio::join!(exporter.run(), spans.close());
+        spans.close();
+        exporter.run().await;
+        spans.export(vec![span()]);
+        assert_eq!(fates.full.get(), 11, "what comes later is counted too");
         assert_eq!((fates.sent.get(), fates.failed.get()), (0, 2 * QUEUE as u64));
     }
 }
