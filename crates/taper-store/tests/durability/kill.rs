@@ -219,6 +219,6 @@ fn a_store_that_was_killed_while_it_was_made_is_made_again() {
         opening_in: 1,
         ..Rounds::default()
     };
-    let tally = in_stores(rounds(10, 200), killed);
+    let tally = in_stores(rounds(6, 200), killed);
     tell(&format!("new stores: {tally}"));
 }

@@ -77,7 +77,7 @@ fn a_kill_loses_only_the_newest_of_what_nobody_waits_for() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("store");
     let (mut survived, mut lost, mut rounds_that_lost, mut waited_for) = (0, 0, 0, 0);
-    let rounds = rounds(10, 20);
+    let rounds = rounds(5, 20);
     for round in 0..rounds {
         let said = Running::start(&dir, Work::Later, None).kill_somewhere(u32::MAX);
         let store = open(&dir);
