@@ -6,18 +6,21 @@
 //! refused ones. No session begins here: the id that is given belongs to nobody, so that it is answered
 //! as an unknown one after login, and the client begins anew.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Incoming;
-use std::net::IpAddr;
 use taper_capability::json::Value;
 use taper_oauth::{Scope, ScopeTool};
-use taper_service::edge::read_body;
+use taper_service::edge::{BoxError, read_body};
 use taper_service::rng;
 
-use crate::body::{Body, empty, full};
+use crate::body::{Body, empty};
 use crate::error::AnswerContext;
 use crate::headers::{self, SESSION};
 use crate::message::{Era, MODERN, Message, Received};
@@ -42,7 +45,8 @@ pub(crate) fn is_anonymous(headers: &HeaderMap) -> bool {
 /// Answers a request without credentials, of which the head is in order.
 ///
 /// # Errors
-/// M-47 for all that is not shown, with the scope that it needs in `context`; M-48, M-40.
+/// M-47 for all that is not shown, with the scope that it needs in `context`; M-48, M-40. All of them are
+/// a challenge: who is refused for others' sake can still log in.
 pub(crate) async fn answer(
     server: &Server,
     request: Request<Incoming>,
@@ -109,10 +113,12 @@ fn told(
         return Err(Refusal::LoginNeeded);
     }
     let result = result_of(shown, &message, era).ok_or(Refusal::LoginNeeded)?;
-    let mut text = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"#).into_bytes();
-    text.extend_from_slice(&result);
-    text.push(b'}');
-    let mut response = with_status(StatusCode::OK, full(text));
+    // The result is the same memory for all, also for those who do not read it.
+    let head = Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":{id},"result":"#));
+    let parts = [head, result, Bytes::from_static(b"}")];
+    let frames = parts.map(|part| Ok::<_, BoxError>(Frame::data(part)));
+    let body = StreamBody::new(stream::iter(frames)).boxed_unsync();
+    let mut response = with_status(StatusCode::OK, body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if message.method == "initialize" && shown.sessions {

@@ -65,7 +65,7 @@ pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Bo
         R::BodyTooLarge => plain(413, -32600, "the body is too large"),
         R::BodyTimedOut => plain(408, -32600, "the body did not arrive in time"),
         R::MediaType => plain(415, -32600, "the content type is not application/json"),
-        R::NoCredentials | R::LoginNeeded => Answer {
+        R::NoCredentials | R::LoginNeeded | R::Anonymous(_) => Answer {
             challenge: Some((None, String::new())),
             ..Answer::empty(401)
         },
@@ -133,7 +133,7 @@ pub(crate) fn respond(refusal: &Refusal, context: &AnswerContext) -> Response<Bo
             data: Some(cited(refusal, context)),
             ..plain(429, UNDECIDED, "too many requests of this grant")
         },
-        R::Rate { wait, .. } | R::Costly { wait, .. } | R::Anonymous { wait } => Answer {
+        R::Rate { wait, .. } | R::Costly { wait, .. } => Answer {
             retry_after: Some(*wait),
             data: Some(cited(refusal, context)),
             ..plain(429, UNDECIDED, &refusal.to_string())

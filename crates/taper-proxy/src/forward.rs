@@ -141,7 +141,9 @@ impl Shared {
     ) -> Result<(http::response::Parts, Flow), Refusal> {
         let limits = &server.profile.limits;
         let (parts, body) = response.into_parts();
-        let lists = sent.lists().filter(|_| parts.status.is_success());
+        let lists = sent
+            .lists(server.catalogue.pinned().is_some())
+            .filter(|_| parts.status.is_success());
         let lists = lists.map(|lists| ListFilter {
             gate: Arc::clone(&self.gate),
             pool: self.pool.clone(),
@@ -180,20 +182,27 @@ impl Shared {
             };
             return Ok((parts, Flow::Events(events(body, readers))));
         }
+        let body = match tasks {
+            Some(tasks) => tasks.json(body),
+            None => body,
+        };
         let Some(filter) = lists else {
-            let body = match tasks {
-                Some(tasks) => tasks.json(body),
-                None => body,
-            };
             return Ok((parts, Flow::Plain(body)));
         };
         let whole = read_body(body, limits.max_list, limits.answer_timeout)
             .await
-            .map_err(|_| Refusal::Upstream("its list is too large or broke off"))?;
+            .map_err(|_| Refusal::Upstream("its answer, which has to be read, is too large or broke off"))?;
         if whole.is_empty() {
             return Ok((parts, Flow::Plain(empty())));
         }
-        let filtered = filter.message(whole).await.map_err(|error| {
+        // Only a list that was asked for is worth a worker of its own.
+        let is_list = sent.call.as_ref().is_none_or(|call| call.list.is_some());
+        let filtered = if is_list {
+            filter.message(whole).await
+        } else {
+            filter.in_turn(whole).await
+        };
+        let filtered = filtered.map_err(|error| {
             tracing::warn!(%error, mcp.server = server.profile.id, "a list cannot be shown");
             error.refusal()
         })?;
@@ -248,9 +257,12 @@ impl Sent {
         }
     }
 
-    /// The lists that the answer may hold. A stream that is resumed may repeat any answer.
-    fn lists(&self) -> Option<&'static [List]> {
+    /// The lists that the answer may hold. A stream that is resumed may repeat any answer. Where tools are
+    /// `pinned`, every answer is read: clients take an answer by its id, in whatever stream it comes, so a
+    /// server could show a list in the answer to another request.
+    fn lists(&self, pinned: bool) -> Option<&'static [List]> {
         match &self.call {
+            _ if pinned => Some(&List::ALL),
             Some(call) => match call.list? {
                 List::Tools => Some(&[List::Tools]),
                 List::Resources => Some(&[List::Resources]),

@@ -12,6 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value as Json, json};
+use sha2::{Digest as _, Sha256};
 use taper_capability::json::Value;
 use taper_service::clock::SystemClock;
 use taper_service::config::resolve;
@@ -56,6 +57,16 @@ pub enum PinError {
         /// What is wrong.
         reason: String,
     },
+    /// What differs is not what was reviewed.
+    #[error(
+        "server `{server}`: what is different now was not reviewed; read it, and say so with `--reviewed {digest}`"
+    )]
+    NotReviewed {
+        /// The server.
+        server: String,
+        /// The digest of what is different now.
+        digest: String,
+    },
     /// Nothing differs under this name.
     #[error("server `{server}`: there is nothing to accept of the tool {tool}")]
     Nothing {
@@ -94,6 +105,8 @@ pub struct Review {
     preface: Option<Preface>,
     preface_changes: Vec<Difference>,
     asked_with: Vec<String>,
+    /// Of what differed before anything was accepted.
+    digest: String,
     accepted: usize,
 }
 
@@ -182,7 +195,7 @@ impl Review {
             None => Vec::new(),
         };
         let name = |entry: &Value| entry.get("name").and_then(Value::as_str).map(str::to_owned);
-        Self {
+        let mut review = Self {
             server: server.id,
             path: server.path,
             is_new,
@@ -195,8 +208,32 @@ impl Review {
             preface,
             preface_changes,
             asked_with: server.asked_with,
+            digest: String::new(),
             accepted: 0,
+        };
+        let digest = Sha256::digest(review.lines().join("\n"));
+        review.digest = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        review
+    }
+
+    /// Stands for all that is different. The server is asked anew each time and may say something else then:
+    /// what is accepted is what this digest was shown with.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Holds when this is what was reviewed.
+    ///
+    /// # Errors
+    /// [`PinError::NotReviewed`].
+    pub fn reviewed(&self, digest: Option<&str>) -> Result<(), PinError> {
+        if self.is_new || digest == Some(self.digest.as_str()) {
+            return Ok(());
         }
+        Err(PinError::NotReviewed {
+            server: self.server.clone(),
+            digest: self.digest.clone(),
+        })
     }
 
     /// The server's id.
@@ -216,7 +253,13 @@ impl Review {
 
     /// Whether the server says what was approved.
     pub fn is_same(&self) -> bool {
-        !self.is_new && self.changes.is_empty() && self.preface_changes.is_empty()
+        !self.is_new && self.changes.is_empty() && self.preface_changes.is_empty() && !self.is_asked_anew()
+    }
+
+    /// Whether the server was asked with other credentials than what was approved: it may show others to
+    /// others.
+    fn is_asked_anew(&self) -> bool {
+        !self.is_new && self.pins.asked_with != self.asked_with
     }
 
     /// How many tools are approved.
@@ -262,8 +305,13 @@ impl Review {
         }
     }
 
-    /// Approves everything but tools: what the server says of itself, its prompts and resources.
+    /// Approves everything but tools: what the server says of itself, its prompts and resources, and with
+    /// which credentials it is asked.
     pub fn accept_rest(&mut self) {
+        if self.is_asked_anew() {
+            self.pins.asked_with.clone_from(&self.asked_with);
+            self.accepted += 1;
+        }
         if !self.preface_changes.is_empty() {
             self.pins.preface.clone_from(&self.preface);
             self.preface_changes.clear();
@@ -293,7 +341,9 @@ impl Review {
         if self.accepted == 0 && !self.is_new {
             return Ok(false);
         }
-        self.pins.asked_with.clone_from(&self.asked_with);
+        if self.is_new {
+            self.pins.asked_with.clone_from(&self.asked_with);
+        }
         let text = self.pins.to_text(&self.server);
         let written = replace(&self.path, text.as_bytes());
         written.map_err(|error| PinError::Pins {
@@ -310,9 +360,17 @@ impl Review {
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (tool, change) in &self.changes {
-            let (what, differences) = change.lines();
+            let what = change.what();
             lines.push(format!("{}: tool {}: {what}", self.server, shown_str(tool)));
-            lines.extend(differences.into_iter().map(|line| format!("    {line}")));
+            lines.extend(change.lines().into_iter().map(|line| format!("    {line}")));
+        }
+        if self.is_asked_anew() {
+            let names = |names: &[String]| shown_str(&names.join(", "));
+            let (old, new) = (names(&self.pins.asked_with), names(&self.asked_with));
+            lines.push(format!(
+                "{}: asked with other credentials: {old} -> {new}",
+                self.server
+            ));
         }
         if !self.preface_changes.is_empty() {
             lines.push(format!(
@@ -331,14 +389,15 @@ impl Review {
             .changes
             .iter()
             .map(|(tool, change)| {
-                let (what, lines) = change.lines();
-                json!({ "tool": tool, "what": what, "differences": lines })
+                let name = taper_capability::escaped(tool);
+                json!({ "tool": name, "what": change.what(), "differences": change.lines() })
             })
             .collect();
         let rest: Vec<String> = self.preface_changes.iter().map(ToString::to_string).collect();
         json!({
             "server": self.server, "file": self.path, "approved": self.pins.len(),
-            "same": self.is_same(), "tools": tools, "before_login": rest,
+            "same": self.is_same(), "tools": tools, "before_login": rest, "digest": self.digest,
+            "asked_with": self.asked_with,
         })
     }
 }

@@ -46,8 +46,8 @@ pub(crate) enum Refusal {
     NoCredentials,
     #[error("this needs a capability: without one the approved catalogue is shown, and nothing else")]
     LoginNeeded,
-    #[error("too many requests without a capability from one address")]
-    Anonymous { wait: Duration },
+    #[error("too many requests without a capability, from one address or at once")]
+    Anonymous(RuleId),
     #[error("one `Authorization: DPoP` and one `DPoP` header are needed")]
     Credentials,
     #[error("the proof is refused: {0}")]
@@ -175,7 +175,7 @@ impl Refusal {
             Self::Bearer => rules::BEARER,
             Self::NoCredentials | Self::Credentials => r::CREDENTIAL,
             Self::LoginNeeded => rules::LOGIN,
-            Self::Anonymous { .. } => rules::ADDRESS,
+            Self::Anonymous(rule) => *rule,
             Self::Proof(error) => error.rule(),
             Self::Capability(error) => error.rule(),
             Self::Issuer | Self::IssuerNotReady => rules::ISSUER,
@@ -231,7 +231,6 @@ impl Refusal {
                 | Self::Rate { .. }
                 | Self::Crowded { .. }
                 | Self::Costly { .. }
-                | Self::Anonymous { .. }
                 | Self::SeenFailed
                 | Self::Uncounted
                 | Self::Undescribed

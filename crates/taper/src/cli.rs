@@ -199,7 +199,9 @@ mod tests {
             true,
         );
         check("taper proxy pin --config c --accept a", false);
-        check("taper proxy pin --config c --check --all", false);
+        check("taper proxy pin --config c --check --all --server git", false);
+        check("taper proxy pin --config c --all", false);
+        check("taper proxy pin --config c --server git --all --reviewed d", true);
         check("taper proxy pin", false);
         check(
             "taper dev-token --dir d --subject alice --group eng --group ops --ttl 1h",

@@ -64,11 +64,12 @@ fn what_is_approved_is_shown_before_login_and_a_login_is_for_what_is_called() {
     }
     let shown = json(&pin(&["--diff", "--format", "json"]));
     assert_eq!(shown["servers"][0]["tools"][0]["tool"], "git_show");
-    ends(
-        &pin(&["--server", "git", "--accept", "git_log"]),
-        1,
-        &["nothing to accept"],
-    );
+    let digest = shown["servers"][0]["digest"].as_str().unwrap().to_owned();
+    let accept = |tool: &str, digest: &str| pin(&["--server", "git", "--accept", tool, "--reviewed", digest]);
+    ends(&accept("git_log", &digest), 1, &["nothing to accept"]);
+    // Only what was seen is approved.
+    ends(&accept("git_show", "0123"), 1, &["was not reviewed", &digest]);
+    ends(&pin(&["--server", "git", "--all"]), 1, &["was not reviewed"]);
     let proxy = Running::start_daemon(
         Command::new(taper_bin())
             .current_dir(&dir)
@@ -103,26 +104,27 @@ fn what_is_approved_is_shown_before_login_and_a_login_is_for_what_is_called() {
         std::thread::sleep(Duration::from_millis(20));
     }
 
-    // What the issuer gives for that scope is enough, and no more than that.
+    // What the issuer gives for that scope is enough; a wider one does not reach what was not approved.
     up.capability("alice", "git:git_log");
-    let read = |name: &str| {
-        std::fs::read_to_string(up.dir().join(name))
-            .unwrap()
-            .trim()
-            .to_owned()
+    up.capability("bob", "git:*");
+    let read = |name: String| {
+        let text = std::fs::read_to_string(up.dir().join(name)).unwrap();
+        text.trim().to_owned()
     };
-    let call = |params: &str| {
-        let (token, key) = (read("alice.cap"), read("alice.jwk"));
+    let call = |who: &str, params: &str| {
+        let (token, key) = (read(format!("{who}.cap")), read(format!("{who}.jwk")));
         let call = Call::mcp(&up.mcp(), &token, &key, &message("tools/call", params));
         raw(&at, &call.bytes())
     };
     let show = r#"{"name":"git_show","arguments":{"repo_path":"acme/web","revision":"HEAD"}}"#;
-    assert_eq!(call(show).status, 403);
-    let allowed = call(log);
+    let denied = call("bob", show);
+    assert!(denied.status == 403 && denied.body.contains("M-44"), "{denied:?}");
+    let allowed = call("alice", log);
     assert!(
         allowed.status == 200 && allowed.body.contains("result"),
         "{allowed:?}"
     );
-    assert!(succeeds(&pin(&["--server", "git", "--accept", "git_show"])).contains("2 tools"));
+    assert!(succeeds(&accept("git_show", &digest)).contains("2 tools"));
+    assert!(succeeds(&pin(&["--check"])).contains("as approved"));
     assert!(proxy.stop());
 }

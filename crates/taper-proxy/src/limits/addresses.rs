@@ -48,16 +48,11 @@ impl Addresses {
     /// # Errors
     /// M-48, or M-40.
     pub(crate) fn admit(&self, address: Option<IpAddr>) -> Result<OwnedSemaphorePermit, Refusal> {
-        if let Err(wait) = self.buckets.take(&key(address))
-            && !rules::ADDRESS.holds(false)
-        {
-            return Err(Refusal::Anonymous { wait });
+        if !rules::ADDRESS.holds(self.buckets.take(&key(address)).is_ok()) {
+            return Err(Refusal::Anonymous(rules::ADDRESS));
         }
         let place = Arc::clone(&self.bodies).try_acquire_owned();
-        place.map_err(|_| Refusal::Crowded {
-            what: "request bodies of callers without a token",
-            whose: None,
-        })
+        place.map_err(|_| Refusal::Anonymous(rules::PLACES))
     }
 }
 

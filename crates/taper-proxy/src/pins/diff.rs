@@ -5,7 +5,7 @@ use std::fmt;
 
 use taper_capability::json::Value;
 
-use super::text::{shown, shown_str};
+use super::text::shown_within;
 use super::{Pins, Preface};
 use crate::catalogue::is_same;
 
@@ -115,55 +115,82 @@ fn collect(old: &Value, new: &Value, pointer: &mut String, found: &mut Vec<Diffe
     }
 }
 
-impl fmt::Display for Difference {
-    /// `+`, `-` or `~`, the place, and what stands there, safe for a terminal and a log.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let place = shown_str(&self.pointer);
+impl Difference {
+    /// `+`, `-` or `~`, the place, and what stands there, safe for a terminal and a log; of each value the
+    /// first `max` bytes.
+    fn line(&self, max: usize) -> String {
+        let place = shown_within(&Value::String(self.pointer.clone()), max);
+        let shown = |value: &Value| shown_within(value, max);
         match (&self.old, &self.new) {
-            (Some(old), Some(new)) => write!(f, "~ {place}: {} -> {}", shown(old), shown(new)),
-            (Some(old), None) => write!(f, "- {place}: {}", shown(old)),
-            (None, Some(new)) => write!(f, "+ {place}: {}", shown(new)),
-            (None, None) => write!(f, "{place}"),
+            (Some(old), Some(new)) => format!("~ {place}: {} -> {}", shown(old), shown(new)),
+            (Some(old), None) => format!("- {place}: {}", shown(old)),
+            (None, Some(new)) => format!("+ {place}: {}", shown(new)),
+            (None, None) => place,
         }
     }
 }
 
+impl fmt::Display for Difference {
+    /// All of it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.line(usize::MAX))
+    }
+}
+
 impl Change {
-    /// What happened to the tool, in words and then line by line.
-    pub(crate) fn lines(&self) -> (&'static str, Vec<String>) {
+    /// What happened to the tool.
+    pub(crate) fn what(&self) -> &'static str {
         match self {
-            Self::New(definition) => ("it was never approved", vec![format!("+ {}", shown(definition))]),
-            Self::Gone => ("it is not listed any more", Vec::new()),
-            Self::Twice => ("it is listed more than once", Vec::new()),
-            Self::Changed(differences) if differences.is_empty() => (
-                "it has a number that not every reader holds, so that it has no digest",
-                Vec::new(),
-            ),
-            Self::Changed(differences) => (
-                "it is described differently",
-                differences.iter().map(ToString::to_string).collect(),
-            ),
+            Self::New(_) => "it was never approved",
+            Self::Gone => "it is not listed any more",
+            Self::Twice => "it is listed more than once",
+            Self::Changed(differences) if differences.is_empty() => {
+                "it has a number that not every reader holds, so that it has no digest"
+            }
+            Self::Changed(_) => "it is described differently",
         }
     }
 
-    /// All of it on one line of at most about `max` bytes.
-    pub(crate) fn summary(&self, max: usize) -> String {
-        let (what, lines) = self.lines();
-        let all = if lines.is_empty() {
-            what.to_owned()
-        } else {
-            format!("{what}: {}", lines.join("; "))
-        };
-        if all.len() <= max {
-            return all;
-        }
-        let end = (0..=max)
-            .rev()
-            .find(|end| all.is_char_boundary(*end))
-            .unwrap_or(0);
-        let (head, rest) = all.split_at(end);
-        format!("{head}… ({} bytes more)", rest.len())
+    /// What is different, line by line.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.lines_within(usize::MAX).collect()
     }
+
+    /// The same with the first `max` bytes of each value, as they are asked for.
+    fn lines_within(&self, max: usize) -> Box<dyn Iterator<Item = String> + '_> {
+        match self {
+            Self::New(definition) => Box::new(std::iter::once_with(move || {
+                format!("+ {}", shown_within(definition, max))
+            })),
+            Self::Gone | Self::Twice => Box::new(std::iter::empty()),
+            Self::Changed(differences) => Box::new(differences.iter().map(move |one| one.line(max))),
+        }
+    }
+
+    /// The beginning of it, on one line of at most `max` bytes; more is not even written.
+    pub(crate) fn summary(&self, max: usize) -> String {
+        let mut all = self.what().to_owned();
+        for (n, line) in self.lines_within(max).enumerate() {
+            all.push_str(if n == 0 { ": " } else { "; " });
+            all.push_str(&line);
+            if all.len() > max {
+                break;
+            }
+        }
+        cut(all, max)
+    }
+}
+
+/// The first `max` bytes of a text, and a sign when there is more.
+pub(crate) fn cut(mut text: String, max: usize) -> String {
+    const MORE: &str = "…";
+    if text.len() > max {
+        let end = max.saturating_sub(MORE.len());
+        let end = (0..=end).rev().find(|end| text.is_char_boundary(*end));
+        text.truncate(end.unwrap_or(0));
+        text.push_str(MORE);
+    }
+    text
 }
 
 #[cfg(test)]
@@ -240,7 +267,9 @@ mod tests {
                 "two: it is listed more than once",
             ]
         );
-        let short = changes["other"].summary(31);
-        assert_eq!(short, "it is described differently: ~ \u{2026} (26 bytes more)");
+        let short = changes["other"].summary(30);
+        assert_eq!(short, "it is described differently\u{2026}");
+        let huge = Change::New(Value::String("\u{7}".repeat(1_000_000)));
+        assert!(huge.summary(100).len() <= 100);
     }
 }

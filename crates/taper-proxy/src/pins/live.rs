@@ -1,11 +1,13 @@
 //! The pins of a running proxy: the file, read again when it changes, and what its server does otherwise.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use taper_capability::json::Value;
 
-use super::diff::{Changes, changes};
+use super::diff::{changes, cut};
+use super::text::shown_name;
 use super::{Pins, PinsError, Shown, file};
 
 /// How much of one difference goes into the log, in bytes.
@@ -34,8 +36,12 @@ struct State {
     /// Why the file that is there now is not in use.
     refused: Option<String>,
     /// How the latest list differs; nothing before the first.
-    changes: Option<Arc<Changes>>,
+    changes: Option<Arc<Told>>,
 }
+
+/// What is told of tools that are not as they were approved, by name. Both are cut: a server may write
+/// what it likes.
+type Told = BTreeMap<String, String>;
 
 impl Pinned {
     /// Reads the file for the first time. With `shows` it holds what callers without a token are shown.
@@ -102,31 +108,32 @@ impl Pinned {
         }
     }
 
-    /// Compares a complete list with the pins, and logs what has become different.
+    /// Compares a complete list with the pins, and logs which tools have become different.
     pub(crate) fn compare(&self, listed: &[Value]) {
-        let now = Arc::new(changes(&self.pins(), listed));
+        let now: Told = changes(&self.pins(), listed)
+            .into_iter()
+            .map(|(tool, change)| (shown_name(&tool), change.summary(MAX_LOGGED)))
+            .collect();
+        let now = Arc::new(now);
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         let before = state.changes.replace(Arc::clone(&now)).unwrap_or_default();
         drop(state);
-        let fresh = now
-            .iter()
-            .filter(|(tool, change)| before.get(*tool) != Some(change));
-        for (tool, change) in fresh.take(MAX_TOLD) {
+        // A server may find new words each time: a tool is told of once until it is as it was approved.
+        let fresh = now.iter().filter(|(tool, _)| !before.contains_key(*tool));
+        for (tool, difference) in fresh.take(MAX_TOLD) {
             tracing::warn!(
                 mcp.server = self.server,
-                mcp.tool = %taper_capability::escaped(tool),
-                difference = change.summary(MAX_LOGGED),
+                mcp.tool = tool,
+                difference,
                 "a tool is not as it was approved, its calls are denied"
             );
         }
-        for tool in before
-            .keys()
-            .filter(|tool| !now.contains_key(*tool))
-            .take(MAX_TOLD)
-        {
+        let again = before.keys().filter(|tool| !now.contains_key(*tool));
+        for tool in again.take(MAX_TOLD) {
+            let server = &self.server;
             tracing::info!(
-                mcp.server = self.server,
-                mcp.tool = %taper_capability::escaped(tool),
+                mcp.server = server,
+                mcp.tool = tool,
                 "a tool is as it was approved"
             );
         }
@@ -134,12 +141,9 @@ impl Pinned {
 
     /// Whether the latest list had this tool otherwise than it was approved.
     pub(crate) fn has_told(&self, tool: &str) -> bool {
-        self.with(|state| {
-            state
-                .changes
-                .as_ref()
-                .is_some_and(|changes| changes.contains_key(tool))
-        })
+        let tool = shown_name(tool);
+        let told = |told: &Arc<Told>| told.contains_key(&tool);
+        self.with(|state| state.changes.as_ref().is_some_and(told))
     }
 
     /// How many tools are not as they were approved, as far as it is known.
@@ -164,9 +168,8 @@ impl Pinned {
                 ));
             }
             (Some(changes), true) => {
-                for (tool, change) in changes.iter().take(MAX_TOLD) {
-                    let tool = taper_capability::escaped(tool);
-                    let what = change.summary(MAX_SHOWN);
+                for (tool, difference) in changes.iter().take(MAX_TOLD) {
+                    let what = cut(difference.clone(), MAX_SHOWN);
                     notes.push(format!("pins of {server}: `{tool}`: {what}"));
                 }
                 if let Some(more) = changes.len().checked_sub(MAX_TOLD).filter(|more| *more > 0) {

@@ -1,67 +1,105 @@
 //! JSON for people: one spelling of it that is JSON, and that nothing in it can hide behind. What is not
 //! plainly visible (control characters, those that reorder, join or vanish) is written as `\uXXXX`.
 
-use std::fmt::Write as _;
-
 use taper_capability::escaped;
 use taper_capability::json::Value;
 
-/// A value on one line.
-pub(crate) fn shown(value: &Value) -> String {
-    let mut out = String::new();
+/// A value on one line; what is over `max` bytes is not even written.
+pub(crate) fn shown_within(value: &Value, max: usize) -> String {
+    let mut out = Out::of(max);
     write(value, None, &mut out);
-    out
+    out.text
 }
 
-/// A text as [`shown`].
+/// A text between quotes, all of it.
 pub(crate) fn shown_str(text: &str) -> String {
-    let mut out = String::new();
+    let mut out = Out::of(usize::MAX);
     string(text, &mut out);
-    out
+    out.text
+}
+
+/// A name that a stranger chose, with what is not plainly visible escaped; its beginning, if it is longer
+/// than any that can be called.
+pub(crate) fn shown_name(name: &str) -> String {
+    let mut out = Out::of(MAX_NAME);
+    string(name, &mut out);
+    let mut text = out.text.trim_matches('"').to_owned();
+    if out.full {
+        text.push('…');
+    }
+    text
 }
 
 /// A value over several lines, two blanks a level; `level` is where it stands.
 pub(crate) fn pretty(value: &Value, level: usize) -> String {
-    let mut out = String::new();
+    let mut out = Out::of(usize::MAX);
     write(value, Some(level), &mut out);
-    out
+    out.text
 }
 
-fn write(value: &Value, level: Option<usize>, out: &mut String) {
+/// The longest name that is shown, in bytes.
+const MAX_NAME: usize = 140;
+
+/// Text that grows up to a bound.
+struct Out {
+    text: String,
+    max: usize,
+    /// Whether something did not fit.
+    full: bool,
+}
+
+impl Out {
+    fn of(max: usize) -> Self {
+        Self {
+            text: String::new(),
+            max,
+            full: false,
+        }
+    }
+
+    fn push(&mut self, part: &str) {
+        self.full = self.full || part.len() > self.max.saturating_sub(self.text.len());
+        if !self.full {
+            self.text.push_str(part);
+        }
+    }
+}
+
+fn write(value: &Value, level: Option<usize>, out: &mut Out) {
     match value {
         Value::String(text) => string(text, out),
         Value::Array(elements) => {
-            let each = |element: &Value, level, out: &mut String| write(element, level, out);
-            sequence(('[', ']'), elements, level, out, each);
+            let each = |element: &Value, level, out: &mut Out| write(element, level, out);
+            sequence(("[", "]"), elements, level, out, each);
         }
         Value::Object(members) => {
-            let each = |(name, member): &(String, Value), level: Option<usize>, out: &mut String| {
+            let each = |(name, member): &(String, Value), level: Option<usize>, out: &mut Out| {
                 string(name, out);
-                out.push(':');
-                if level.is_some() {
-                    out.push(' ');
-                }
+                out.push(if level.is_some() { ": " } else { ":" });
                 write(member, level, out);
             };
-            sequence(('{', '}'), members, level, out, each);
+            sequence(("{", "}"), members, level, out, each);
         }
         // Numbers keep their text; there is nothing else that could hold any.
-        plain => out.push_str(&plain.to_string()),
+        plain => out.push(&plain.to_string()),
     }
 }
 
 fn sequence<T>(
-    (open, close): (char, char),
+    (open, close): (&str, &str),
     items: &[T],
     level: Option<usize>,
-    out: &mut String,
-    each: impl Fn(&T, Option<usize>, &mut String),
+    out: &mut Out,
+    each: impl Fn(&T, Option<usize>, &mut Out),
 ) {
     out.push(open);
     let inner = level.map(|level| level + 1);
     for (n, item) in items.iter().enumerate() {
+        if out.full {
+            return;
+        }
         if n > 0 {
-            out.push(',');
+            out.push(",");
         }
         line(inner, out);
         each(item, inner, out);
@@ -72,32 +110,31 @@ fn sequence<T>(
     out.push(close);
 }
 
-fn line(level: Option<usize>, out: &mut String) {
+fn line(level: Option<usize>, out: &mut Out) {
     if let Some(level) = level {
-        out.push('\n');
-        out.push_str(&"  ".repeat(level));
+        out.push("\n");
+        out.push(&"  ".repeat(level));
     }
 }
 
-fn string(text: &str, out: &mut String) {
-    out.push('"');
+fn string(text: &str, out: &mut Out) {
+    out.push("\"");
     for c in text.chars() {
         match c {
-            '"' => out.push_str("\\\""),
-            '\\' => out.push_str("\\\\"),
-            '\n' => out.push_str("\\n"),
-            '\t' => out.push_str("\\t"),
-            ' '..='~' => out.push(c),
-            c if is_visible(c) => out.push(c),
+            _ if out.full => return,
+            '"' => out.push("\\\""),
+            '\\' => out.push("\\\\"),
+            '\n' => out.push("\\n"),
+            '\t' => out.push("\\t"),
+            c if (' '..='~').contains(&c) || is_visible(c) => out.push(c.encode_utf8(&mut [0; 4])),
             c => {
                 for unit in c.encode_utf16(&mut [0; 2]) {
-                    // Writing to a string does not fail.
-                    let _ = write!(out, "\\u{unit:04x}");
+                    out.push(&format!("\\u{unit:04x}"));
                 }
             }
         }
     }
-    out.push('"');
+    out.push("\"");
 }
 
 fn is_visible(c: char) -> bool {
@@ -115,6 +152,10 @@ mod tests {
         parse(text.as_bytes(), &JsonLimits::default()).unwrap()
     }
 
+    fn shown(value: &Value) -> String {
+        shown_within(value, usize::MAX)
+    }
+
     #[test]
     fn what_could_deceive_is_escaped_and_stays_json() {
         let check = |text: &str, expected: &str| {
@@ -129,6 +170,16 @@ mod tests {
             shown(&of(r#"{"a\u001b":[1.50,{}],"b":null}"#)),
             r#"{"a\u001b":[1.50,{}],"b":null}"#
         );
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_written() {
+        let long = of(&format!(r#"[1,"{}",2]"#, "\u{202e}".repeat(10)));
+        assert_eq!(shown_within(&long, 17), r#"[1,"\u202e\u202e"#);
+        assert_eq!(shown_within(&long, 200), shown(&long));
+        assert_eq!(shown_name("git log\u{7}"), "git log\\u0007");
+        let name = shown_name(&"\u{7}".repeat(1_000_000));
+        assert!(name.ends_with('…') && name.len() < 150, "{name}");
     }
 
     #[test]

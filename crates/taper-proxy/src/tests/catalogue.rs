@@ -515,7 +515,10 @@ async fn what_a_server_may_try_is_bounded() {
     result(|_| format!(r#"{{"tools":[],"nextCursor":"a","x":"{}"}}"#, "x".repeat(3 << 20)));
     check(OwnError::TooLong("its size")).await;
     result(|_| r#"{"tools":{}}"#.into());
-    check(OwnError::Malformed("it has no `tools`")).await;
+    check(OwnError::Malformed(
+        "it does not have the list that was asked for",
+    ))
+    .await;
     result(|_| r#"{"tools":[{"name":"git_log","name":"git_push"}]}"#.into());
     check(OwnError::Malformed("it is not strict JSON")).await;
     world

@@ -24,15 +24,19 @@ pub(crate) struct Args {
     /// Write nothing; show what differs.
     #[arg(long, conflicts_with_all = ["accept", "accept_rest", "all"])]
     diff: bool,
-    /// Approve this tool as the server describes it now, or that it is gone. Needs `--server`.
+    /// Approve this tool as the server describes it now, or that it is gone.
     #[arg(long, value_name = "TOOL", requires = "server")]
     accept: Vec<String>,
-    /// Approve what is shown before login beside the tools.
-    #[arg(long)]
+    /// Approve what is no tool: what is shown before login, and with which credentials the server is asked.
+    #[arg(long, requires = "server")]
     accept_rest: bool,
     /// Approve everything as it is now.
-    #[arg(long, conflicts_with = "accept")]
+    #[arg(long, requires = "server", conflicts_with = "accept")]
     all: bool,
+    /// What was reviewed, by the digest that was shown with it: the server is asked anew, and what it says
+    /// then is not approved unseen.
+    #[arg(long, value_name = "DIGEST")]
+    reviewed: Option<String>,
 }
 
 /// Shows what differs from what was approved, and writes what is approved now. A file that is there is
@@ -48,11 +52,15 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<(), Failure> {
         let written = !args.check && !args.diff && settle(review, args)?;
         failed = failed || !(review.is_same() || written || args.diff);
         lines.extend(differed);
+        if !written && !review.is_same() && !review.is_new() {
+            lines.push(format!("{}: reviewed as {}", review.server(), review.digest()));
+        }
         lines.push(summary(review, written));
     }
     let text = lines.join("\n");
     if failed {
-        let next = "review it; `--accept TOOL`, `--accept-rest` or `--all` approve it";
+        let next =
+            "review it; `--accept TOOL`, `--accept-rest` or `--all` with `--reviewed DIGEST` approve it";
         return Err(Failure::failed(text).next(next));
     }
     let servers: Vec<_> = reviews.iter().map(Review::to_json).collect();
@@ -61,6 +69,9 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<(), Failure> {
 
 /// Approves what the arguments say, and whether that was anything.
 fn settle(review: &mut Review, args: &Args) -> Result<bool, Failure> {
+    if args.all || args.accept_rest || !args.accept.is_empty() {
+        review.reviewed(args.reviewed.as_deref()).map_err(ended)?;
+    }
     // Where there is no file, nothing can be overwritten.
     if args.all || (review.is_new() && args.accept.is_empty() && !args.accept_rest) {
         review.accept_all().map_err(ended)?;
@@ -86,7 +97,9 @@ fn summary(review: &Review, written: bool) -> String {
 
 fn ended(error: PinError) -> Failure {
     match error {
-        PinError::Ask { .. } | PinError::Nothing { .. } => Failure::failed(error),
+        PinError::Ask { .. } | PinError::Nothing { .. } | PinError::NotReviewed { .. } => {
+            Failure::failed(error)
+        }
         other => Failure::invalid(other),
     }
 }
