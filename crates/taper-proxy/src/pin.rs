@@ -59,14 +59,9 @@ pub enum PinError {
     },
     /// What differs is not what was reviewed.
     #[error(
-        "server `{server}`: what is different now was not reviewed; read it, and say so with `--reviewed {digest}`"
+        "server `{0}`: what is different now is not what was reviewed; `--diff` shows it, with the digest for `--reviewed`"
     )]
-    NotReviewed {
-        /// The server.
-        server: String,
-        /// The digest of what is different now.
-        digest: String,
-    },
+    NotReviewed(String),
     /// Nothing differs under this name.
     #[error("server `{server}`: there is nothing to accept of the tool {tool}")]
     Nothing {
@@ -230,10 +225,7 @@ impl Review {
         if self.is_new || digest == Some(self.digest.as_str()) {
             return Ok(());
         }
-        Err(PinError::NotReviewed {
-            server: self.server.clone(),
-            digest: self.digest.clone(),
-        })
+        Err(PinError::NotReviewed(self.server.clone()))
     }
 
     /// The server's id.

@@ -68,8 +68,8 @@ fn what_is_approved_is_shown_before_login_and_a_login_is_for_what_is_called() {
     let accept = |tool: &str, digest: &str| pin(&["--server", "git", "--accept", tool, "--reviewed", digest]);
     ends(&accept("git_log", &digest), 1, &["nothing to accept"]);
     // Only what was seen is approved.
-    ends(&accept("git_show", "0123"), 1, &["was not reviewed", &digest]);
-    ends(&pin(&["--server", "git", "--all"]), 1, &["was not reviewed"]);
+    ends(&accept("git_show", "0123"), 1, &["not what was reviewed"]);
+    ends(&pin(&["--server", "git", "--all"]), 1, &["not what was reviewed"]);
     let proxy = Running::start_daemon(
         Command::new(taper_bin())
             .current_dir(&dir)

@@ -97,9 +97,7 @@ fn summary(review: &Review, written: bool) -> String {
 
 fn ended(error: PinError) -> Failure {
     match error {
-        PinError::Ask { .. } | PinError::Nothing { .. } | PinError::NotReviewed { .. } => {
-            Failure::failed(error)
-        }
+        PinError::Ask { .. } | PinError::Nothing { .. } | PinError::NotReviewed(_) => Failure::failed(error),
         other => Failure::invalid(other),
     }
 }
