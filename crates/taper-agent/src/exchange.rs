@@ -120,20 +120,31 @@ fn is_bound(jwt: &str) -> bool {
 
 /// The thumbprint of the key that a JWT says it is bound to (RFC 9449 section 6.1), unverified.
 pub(crate) fn bound_to(jwt: &str) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Claims {
-        cnf: Option<Confirmation>,
+    Claims::of(jwt).cnf?.jkt
+}
+
+/// What a JWT says of itself, unverified; nothing of what is none.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct Claims {
+    /// When it ends, in seconds since the Unix epoch.
+    pub(crate) exp: Option<i64>,
+    cnf: Option<Confirmation>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Confirmation {
+    jkt: Option<String>,
+}
+
+impl Claims {
+    pub(crate) fn of(jwt: &str) -> Self {
+        let payload = jwt
+            .split('.')
+            .nth(1)
+            .and_then(|payload| base64url_decode(payload).ok());
+        let claims = payload.and_then(|payload| serde_json::from_slice(&payload).ok());
+        claims.unwrap_or_default()
     }
-    #[derive(Deserialize)]
-    struct Confirmation {
-        jkt: Option<String>,
-    }
-    jwt.split('.')
-        .nth(1)
-        .and_then(|payload| base64url_decode(payload).ok())
-        .and_then(|payload| serde_json::from_slice::<Claims>(&payload).ok())
-        .and_then(|claims| claims.cnf)
-        .and_then(|cnf| cnf.jkt)
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ use taper_service::rng;
 use url::Url;
 
 pub use self::redirect::{Answered, Redirect};
-use crate::exchange::bound_to;
+use crate::exchange::{Claims, bound_to};
 use crate::issuer::{refusal, unusable};
 use crate::proven::{self, Outgoing, Prover};
 use crate::{Client, Credential, Error, HolderKey};
@@ -424,11 +424,14 @@ impl LoggedIn {
         if bound_to(&parsed.access_token).is_some_and(|jkt| jkt != key.thumbprint().to_string()) {
             return Err("it gave a token that is bound to another key".to_owned());
         }
+        // `expires_in` is only recommended (RFC 6749 section 5.1).
+        let expires_at = match parsed.expires_in {
+            Some(seconds) => Some(now.saturating_add_unsigned(seconds)),
+            None => Claims::of(&parsed.access_token).exp,
+        };
         Ok(Self {
             access_token: Secret::new(parsed.access_token),
-            expires_at: parsed
-                .expires_in
-                .map(|seconds| now.saturating_add_unsigned(seconds)),
+            expires_at,
             scope: parsed.scope,
             refresh_token: parsed.refresh_token.map(Secret::new),
             key,

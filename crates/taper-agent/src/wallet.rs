@@ -104,16 +104,10 @@ impl Wallet {
         let folder = dir.to_owned();
         let kept_with = blocking(move || {
             private_folder(&folder, Named::Itself)?;
-            match files::read(&folder)? {
-                Some(contents) => Ok(contents.key),
-                None => Ok(KeptLogin::read(&folder)?.and_then(|login| login.key)),
-            }
+            key_named_in(&folder)
         })
         .await?;
-        let key = match (key, kept_with) {
-            (None, Some(text)) => Some(text.parse().map_err(|e| Error::Request(format!("{e}")))?),
-            (key, _) => key,
-        };
+        let key = key.or(kept_with);
         let wallet = Self {
             dir: dir.to_owned(),
             key,
@@ -321,7 +315,7 @@ impl Wallet {
     }
 
     /// Asks the issuer, and writes down what it gives before `lock` is given up.
-    async fn obtain(&self, lock: files::Lock) -> Result<Held, Error> {
+    async fn obtain(&self, mut lock: files::Lock) -> Result<Held, Error> {
         let key = self.key().await?;
         let issuer = Issuer::discover(&self.purpose.issuer).await?;
         let kept = self.known().kept.clone();
@@ -331,7 +325,11 @@ impl Wallet {
         };
         let token = match renewed {
             Ok(Some(token)) => token,
-            Ok(None) => self.exchanged(&issuer, &key).await?,
+            Ok(None) => {
+                let (token, kept_lock) = self.exchanged(&issuer, &key, lock).await?;
+                lock = kept_lock;
+                token
+            }
             Err(error) => {
                 if let (Error::Revoked { .. }, Some(kept)) = (&error, &kept) {
                     self.known().kept = None;
@@ -370,10 +368,15 @@ impl Wallet {
     }
 
     /// Another grant.
-    async fn exchanged(&self, issuer: &Issuer, key: &HolderKey) -> Result<Token, Error> {
-        let subject = match &self.purpose.subject {
-            SubjectToken::Login => login::access_token(&self.dir, key, self.clock.as_ref()).await?,
-            other => other.read().await?,
+    async fn exchanged(
+        &self,
+        issuer: &Issuer,
+        key: &HolderKey,
+        lock: files::Lock,
+    ) -> Result<(Token, files::Lock), Error> {
+        let (subject, lock) = match &self.purpose.subject {
+            SubjectToken::Login => login::access_token(&self.dir, key, &self.clock, lock).await?,
+            other => (other.read().await?, lock),
         };
         let mut request = ExchangeRequest::new(Secret::new(subject.as_str()), TokenType::AccessToken);
         request.scope = self.purpose.scope.clone();
@@ -381,7 +384,7 @@ impl Wallet {
         request.resources = self.purpose.resources.clone();
         let clock = self.clock.as_ref();
         let exchanged = exchange(issuer, &self.purpose.client, request, key, clock).await?;
-        Ok(exchanged.token)
+        Ok((exchanged.token, lock))
     }
 
     /// What cannot be written down can be used all the same, by this process.
@@ -412,25 +415,49 @@ impl Wallet {
     }
 }
 
-/// The wallet's own key in the folder `dir`. Folder and key are made first where they are not there yet.
+/// The key that the wallet in the folder `dir` is used with, and where it is unless the wallet has its own. Folder
+/// and key are made first where they are not there yet.
 ///
 /// # Errors
-/// [`Error::Folder`], [`Error::Secret`], [`Error::KeyFile`].
-pub async fn own_key(dir: &Path) -> Result<HolderKey, Error> {
-    let (folder, path) = (dir.to_owned(), dir.join(KEY_FILE));
-    let key = blocking(move || {
+/// As [`KeySource::open`]; [`Error::Folder`].
+pub async fn key_in(dir: &Path) -> Result<(Option<KeySource>, HolderKey), Error> {
+    let folder = dir.to_owned();
+    let named = blocking(move || {
         private_folder(&folder, Named::Itself)?;
-        match keyfile::load(&path) {
-            Err(Error::Secret(error)) if is_absent(&error) => {
-                let key = PrivateKey::generate(Algorithm::EdDsa, &mut rng::os());
-                match keyfile::create(&path, &key) {
-                    Ok(()) => Ok(key),
-                    Err(Error::Exists { .. }) => keyfile::load(&path),
-                    Err(error) => Err(error),
-                }
-            }
-            read => read,
+        key_named_in(&folder)
+    });
+    match named.await? {
+        Some(source) => {
+            let key = source.open().await?;
+            Ok((Some(source), key))
         }
+        None => Ok((None, own_key(dir).await?)),
+    }
+}
+
+/// Where the key is that the wallet in `dir` was used with, unless that is its own or it never was.
+fn key_named_in(dir: &Path) -> Result<Option<KeySource>, Error> {
+    let named = match files::read(dir)? {
+        Some(contents) => contents.key,
+        None => KeptLogin::read(dir)?.and_then(|login| login.key),
+    };
+    let parsed = named.map(|text| text.parse().map_err(|e| Error::Request(format!("{e}"))));
+    parsed.transpose()
+}
+
+/// The wallet's own key, which is made first where it is not there yet.
+async fn own_key(dir: &Path) -> Result<HolderKey, Error> {
+    let path = dir.join(KEY_FILE);
+    let key = blocking(move || match keyfile::load(&path) {
+        Err(Error::Secret(error)) if is_absent(&error) => {
+            let key = PrivateKey::generate(Algorithm::EdDsa, &mut rng::os());
+            match keyfile::create(&path, &key) {
+                Ok(()) => Ok(key),
+                Err(Error::Exists { .. }) => keyfile::load(&path),
+                Err(error) => Err(error),
+            }
+        }
+        read => read,
     });
     Ok(key.await?.into())
 }

@@ -151,7 +151,7 @@ pub(crate) fn decide(
         .filter_map(|right| servers.get(right.server()).cloned())
         .collect();
     let expires_at = expiry(&terms, asker, wish, bounds, now)?;
-    let ends_at = latest_end(&terms, asker, wish);
+    let ends_at = absolute_end(&terms, asker, wish, expires_at, now);
     let mut caveats = terms.caveats;
     caveats.extend(wish.resources.iter().map(|(kind, values)| Caveat::Resource {
         kind: kind.clone(),
@@ -248,6 +248,16 @@ fn expiry(terms: &GrantTerms, asker: &Asker, wish: &Wish, bounds: Bounds, now: i
         ));
     }
     Ok(bounded)
+}
+
+/// Until when renewals may go: no further than the first capability, unless the policy says that it may be renewed.
+fn absolute_end(terms: &GrantTerms, asker: &Asker, wish: &Wish, expires_at: i64, now: i64) -> i64 {
+    let renewable = match (terms.renew_until, terms.renew_for) {
+        (None, None) => return expires_at,
+        (_, None) => i64::MAX,
+        (_, Some(seconds)) => now.saturating_add_unsigned(seconds),
+    };
+    latest_end(terms, asker, wish).min(renewable).max(expires_at)
 }
 
 /// The subject token's end, unless the policy states another (RULES 26), and never after what was asked for.

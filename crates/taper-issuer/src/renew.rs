@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use axum::response::Response;
-use taper_capability::{Grant, Token, UnverifiedToken, VerifiedChain, issue};
+use taper_capability::{Grant, Right, Token, UnverifiedToken, VerifiedChain, issue};
 use taper_oauth::{ErrorCode, ExchangeRequest, TokenType};
 use taper_store::{GrantRecord, Grants as _, RevocationKey};
 
@@ -16,7 +16,7 @@ use taper_service::rng;
 use crate::clients::Client;
 use crate::error::Refusal;
 use crate::proof::Proven;
-use crate::revoke::grant_record;
+use crate::revoke::{grant_record, hex};
 use crate::rules;
 use crate::state::{Shared, State};
 use crate::token::{could_not_be_made, record, refuse_revoked, written};
@@ -42,17 +42,21 @@ pub(crate) async fn answer(
         ));
     }
     let text = request.subject_token.expose();
-    // One that has ended still says of which grant it is, and whether that is revoked is the first thing to know.
-    let chain = state.signed_chain(text).await?.ok_or_else(|| {
+    let now = state.clock.unix();
+    proven.demand_token(text, now)?;
+    // Cheap, and may only reject: a chain's signatures cost much, and nothing was spent yet.
+    let none = || {
         Refusal::new(
             rules::TOKEN,
             ErrorCode::InvalidRequest,
             "`subject_token` is no capability of this issuer",
         )
-    })?;
+    };
+    let decoded = UnverifiedToken::decode(text).map_err(|_| none())?;
+    as_it_was_granted(&decoded, client, proven)?;
+    // One that has ended still says of which grant it is, and whether that is revoked is the first thing to know.
+    let chain = state.signed_chain(text).await?.ok_or_else(none)?;
     let now = state.clock.unix();
-    proven.demand_token(text, now)?;
-    as_it_was_granted(&chain, client, proven)?;
     let subject = chain.subject();
     let account = format!("subject {} {}", subject.iss, subject.sub);
     state.gate.spend(&proven.proof, &account, now)?;
@@ -93,7 +97,7 @@ fn asks_for_nothing_else(request: &ExchangeRequest) -> bool {
 }
 
 /// Of a chain with further links the issuer cannot make the same again: its holders signed them.
-fn as_it_was_granted(chain: &VerifiedChain, client: &Client, proven: &Proven<'_>) -> Result<(), Refusal> {
+fn as_it_was_granted(chain: &UnverifiedToken, client: &Client, proven: &Proven<'_>) -> Result<(), Refusal> {
     let refused = |description: &str| Refusal::new(rules::RENEW_OWN, ErrorCode::InvalidRequest, description);
     let [link] = chain.links() else {
         if rules::RENEW_OWN.holds(false) {
@@ -113,10 +117,11 @@ fn as_it_was_granted(chain: &VerifiedChain, client: &Client, proven: &Proven<'_>
     Ok(())
 }
 
-/// The code tells a holder from all other refusals that it must not ask for another grant instead.
+/// by its id, or by its own branch. The code tells a holder from all other refusals that it must not ask for another grant instead.
 async fn refuse_revoked_grant(state: &State, chain: &VerifiedChain) -> Result<(), Refusal> {
-    let grant = RevocationKey::Grant(chain.grant_id().to_owned());
-    let revoked = state.revoked(&[grant]).await?.is_some();
+    let mut keys = vec![RevocationKey::Grant(chain.grant_id().to_owned())];
+    keys.extend(chain.branch_ids().iter().map(|id| RevocationKey::Branch(hex(id))));
+    let revoked = state.revoked(&keys).await?.is_some();
     if !rules::RENEW_REVOKED.holds(!revoked) {
         return Err(Refusal::new(
             rules::RENEW_REVOKED,
@@ -148,12 +153,9 @@ fn new_end(
             "the policy of this server was changed; {again}"
         )));
     }
-    let is_configured = |audience| parts.servers.values().any(|resource| resource == audience);
-    let as_configured =
-        chain.audiences().iter().all(is_configured) && parts.trust.trusts(&chain.subject().iss);
-    if !rules::RENEW_WITHIN.holds(as_configured) {
+    if !rules::RENEW_WITHIN.holds(is_as_configured(state, chain)) {
         return Err(refused(
-            "a server or the subject's issuer is not configured any more",
+            "a server or an issuer of the grant is not configured as it was",
         ));
     }
     if !rules::RENEW_WITHIN.holds(chain.expires_at() < known.end()) {
@@ -166,6 +168,21 @@ fn new_end(
     let own = now.saturating_add(life).max(chain.expires_at());
     let within = rules::RENEW_WITHIN.holds(own <= known.end());
     Ok(if within { own } else { known.end() })
+}
+
+/// Whether what was granted could be granted now: its servers are where they were, and whoever said who the subject
+/// and the actor are is still believed.
+fn is_as_configured(state: &State, chain: &VerifiedChain) -> bool {
+    let parts = &state.parts;
+    let is_there = |right: &Right| {
+        let resource = parts.servers.get(right.server());
+        resource.is_some_and(|resource| chain.audiences().contains(resource))
+    };
+    let is_known = |audience| parts.servers.values().any(|resource| resource == audience);
+    let mut parties = std::iter::once(chain.subject()).chain(chain.actor());
+    chain.rights().iter().all(is_there)
+        && chain.audiences().iter().all(is_known)
+        && parties.all(|party| parts.trust.trusts(&party.iss))
 }
 
 impl Shared {

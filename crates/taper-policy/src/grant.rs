@@ -2,7 +2,7 @@
 //!
 //! A grant policy derives `grant_right(server, tool)`, `grant_any_tool(server)`,
 //! `grant_uri(server, prefix)`, `grant_prompt(server, name)`, `grant_resource(server, kind, pattern)`, `grant_ttl(seconds)`, `grant_depth(n)`,
-//! `renew_until(t)` and `deny(reason)`. Nothing derived is nothing granted, a `deny` wins, and
+//! `renew_until(t)`, `renew_for(seconds)` and `deny(reason)`. Nothing derived is nothing granted, a `deny` wins, and
 //! never more is granted than was requested.
 
 use crate::boundary::is_canonical;
@@ -30,7 +30,7 @@ const GIVEN: [(&str, usize); 10] = [
 ];
 
 /// The heads that mean something; `time` is given besides.
-const HEADS: [(&str, usize); 9] = [
+const HEADS: [(&str, usize); 10] = [
     ("grant_right", 2),
     ("grant_any_tool", 1),
     ("grant_uri", 2),
@@ -39,6 +39,7 @@ const HEADS: [(&str, usize); 9] = [
     ("grant_ttl", 1),
     ("grant_depth", 1),
     ("renew_until", 1),
+    ("renew_for", 1),
     ("deny", 1),
 ];
 
@@ -81,6 +82,8 @@ pub struct GrantTerms {
     pub caveats: Vec<Caveat>,
     /// Until when it may be renewed, in seconds since the Unix epoch: the smallest `renew_until`.
     pub renew_until: Option<i64>,
+    /// For how many seconds from now it may be renewed: the smallest `renew_for`.
+    pub renew_for: Option<u64>,
 }
 
 /// Why nothing is granted.
@@ -175,6 +178,9 @@ pub fn decide(policy: &GrantPolicy, request: &GrantRequest, now: i64) -> Result<
         .map(u32::try_from)
         .transpose();
     let renew_until = smallest(integers(&mut world, "renew_until")?);
+    let renew_for = smallest(integers(&mut world, "renew_for")?)
+        .map(u64::try_from)
+        .transpose();
     let range = |_| GrantRefusal::Error("a negative or too large number".to_owned());
     let caveats = resource_caveats(&mut world, &rights)?;
     Ok(GrantTerms {
@@ -183,6 +189,7 @@ pub fn decide(policy: &GrantPolicy, request: &GrantRequest, now: i64) -> Result<
         max_depth: max_depth.map_err(range)?,
         caveats,
         renew_until,
+        renew_for: renew_for.map_err(range)?,
     })
 }
 

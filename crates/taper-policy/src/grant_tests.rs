@@ -192,9 +192,18 @@ fn the_smallest_terms_hold() {
     let policy = policy(POLICY).unwrap();
     let terms = decide(&policy, &request(&[("groups", "guest")], &[any()]), 0).unwrap();
     assert_eq!(
-        (terms.ttl, terms.max_depth, terms.renew_until),
-        (Some(60), Some(3), None)
+        (terms.ttl, terms.max_depth, terms.renew_until, terms.renew_for),
+        (Some(60), Some(3), None, None)
     );
+    let more =
+        format!("{POLICY}\nrenew_for(600) <- client($c);\nrenew_for(0) <- claim(\"groups\", \"guest\");");
+    let renews = |group| {
+        let policy = self::policy(&more).unwrap();
+        decide(&policy, &request(&[("groups", group)], &[any()]), 0)
+            .unwrap()
+            .renew_for
+    };
+    assert_eq!((renews("eng"), renews("guest")), (Some(600), Some(0)));
     let only = Caveat::Resource {
         kind: "repo".into(),
         matches: ResourceMatch::OneOf(vec!["acme/web".into()]),

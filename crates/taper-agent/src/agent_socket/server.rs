@@ -92,6 +92,8 @@ impl Listening {
             }
             // Without a place it is hung up on: all others are being answered, which takes a moment.
             let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
+            // 0 is any process of another namespace.
+            let process = process.filter(|process| *process > 0);
             let Some(place) = places.take(process) else {
                 continue;
             };
@@ -141,10 +143,14 @@ async fn converse(stream: UnixStream, ring: &KeyRing, place: &Place) -> io::Resu
             },
             None => Answer::Error(format!("a line has an end, and at most {MAX_LINE} bytes")),
         };
+        // From here on it is the client that is waited for.
+        if !place.idle() {
+            return Ok(());
+        }
         let mut text = Zeroizing::new(serde_json::to_vec(&answer)?);
         text.push(b'\n');
         tokio::time::timeout(PATIENCE, write.write_all(&text)).await??;
-        if !whole || nonsense >= MAX_NONSENSE || !place.idle() {
+        if !whole || nonsense >= MAX_NONSENSE {
             return Ok(());
         }
     }

@@ -3,29 +3,16 @@
 use std::path::PathBuf;
 
 use http::StatusCode;
-use serde::Deserialize;
-use taper_dpop::base64url_decode;
 use taper_service::clock::rfc3339;
 use taper_service::secret;
 
 use super::{Finding, Known, Patient};
+use crate::exchange::{Claims, bound_to};
 use crate::wallet::{KeptLogin, SubjectToken, is_logged_in};
 use crate::{Issuer, blocking};
 
 /// With less than this left, in seconds, a token ends soon.
 const SOON: i64 = 60;
-
-/// What the token says of itself, unverified; nothing of an opaque one.
-#[derive(Debug, Default, Deserialize)]
-struct Claims {
-    exp: Option<i64>,
-    cnf: Option<Confirmation>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Confirmation {
-    jkt: Option<String>,
-}
 
 /// Only what was named, or a wallet needs, is looked at: who has a capability renews nothing.
 pub(super) async fn examine(patient: &Patient, known: &Known, now: i64, findings: &mut Vec<Finding>) {
@@ -85,8 +72,7 @@ async fn subject(source: Option<&SubjectToken>, known: &Known, now: i64) -> Find
             return Finding::fail(name, error.to_string()).next("`taper login` gets an access token");
         }
     };
-    let claims = claims(&token);
-    let bound = claims.cnf.and_then(|cnf| cnf.jkt);
+    let bound = bound_to(&token);
     if let (Some(jkt), Some(key)) = (&bound, &known.key)
         && *jkt != key.thumbprint().to_string()
     {
@@ -96,7 +82,7 @@ async fn subject(source: Option<&SubjectToken>, known: &Known, now: i64) -> Find
         );
         return Finding::fail(name, what).next("`taper login --key` with the key of the capability");
     }
-    match claims.exp {
+    match Claims::of(&token).exp {
         Some(exp) if exp <= now => Finding::fail(name, format!("the access token ended at {}", rfc3339(exp)))
             .next("`taper login` gets another, or see to what keeps the file fresh"),
         Some(exp) if exp.saturating_sub(now) < SOON => {
@@ -106,15 +92,6 @@ async fn subject(source: Option<&SubjectToken>, known: &Known, now: i64) -> Find
         Some(exp) => Finding::ok(name, format!("there is an access token until {}", rfc3339(exp))),
         None => Finding::ok(name, "there is an access token; it does not say until when"),
     }
-}
-
-fn claims(token: &str) -> Claims {
-    let payload = token
-        .split('.')
-        .nth(1)
-        .and_then(|payload| base64url_decode(payload).ok());
-    let claims = payload.and_then(|payload| serde_json::from_slice(&payload).ok());
-    claims.unwrap_or_default()
 }
 
 /// Whether somebody is there who would exchange: asked for nothing, the endpoint refuses.

@@ -5,15 +5,17 @@
 //! before the server is asked.
 
 use std::fs;
+use std::io;
 use std::mem::take;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use taper_oauth::{Secret, json};
-use taper_service::clock::Clock;
+use taper_service::clock::{Clock, SharedClock};
 use taper_service::secret::{self, MAX_SECRET_BYTES};
 use zeroize::{Zeroize, Zeroizing};
 
+use super::files::{self, CAPABILITY_FILE, Lock};
 use super::is_absent;
 use crate::folder::{Named, private_folder};
 use crate::login::{LoggedIn, Login};
@@ -111,22 +113,28 @@ impl KeptLogin {
     }
 
     /// Keeps it in the wallet in `dir`, which is made when it is not there, in place of an earlier one. It is on
-    /// the disk when this returns. Who renews at the same time has the wallet's lock, which is waited for.
+    /// the disk when this returns. Who renews at the same time has the wallet's lock, which is waited for. What was
+    /// granted before, perhaps for somebody else, is forgotten, so that the next use exchanges the new token.
     ///
     /// # Errors
     /// [`Error::Folder`], [`Error::Secret`], [`Error::Busy`].
     pub async fn keep(self, dir: &Path) -> Result<PathBuf, Error> {
         let folder = dir.to_owned();
         blocking(move || private_folder(&folder, Named::Itself)).await?;
-        let lock = super::files::wait_for_lock(dir).await?;
+        let lock = files::wait_for_lock(dir).await?;
         let folder = dir.to_owned();
         blocking(move || {
-            let written = self.write(&folder);
+            let written = self.write(&folder).and_then(|()| forget(&folder));
             drop(lock);
             written
         })
         .await?;
         Ok(dir.join(LOGIN_FILE))
+    }
+
+    async fn written(self, dir: &Path) -> Result<Self, Error> {
+        let dir = dir.to_owned();
+        blocking(move || self.write(&dir).map(|()| self)).await
     }
 
     fn write(&self, dir: &Path) -> Result<(), Error> {
@@ -147,17 +155,40 @@ impl KeptLogin {
     }
 }
 
+fn forget(dir: &Path) -> Result<(), Error> {
+    let path = dir.join(CAPABILITY_FILE);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::Folder { path, source: error }),
+        _ => Ok(()),
+    }
+}
+
 /// Whether the wallet in `dir` has a login.
 pub fn is_logged_in(dir: &Path) -> bool {
     fs::exists(dir.join(LOGIN_FILE)).unwrap_or(false)
 }
 
-/// The access token to exchange, another one where the login's has ended. The caller holds the wallet's lock.
+/// The access token to exchange, another one where the login's has ended, and the wallet's lock, which the caller
+/// holds. It goes on when nobody waits for it any more: what the server gave in place of a used refresh token is
+/// written down all the same, and the lock is held so long.
 pub(super) async fn access_token(
     dir: &Path,
     key: &HolderKey,
-    clock: &dyn Clock,
-) -> Result<Zeroizing<String>, Error> {
+    clock: &SharedClock,
+    lock: Lock,
+) -> Result<(Zeroizing<String>, Lock), Error> {
+    let (dir, key, clock) = (dir.to_owned(), key.clone(), clock.clone());
+    let renewing = tokio::spawn(async move {
+        let token = renewed(&dir, &key, clock.as_ref()).await?;
+        Ok((token, lock))
+    });
+    match renewing.await {
+        Ok(renewed) => renewed,
+        Err(_) => Err(Error::Request("the process is shutting down".to_owned())),
+    }
+}
+
+async fn renewed(dir: &Path, key: &HolderKey, clock: &dyn Clock) -> Result<Zeroizing<String>, Error> {
     let again = |reason: &str| {
         Error::Subject(format!(
             "{reason}; `taper login --wallet {}` logs in again",
@@ -171,17 +202,17 @@ pub(super) async fn access_token(
     if kept.expires_at.is_none_or(lasts) {
         return Ok(Zeroizing::new(kept.access_token.expose().to_owned()));
     }
-    let Some(refresh_token) = kept.refresh_token.take() else {
-        return Err(again(
-            "the access token has ended, and the login gave no refresh token",
-        ));
+    let Some(refresh_token) = &kept.refresh_token else {
+        return Err(again("the access token has ended, and there is no refresh token"));
     };
-    kept.refresh_token = Some(Secret::new(refresh_token.expose()));
-    let folder = dir.to_owned();
-    let mut kept = blocking(move || kept.write(&folder).map(|()| kept)).await?;
+    let refresh_token = Secret::new(refresh_token.expose());
+    let mut kept = kept.written(dir).await?;
     let login = Login::at_server(&kept.issuer, kept.resource.as_deref()).await?;
     let refreshed = match login.refresh(&kept.client, &refresh_token, key, clock).await {
         Err(Error::Issuer { body, .. }) if body.error == "invalid_grant" => {
+            // Shown again it would be taken for a thief's.
+            kept.refresh_token = None;
+            kept.written(dir).await?;
             return Err(again("the login has ended"));
         }
         refreshed => refreshed?,
@@ -190,7 +221,6 @@ pub(super) async fn access_token(
     kept.access_token = refreshed.access_token;
     kept.expires_at = refreshed.expires_at;
     kept.refresh_token = refreshed.refresh_token;
-    let folder = dir.to_owned();
-    blocking(move || kept.write(&folder)).await?;
+    kept.written(dir).await?;
     Ok(token)
 }

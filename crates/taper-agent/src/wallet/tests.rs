@@ -323,6 +323,70 @@ async fn a_login_is_renewed_and_no_rotation_is_lost() {
 }
 
 #[tokio::test]
+async fn a_rotation_outlives_who_asked_for_it() {
+    let world = World::new().await;
+    let (provider, rotations) = rotating().await;
+    let dir = world.folder.path().join("wallet");
+    let kept = || KeptLogin {
+        issuer: provider.url.clone(),
+        client: Client {
+            id: "dev".into(),
+            secret: None,
+        },
+        resource: None,
+        key: None,
+        access_token: Secret::new("access-0"),
+        expires_at: Some(NOW),
+        refresh_token: Some(Secret::new("refresh-0")),
+    };
+    kept().keep(&dir).await.unwrap();
+    let open = async || {
+        let mut purpose = purpose(&world.server.url, world.folder.path());
+        purpose.subject = SubjectToken::Login;
+        Wallet::open(&dir, None, purpose, world.clock.clone())
+            .await
+            .unwrap()
+    };
+    let wallet = open().await;
+    let rotated = async {
+        while *rotations.lock().unwrap() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        () = rotated => {}
+        held = wallet.capability(NOW) => panic!("the provider was not asked: {held:?}"),
+    }
+    // The client went away while the answer was on its way.
+    drop(wallet);
+    open().await.capability(NOW).await.unwrap();
+    assert_eq!(
+        (exchanged(&world.server), *rotations.lock().unwrap()),
+        ("access-1".to_owned(), 1)
+    );
+    // A login that has ended is not presented again, and another one forgets what was granted before.
+    *rotations.lock().unwrap() = 17;
+    fs::remove_file(dir.join("capability.json")).unwrap();
+    world.clock.set(NOW + 900);
+    let asked = provider.seen().len();
+    for _ in 0..2 {
+        let ended = open().await.capability(NOW + 900).await.unwrap_err();
+        assert!(ended.to_string().contains("taper login"), "{ended}");
+    }
+    let tokens = provider
+        .seen()
+        .iter()
+        .skip(asked)
+        .filter(|seen| seen.path == "/token")
+        .count();
+    assert_eq!(tokens, 1);
+    fs::write(dir.join("capability.json"), "").unwrap();
+    kept().keep(&dir).await.unwrap();
+    assert!(!dir.join("capability.json").exists());
+}
+
+#[tokio::test]
 async fn a_wallet_has_one_key() {
     let world = World::new().await;
     let wallet = world.open().await;

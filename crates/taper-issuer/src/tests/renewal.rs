@@ -251,6 +251,50 @@ async fn what_is_revoked_is_not_renewed() {
 }
 
 #[tokio::test]
+async fn the_branch_of_the_grant_itself_is_the_grant() {
+    let rig = Rig::new().await;
+    let capability = granted(&rig).await;
+    let branch: String = rig.verify(&capability).branch_ids()[0]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    admin(&rig, json!({"branch": branch})).await;
+    renewal(&rig, &capability)
+        .refused("branch", 400, "invalid_grant")
+        .await;
+}
+
+#[tokio::test]
+async fn a_policy_that_says_nothing_of_it_renews_nothing() {
+    let rig = Rig::new().await;
+    let subject = rig.token(|claims| claims["exp"] = json!(END));
+    let ask = rig.ask().set("subject_token", subject).set("client_id", "other");
+    let answer = ask.accepted("exchange").await;
+    let capability = answer.json["access_token"].as_str().unwrap();
+    assert_eq!(end(capability), NOW + LIFE);
+    let ask = renewal(&rig, capability).set("client_id", "other");
+    ask.refused("no `renew_for`", 400, "invalid_scope").await;
+}
+
+#[tokio::test]
+async fn bounds_that_were_narrowed_bound_renewals() {
+    let rig = Rig::new().await;
+    let capability = granted(&rig).await;
+    let narrower = |text| format!("default_ttl = \"10m\"\nmax_ttl = \"10m\"\nmax_depth = 1\n{text}");
+    let rig = rig.reopened(|_| {}, narrower);
+    rig.clock.set(NOW + LIFE - 100);
+    let renewed = renewed(&rig, &capability, "shorter").await;
+    assert_eq!(end(&renewed), NOW + LIFE + 500);
+    assert_eq!(
+        (
+            rig.verify(&capability).max_depth(),
+            rig.verify(&renewed).max_depth()
+        ),
+        (3, 1)
+    );
+}
+
+#[tokio::test]
 async fn another_policy_or_configuration_renews_nothing_of_the_old() {
     let rig = Rig::new().await;
     let capability = granted(&rig).await;

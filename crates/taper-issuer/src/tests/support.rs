@@ -37,6 +37,7 @@ grant_right($s, $t) <- claim("groups", "eng"), requested($s, $t);
 grant_uri("git", "repo://acme/") <- claim("groups", "eng");
 grant_prompt("git", "review") <- claim("groups", "eng");
 grant_ttl(3600) <- client($c);
+renew_for(86400) <- client("agent");
 grant_depth(3) <- client($c);
 deny("mallory gets nothing") <- subject($iss, "mallory");
 "#;

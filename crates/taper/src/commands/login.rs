@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use taper_agent::login::{LoggedIn, Login, Redirect};
-use taper_agent::wallet::{KeptLogin, own_key};
+use taper_agent::wallet::{KeptLogin, key_in};
 use taper_agent::{Client, HolderKey, KeySource};
 use taper_service::clock::{human_duration, rfc3339};
 use taper_service::secret;
@@ -79,9 +79,9 @@ pub(crate) struct Args {
 
 /// Obtains an access token that is bound to a key, with a browser.
 pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
-    let key = match (&args.key, &args.wallet) {
-        (Some(key), _) => read_key(key, context)?,
-        (None, Some(dir)) => context.block_on(own_key(dir))??,
+    let (named, key) = match (&args.key, &args.wallet) {
+        (Some(key), _) => (Some(key.clone()), read_key(key, context)?),
+        (None, Some(dir)) => context.block_on(key_in(dir))??,
         (None, None) => return Err(Failure::usage("a key is needed").next("`--key FILE`")),
     };
     let known = match args.client_id.clone() {
@@ -100,7 +100,7 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
     let refreshes = token.refresh_token.is_some();
     let file = match (&args.wallet, &args.out) {
         (Some(dir), _) => {
-            let kept = KeptLogin::new(&at, client, args.key.as_ref(), token);
+            let kept = KeptLogin::new(&at, client, named.as_ref(), token);
             runtime.block_on(kept.keep(dir))?
         }
         (None, Some(out)) => {
