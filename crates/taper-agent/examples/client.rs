@@ -86,6 +86,8 @@ async fn main() -> Result<(), Failure> {
             Ok(result) => json!({"tool": tool, "result": result}),
             // A refusal of the proxy, with its rule.
             Err(ServiceError::McpError(error)) => json!({"tool": tool, "error": error}),
+            // To rmcp's own HTTP client a refusal (403) is an error of the transport, with the refusal in its text.
+            Err(ServiceError::TransportSend(error)) => json!({"tool": tool, "error": error.to_string()}),
             Err(error) => return Err(error.into()),
         };
         if let Some(calls) = said.get_mut("calls").and_then(Value::as_array_mut) {
