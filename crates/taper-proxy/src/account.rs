@@ -20,7 +20,7 @@ use http_body_util::BodyExt as _;
 use taper_capability::{AccessKind, VerifiedPresentation};
 use taper_dpop::RuleId;
 use taper_dpop::rule::r;
-use taper_service::edge::BoxError;
+use taper_service::edge::{BoxError, CallerCertificate};
 use taper_service::metrics::Held;
 use taper_service::spans::Value;
 use taper_store::Outcome;
@@ -215,6 +215,8 @@ pub(crate) struct Account {
     presentation: Option<Arc<VerifiedPresentation>>,
     /// What was decided, until the journal has it.
     pending: Option<(Outcome, Option<RuleId>)>,
+    /// That the caller showed, if it did.
+    certificate: Option<CallerCertificate>,
     decision: Option<Outcome>,
     came: Option<Came>,
     status: Option<StatusCode>,
@@ -246,6 +248,7 @@ impl Account {
             tool: None,
             presentation: None,
             pending: None,
+            certificate: None,
             decision: None,
             came: None,
             status: None,
@@ -269,6 +272,11 @@ impl Account {
             Some(trace) => Some(trace.id()),
             None => traced::context_of(headers).map(|context| context.trace_id()),
         };
+    }
+
+    /// It came over a connection with this certificate.
+    pub(crate) fn certificate(&mut self, certificate: Option<&CallerCertificate>) {
+        self.certificate = certificate.copied();
     }
 
     /// It is for this server.
@@ -553,6 +561,7 @@ impl Account {
             trace.id = self.trace_id.as_deref(),
             grant.id = chain.map(|chain| chain.grant_id()),
             holder = holder.as_deref(),
+            certificate = self.certificate.map(tracing::field::display),
             subject,
             bytes.received = self.received,
             bytes.sent = self.sent,

@@ -28,8 +28,8 @@ use crate::unanswered::Asking;
 use crate::upstream::Upstream;
 
 impl Shared {
-    /// Forwards what is permitted, unless it was revoked or has expired while the journal took it. The
-    /// answer is refused when that happened while the upstream worked on it. `place` is given back when the
+    /// Forwards what is permitted, unless it was revoked or has expired while the journal took it, or while
+    /// it waited for the upstream's token. The answer is refused when that happened while the upstream worked on it. `place` is given back when the
     /// answer has ended.
     pub(crate) async fn forward(
         &self,
@@ -41,11 +41,15 @@ impl Shared {
         account: &mut Account,
         shutdown: &Shutdown,
     ) -> Result<Response<Body>, Refusal> {
-        let chain = presentation.chain();
-        self.gate.recheck(chain, self.clock.unix()).inspect_err(|refusal| {
-            let (rule, server) = (refusal.rule(), server.profile.id.as_str());
-            tracing::info!(%rule, mcp.server = server, grant.id = chain.grant_id(), reason = %refusal, "recorded as allowed, but not forwarded");
-        })?;
+        let chain = Arc::clone(presentation.chain());
+        let credential = server.upstream.credential(&chain).await?;
+        let again = || {
+            self.gate.recheck(&chain, self.clock.unix()).inspect_err(|refusal| {
+                let (rule, server) = (refusal.rule(), server.profile.id.as_str());
+                tracing::info!(%rule, mcp.server = server, grant.id = chain.grant_id(), reason = %refusal, "recorded as allowed, but not forwarded");
+            })
+        };
+        again()?;
         let lease = self.lease(
             server,
             Arc::clone(&presentation),
@@ -60,7 +64,10 @@ impl Shared {
             answers.sent();
         }
         let began = Instant::now();
-        let answered = server.upstream.forward(permitted, shutdown).await;
+        let answered = server
+            .upstream
+            .forward(permitted, &credential, &again, shutdown)
+            .await;
         account.returned(began);
         let answered = answered.inspect_err(|refusal| {
             if let (Refusal::UpstreamStatus(StatusCode::NOT_FOUND), Some(session)) = (refusal, &sent.session)
@@ -214,6 +221,7 @@ impl Shared {
 fn is_refused_outright(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::UpstreamStatus(status)
         if status.is_client_error() && *status != StatusCode::REQUEST_TIMEOUT)
+        || matches!(refusal, Refusal::UpstreamToken(_))
 }
 
 fn is_event_stream(headers: &HeaderMap) -> bool {

@@ -472,7 +472,6 @@ fn outbound(
         body: asked.body,
         era: read.era,
         owner: Owner::of(asked.presentation.chain()),
-        on_behalf: Some(asked.presentation),
         session: read.session.clone(),
         call,
         subscribed,

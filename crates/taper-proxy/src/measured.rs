@@ -19,6 +19,7 @@ use crate::account::{Came, End, Era, Kind};
 use crate::issuers::{IssuerState, Issuers};
 use crate::rules;
 use crate::service::Shared;
+use crate::tokens::TOKEN_OUTCOMES;
 
 /// How many lines about refusals before a presentation the log gets in one second; the others are of the
 /// debug level.
@@ -49,6 +50,8 @@ pub(crate) struct Measured {
     pub(crate) panics: Counter,
     open: Gauge,
     fates: Fates,
+    /// Requests for tokens of upstreams, by server and [`TOKEN_OUTCOMES`].
+    pub(crate) tokens: Table<2>,
     /// Lines about refusals before a presentation that were written at the debug level.
     pub(crate) quiet_lines: Counter,
     started: Instant,
@@ -82,6 +85,7 @@ struct State {
     tasks: Vec<Gauge>,
     unapproved: Vec<Gauge>,
     programs: Vec<Gauge>,
+    tokens: Vec<Gauge>,
 }
 
 /// The numbers of all rules that a refusal may have, and which of them each is.
@@ -224,6 +228,12 @@ impl Measured {
             "taper_proxy_open_requests",
             "Requests whose answer has not ended.",
         );
+        let tokens = new.table(
+            "taper_proxy_upstream_token_requests_total",
+            "Requests to the authorization server of an upstream, by what came of them.",
+            [server(), Label::new("outcome", TOKEN_OUTCOMES)],
+            Shown::All,
+        );
         let quiet_lines = new.counter(
             "taper_proxy_quiet_lines_total",
             "Lines of the request log that were written at the debug level, for there were too many.",
@@ -335,6 +345,11 @@ impl Measured {
                 "Tools that are not as they were approved (`pins`).",
             ),
             programs: places(new, "programs", "Programs that run (`max_children`)."),
+            tokens: places(
+                new,
+                "upstream_tokens",
+                "Tokens of the server that are kept (`oauth.max_tokens`).",
+            ),
         };
         Self {
             registry,
@@ -355,6 +370,7 @@ impl Measured {
             panics,
             open,
             fates,
+            tokens,
             quiet_lines,
             started: Instant::now(),
             told_at: AtomicU64::new(0),
@@ -479,6 +495,10 @@ impl Measured {
             let pinned = server.catalogue.pinned();
             set(&state.unapproved, pinned.map_or(0, |pinned| pinned.differing()));
             set(&state.programs, server.upstream.programs());
+            set(
+                &state.tokens,
+                server.upstream.tokens().map_or(0, |tokens| tokens.len()),
+            );
         }
     }
 }

@@ -1,11 +1,9 @@
 //! What may leave the proxy: a request together with its permit.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use taper_capability::Access;
 use taper_capability::json::Value;
-use taper_capability::{Access, VerifiedPresentation};
 use taper_policy::boundary::Permit;
 
 use crate::message::Era;
@@ -72,8 +70,6 @@ pub(crate) struct Outbound {
     pub(crate) body: Bytes,
     pub(crate) era: Era,
     pub(crate) owner: Owner,
-    /// Who asks, for an upstream that takes tokens on behalf of subjects.
-    pub(crate) on_behalf: Option<Arc<VerifiedPresentation>>,
     /// A session of `owner`.
     pub(crate) session: Option<String>,
     /// The message's method and id; nothing for GET, DELETE and what answers the server.

@@ -156,6 +156,11 @@ impl Proxy {
         let keys = tokens::key_set(servers.values().filter_map(|server| server.upstream.tokens()));
         let names: Vec<&str> = servers.keys().map(String::as_str).collect();
         let measured = Measured::new(&names, &issuers, clock.unix());
+        for (id, server) in &servers {
+            if let Some(tokens) = server.upstream.tokens() {
+                tokens.count_in(&measured.tokens, measured.server(id));
+            }
+        }
         let (traces, exporter) = match ready.traces {
             None => (None, None),
             Some(traced) => {

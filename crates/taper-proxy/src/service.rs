@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use taper_oauth::ProtectedResourceMetadata;
 use taper_service::clock::SharedClock;
-use taper_service::edge::{BodyError, PeerAddr, read_body};
+use taper_service::edge::{BodyError, CallerCertificate, PeerAddr, read_body};
 use taper_service::pool::{CpuPool, PoolError};
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
@@ -82,6 +82,7 @@ pub(crate) async fn answer(
         ..AnswerContext::default()
     };
     let mut account = Account::open(&shared.measured, &context.decision_id, shared.log_subject);
+    account.certificate(request.extensions().get::<CallerCertificate>());
     account.within(&mut request, shared.traces.as_ref(), shared.clock.unix_millis());
     let response = answer_in(&shared, &shutdown, request, &mut context, &mut account).await;
     account.follow(response)
@@ -258,7 +259,11 @@ impl Shared {
             .filter_map(|server| server.catalogue.pinned());
         let lame = self.servers.iter().filter_map(|(id, server)| {
             let trouble = server.upstream.tokens()?.trouble()?;
-            Some(format!("upstream credentials of {id}: {trouble}"))
+            Some(if for_operator {
+                format!("upstream credentials of {id}: {trouble}")
+            } else {
+                format!("upstream credentials of {id}: there are none now")
+            })
         });
         pinned
             .flat_map(|pinned| pinned.notes(for_operator))

@@ -215,24 +215,78 @@ async fn a_subject_of_another_provider_gets_no_token_by_the_same_name() {
 async fn a_subject_that_is_refused_is_in_nobodys_way() {
     let shutdown = Shutdown::new();
     let (server, world, _folder) = start(&shutdown, "", false).await;
-    server.answers(|asked, number| match claims(asked)["sub"].as_str() {
-        Some("mallory") => {
-            let mut answer = json(r#"{"error":"invalid_request","error_description":"hunter2"}"#);
-            *answer.status_mut() = http::StatusCode::BAD_REQUEST;
-            answer
+    let answer = |status: u16, body: &'static str| {
+        let mut answer = json(body);
+        *answer.status_mut() = http::StatusCode::from_u16(status).unwrap();
+        answer
+    };
+    server.answers(move |asked, number| match claims(asked)["sub"].as_str() {
+        Some("mallory") => answer(
+            400,
+            r#"{"error":"invalid_request","error_description":"hunter2"}"#,
+        ),
+        Some("consent") => answer(400, r#"{"error":"interaction_required"}"#),
+        Some("often") => {
+            let mut often = answer(429, "{}");
+            often.headers_mut().insert("retry-after", "300".parse().unwrap());
+            often
         }
+        Some("crash") => answer(500, "<html>"),
+        Some("page") => answer(400, "<html>"),
         Some("odd") => token(number, ""),
         Some("id") => token(number, &format!(r#","issued_token_type":"{URN}id_token""#)),
         _ => token(number, &format!(r#","issued_token_type":"{URN}access_token""#)),
     });
-    let [mallory, odd, id, alice] = ["mallory", "odd", "id", "alice"].map(|sub| grant_of(&world, sub));
-    refused(&call(&world, &mallory).await, 502, "M-50");
-    refused(&call(&world, &odd).await, 503, "M-52");
-    refused(&call(&world, &id).await, 503, "M-52");
-    refused(&call(&world, &mallory).await, 502, "M-53");
-    assert_eq!(server.asked().len(), 3);
-    assert_eq!(call(&world, &alice).await.status.as_u16(), 200);
-    assert_eq!(shown(&world), ["Bearer t4"]);
+    let refusals = [
+        ("mallory", 502, "M-50"),
+        ("consent", 502, "M-50"),
+        ("often", 503, "M-50"),
+        ("crash", 503, "M-50"),
+        ("page", 503, "M-52"),
+        ("odd", 503, "M-52"),
+        ("id", 503, "M-52"),
+    ];
+    for (n, (sub, status, rule)) in refusals.into_iter().enumerate() {
+        let grant = grant_of(&world, sub);
+        refused(&call(&world, &grant).await, status, rule);
+        refused(&call(&world, &grant).await, status, "M-53");
+        let alice = call(&world, &grant_of(&world, "alice")).await;
+        assert_eq!(alice.status.as_u16(), 200, "{sub}");
+        assert_eq!(
+            (server.asked().len(), shown(&world).len()),
+            (2 * (n + 1), n + 1),
+            "{sub}"
+        );
+    }
+    assert!(
+        world.shared.servers["git"]
+            .upstream
+            .tokens()
+            .unwrap()
+            .trouble()
+            .is_none()
+    );
+    shutdown.trigger();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_is_revoked_while_it_waits_for_a_token_is_not_sent() {
+    let shutdown = Shutdown::new();
+    let (server, world, _folder) = start(&shutdown, "", true).await;
+    world.page(Vec::new(), 0);
+    let [alice, bob] = ["alice", "bob"].map(|sub| grant_of(&world, sub));
+    server.may.forget_permits(1000);
+    let revoked = async {
+        server.was_asked(1).await;
+        world.revoke(1, RevocationKey::Grant(alice.id.clone()));
+        server.may.add_permits(1000);
+    };
+    let (answer, ()) = futures_util::future::join(call(&world, &alice), revoked).await;
+    assert_eq!(answer.status.as_u16(), 401, "{answer:?}");
+    assert!(shown(&world).is_empty());
+    // Nor does what became of its request for a token concern anybody else.
+    assert_eq!(call(&world, &bob).await.status.as_u16(), 200);
     shutdown.trigger();
     world.end().await;
 }

@@ -37,7 +37,7 @@ pub(super) struct Server {
     pub(super) addr: SocketAddr,
     asked: watch::Sender<Vec<Asked>>,
     script: Arc<Mutex<Script>>,
-    may: Arc<Semaphore>,
+    pub(super) may: Arc<Semaphore>,
 }
 
 /// The token `t1`, `t2`, …, by the number of the request.
@@ -96,7 +96,7 @@ impl Server {
     }
 
     /// When it was asked `count` times.
-    async fn was_asked(&self, count: usize) {
+    pub(super) async fn was_asked(&self, count: usize) {
         let mut asked = self.asked.subscribe();
         let reached = asked.wait_for(|all| all.len() >= count);
         tokio::time::timeout(Duration::from_secs(20), reached)
@@ -144,7 +144,7 @@ pub(super) async fn world(server: &Server, oauth: &str) -> World {
     world
 }
 
-/// The tokens that the upstream saw.
+/// The tokens that the upstream saw, in order.
 pub(super) fn shown(world: &World) -> Vec<String> {
     let bearer = |headers: &HeaderMap| {
         let all: Vec<_> = headers.get_all("authorization").iter().collect();
@@ -329,27 +329,93 @@ async fn a_token_that_the_upstream_refuses_is_replaced_once() {
     assert_eq!(shown(&world), ["Bearer t1", "Bearer t1", "Bearer t2"]);
     assert_eq!(world.upstream.seen()[1].body, world.upstream.seen()[2].body);
 
-    // No token is taken any more: nobody is asked for one again and again.
+    // No token is taken any more: no caller has the server asked again and again.
     world.clock.advance(10);
     takes("Bearer none");
     let answer = call().await;
-    refused(&answer, 503, "M-50");
+    refused(&answer, 502, "M-30");
     assert!(!answer.headers.contains_key("www-authenticate"));
     assert_eq!((server.asked().len(), shown(&world).len()), (3, 5));
     for _ in 0..3 {
-        refused(&call().await, 503, "M-53");
+        refused(&call().await, 502, "M-30");
     }
-    assert_eq!((server.asked().len(), shown(&world).len()), (3, 5));
-    for (wait, asked) in [(1, 4), (1, 4), (1, 5), (4, 6)] {
+    assert_eq!((server.asked().len(), shown(&world).len()), (3, 8));
+    for (wait, asked) in [(9, 3), (1, 4), (9, 4)] {
         world.clock.advance(wait);
-        assert_eq!(call().await.status.as_u16(), 503);
+        refused(&call().await, 502, "M-30");
         assert_eq!(server.asked().len(), asked);
     }
-    // Each attempt sends one request, with the one token that is new then.
-    assert_eq!(shown(&world)[5..], ["Bearer t4", "Bearer t5", "Bearer t6"]);
-    world.clock.advance(60);
-    takes("Bearer t7");
+    takes("Bearer t4");
     assert_eq!(call().await.status.as_u16(), 200);
+    shutdown.trigger();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_is_refused_of_one_request_is_in_nobody_elses_way() {
+    let shutdown = Shutdown::new();
+    let server = Server::start(&shutdown).await;
+    let world = world(&server, "").await;
+    // As a server does that passes on what stands behind one of its tools.
+    world
+        .upstream
+        .answers(|seen| match seen.body.windows(8).any(|at| at == b"git_push") {
+            true => status(401, "{}"),
+            false => json(RESULT),
+        });
+    let (fine, broken) = (
+        async || world.call("git_log", LOG).send().await.status.as_u16(),
+        async || world.call("git_push", LOG).send().await,
+    );
+    for (wait, asked) in [(0, 1), (0, 1), (10, 2), (0, 2), (10, 3)] {
+        world.clock.advance(wait);
+        refused(&broken().await, 502, "M-30");
+        assert_eq!(fine().await, 200);
+        assert_eq!(server.asked().len(), asked);
+    }
+    // A server that gives no other one now leaves the one that is there.
+    server.answers(|_, _| status(503, "{}"));
+    world.clock.advance(10);
+    refused(&broken().await, 502, "M-30");
+    assert_eq!((fine().await, server.asked().len()), (200, 4));
+    refused(&broken().await, 502, "M-30");
+    assert_eq!((fine().await, server.asked().len()), (200, 4));
+    shutdown.trigger();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_list_that_was_not_sent_leaves_its_id() {
+    let shutdown = Shutdown::new();
+    let server = Server::start(&shutdown).await;
+    let world = world(&server, "").await;
+    world.upstream.answers(|_| {
+        let mut answer = json(r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[]}}"#);
+        answer
+            .headers_mut()
+            .insert("mcp-session-id", "s".parse().unwrap());
+        answer
+    });
+    let token = world.issue(&world.grant());
+    let send = async |body: &str, session: &str| {
+        let ask = world
+            .ask(body)
+            .token(token.as_str())
+            .header("mcp-session-id", session);
+        ask.send().await
+    };
+    let initialize =
+        r#"{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#;
+    assert_eq!(send(initialize, "").await.header("mcp-session-id"), "s");
+    server.answers(|_, _| status(500, "{}"));
+    // As if its life were over.
+    world.clock.advance(-1);
+    let list = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list"}"#;
+    refused(&send(list, "s").await, 503, "M-50");
+    server.answers(|_, number| self::token(number, ""));
+    world.clock.advance(2);
+    let answer = send(list, "s").await;
+    assert_eq!(answer.status.as_u16(), 200, "{answer:?}");
     shutdown.trigger();
     world.end().await;
 }
@@ -400,6 +466,7 @@ async fn without_a_token_nothing_is_sent_and_nobody_is_asked_in_vain() {
         ),
     ];
     for (rule, name, answer) in answers {
+        // One world for each: no failure is left over from the one before.
         let shutdown = Shutdown::new();
         let server = Server::start(&shutdown).await;
         let world = world(&server, "").await;
@@ -750,6 +817,8 @@ fn settings_are_checked_before_the_start() {
     let other = taper_dpop::PrivateKey::from_bytes(taper_dpop::Algorithm::EdDsa, &[8; 32]).unwrap();
     write("other.jwk", other.to_jwk_string().as_bytes());
     check(UP, "", &format!("{named}, assertion_key = 'other.jwk'"), "");
+    let by_certificate = "grant = 'client_credentials', issuer = 'https://as.test', client_auth = 'tls_client_auth', client_certificate = { certificate = 'secret', key = 'secret' }";
+    check(UP, "", by_certificate, "`tls_client_auth` needs `token_endpoint`");
     check(
         UP,
         "",

@@ -120,27 +120,29 @@ impl Source {
             self.forget_endpoint();
             unanswered(&error)
         })?;
-        let exchanged = matches!(whose, Whose::Of(_));
         if answer.status != StatusCode::OK {
             return Err(self.refused(whose, answer.status, &answer.headers, &answer.body));
         }
-        let read = if exchanged {
-            BearerResponse::parse_exchanged(&answer.body)
-        } else {
-            BearerResponse::parse(&answer.body)
+        let read = match whose {
+            Whose::Of(_) => BearerResponse::parse_exchanged(&answer.body),
+            Whose::Own => BearerResponse::parse(&answer.body),
         };
         wipe(answer.body);
-        let malformed = |error: WireError| Failed::new(Cause::Malformed, !exchanged, error);
-        let response = match read {
-            Ok(response) => response,
-            Err(error) => return Err(malformed(error)),
-        };
+        // What the parser says could quote the answer.
+        let malformed = |reason: &str| Failed::new(Cause::Malformed, self.concerns_all(whose), reason);
+        let response = read
+            .map_err(|_| malformed("it is no answer with a bearer token of the kind that was asked for"))?;
         let life = response.expires_in.unwrap_or(UNSAID_LIFE);
         if !rules::TOKEN_ANSWER.holds(life >= LEAST_LIFE) {
-            let reason = format!("its token lives for {life} s, {LEAST_LIFE} s are needed");
-            return Err(Failed::new(Cause::Malformed, !exchanged, reason));
+            return Err(malformed("its token ends at once"));
         }
         Ok(Token::new(response.access_token, now, life))
+    }
+
+    /// Whether what is said of one token holds for all of the upstream: where there is one for all. What one
+    /// subject causes, or the proxy for itself beside them, is in nobody else's way.
+    fn concerns_all(&self, whose: &Whose) -> bool {
+        *whose == Whose::Own && self.exchange.is_none()
     }
 
     async fn endpoint(&self, now: i64) -> Result<String, Failed> {
@@ -154,10 +156,11 @@ impl Source {
         {
             return Ok(endpoint);
         }
-        let malformed = |reason: &dyn ToString| Failed::new(Cause::Malformed, true, reason.to_string());
+        // What a parser says could quote the document.
+        let malformed = |reason: &str| Failed::new(Cause::Malformed, true, reason);
         let places = [
-            uri::authorization_server_metadata(issuer).map_err(|e| malformed(&e))?,
-            uri::openid_configuration(issuer).map_err(|e| malformed(&e))?,
+            uri::authorization_server_metadata(issuer).map_err(|_| malformed("the issuer is no url"))?,
+            uri::openid_configuration(issuer).map_err(|_| malformed("the issuer is no url"))?,
         ];
         let mut document = None;
         for place in places {
@@ -178,14 +181,17 @@ impl Source {
                 return Err(Failed::new(Cause::Unreachable, true, reason));
             }
         }
-        let document = document.ok_or_else(|| malformed(&"it has no metadata"))?;
-        let document = AuthorizationServerMetadata::parse(&document, issuer)
-            .map_err(|e| malformed(&format!("its metadata: {e}")))?;
+        let document = document.ok_or_else(|| malformed("it has no metadata"))?;
+        let document =
+            AuthorizationServerMetadata::parse(&document, issuer).map_err(|error| match error {
+                WireError::Identity { .. } => malformed("its metadata names another issuer"),
+                _ => malformed("its metadata cannot be read"),
+            })?;
         let endpoint = document
             .token_endpoint
-            .ok_or_else(|| malformed(&"its metadata names no token endpoint"))?;
+            .ok_or_else(|| malformed("its metadata names no token endpoint"))?;
         uri::secure(&endpoint, self.allow_loopback_http)
-            .map_err(|e| malformed(&format!("its metadata: `token_endpoint`: {e}")))?;
+            .map_err(|_| malformed("its metadata names a token endpoint that is not called"))?;
         *found.lock().unwrap_or_else(PoisonError::into_inner) = Some((endpoint.clone(), now));
         Ok(endpoint)
     }
@@ -268,16 +274,18 @@ impl Source {
             code,
             Some(ErrorCode::InvalidClient | ErrorCode::UnauthorizedClient | ErrorCode::UnsupportedGrantType)
         );
-        let (cause, concerns_all) = match (busy, code, whose) {
-            (true, ..) => (Cause::Unreachable, true),
-            // Whether the client may have tokens of its own says nothing of those on behalf of others.
-            (false, Some(_), Whose::Own) => (Cause::Refused, self.exchange.is_none()),
-            (false, Some(_), Whose::Of(_)) if of_client => (Cause::Refused, true),
-            (false, _, Whose::Of(_)) if code.is_some() || status == StatusCode::FORBIDDEN => {
-                (Cause::RefusedSubject, false)
+        let is_oauth = ErrorBody::parse(body).is_ok();
+        let cause = match whose {
+            _ if busy => Cause::Unreachable,
+            // A code that is not known here is one of the server's own, of consent for example.
+            Whose::Of(_) if (is_oauth || status == StatusCode::FORBIDDEN) && !of_client => {
+                Cause::RefusedSubject
             }
-            (false, ..) => (Cause::Malformed, true),
+            _ if is_oauth => Cause::Refused,
+            _ => Cause::Malformed,
         };
+        let is_of_client = of_client && matches!(whose, Whose::Of(_));
+        let concerns_all = is_of_client || self.concerns_all(whose);
         Failed {
             retry_after,
             ..Failed::new(cause, concerns_all, reason)

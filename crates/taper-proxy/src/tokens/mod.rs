@@ -9,7 +9,7 @@ mod settings;
 mod slot;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use taper_capability::VerifiedChain;
 use taper_dpop::PublicKey;
 use taper_oauth::assertion::Behalf;
 use taper_service::clock::SharedClock;
+use taper_service::metrics::Table;
 use taper_service::shutdown::Shutdown;
 use taper_store::RevocationKeys;
 use tokio::sync::watch;
@@ -92,23 +93,24 @@ pub(crate) enum Cause {
     Refused,
     #[error("its authorization server refuses the subject")]
     RefusedSubject,
-    #[error("it refuses a token that was just issued")]
-    Rejected,
     #[error("too many tokens are being asked for")]
     Crowded,
     #[error("its authorization server does not know the subjects of this identity provider")]
     Foreign,
 }
 
+/// What comes of a request for a token, as a metric's label says it: [`Cause::as_str`], or that one came.
+pub(crate) const TOKEN_OUTCOMES: [&str; 5] =
+    ["issued", "unreachable", "malformed", "refused", "refused_subject"];
+
 impl Cause {
-    /// As a metric's label.
-    pub(crate) fn as_str(self) -> &'static str {
+    /// Its word in the log.
+    fn as_str(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
             Self::Malformed => "malformed",
             Self::Refused => "refused",
             Self::RefusedSubject => "refused_subject",
-            Self::Rejected => "rejected",
             Self::Crowded => "crowded",
             Self::Foreign => "foreign",
         }
@@ -147,6 +149,8 @@ pub(crate) struct Tokens {
     max: usize,
     clock: SharedClock,
     state: Mutex<State>,
+    /// Where requests are counted, and the place of the server there.
+    counted: OnceLock<(Table<2>, usize)>,
     /// Requests for tokens outlive the callers that wait for them, by the time-out of one at most.
     tasks: Shutdown,
 }
@@ -169,20 +173,24 @@ enum Looked {
 }
 
 impl Tokens {
+    /// Counts requests for tokens there from now on, by [`TOKEN_OUTCOMES`].
+    pub(crate) fn count_in(&self, table: &Table<2>, server: usize) {
+        // A server has one proxy; the first one counts.
+        let _ = self.counted.set((table.clone(), server));
+    }
+
     /// For whom the token of a request is.
     ///
     /// # Errors
     /// [`Cause::Foreign`] when the authorization server does not know the subject by its name (M-51).
-    pub(crate) fn whose(&self, chain: Option<&VerifiedChain>) -> Result<Whose, Failure> {
+    pub(crate) fn whose(&self, chain: &VerifiedChain) -> Result<Whose, Failure> {
         let Some(exchange) = self.source.exchange() else {
             return Ok(Whose::Own);
         };
-        let principal = chain.map(Principal::of);
-        let known = principal
-            .filter(|principal| rules::TOKEN_SUBJECT.holds(principal.subject.0 == exchange.subject_issuer));
-        match known {
-            Some(principal) => Ok(Whose::Of(Box::new(principal))),
-            None => Err(Failure::now(Cause::Foreign)),
+        if rules::TOKEN_SUBJECT.holds(chain.subject().iss == exchange.subject_issuer) {
+            Ok(Whose::Of(Box::new(Principal::of(chain))))
+        } else {
+            Err(Failure::now(Cause::Foreign))
         }
     }
 
@@ -191,57 +199,45 @@ impl Tokens {
     /// # Errors
     /// [`Failure`]; then there is nothing to send (M-50).
     pub(crate) async fn get(self: &Arc<Self>, whose: &Whose) -> Outcome {
-        let mut flight = match self.look(whose)? {
-            Looked::Token(token) => return Ok(token),
+        match self.look(whose)? {
+            Looked::Token(token) => Ok(token),
+            Looked::Wait(flight) => landed(flight).await,
+        }
+    }
+
+    /// Another token instead of `refused`, which the upstream did not take; `refused` stays until that is
+    /// there, for an upstream may say so of one request only. `None` when nobody is asked: `refused` was
+    /// issued a moment ago, so another one would fare no better, or a pause runs.
+    pub(crate) async fn instead_of(
+        self: &Arc<Self>,
+        whose: &Whose,
+        refused: &Arc<Token>,
+    ) -> Option<Arc<Token>> {
+        let flight = match self.look_beyond(whose, refused)? {
+            Looked::Token(token) => return Some(token),
             Looked::Wait(flight) => flight,
         };
-        match flight.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().unwrap_or(Err(Failure::now(Cause::Unreachable))),
-            // Its task ended without an outcome.
-            Err(_) => Err(Failure::now(Cause::Unreachable)),
-        }
+        landed(flight).await.ok()
     }
 
-    /// Another token instead of `refused`, which the upstream does not take.
-    ///
-    /// # Errors
-    /// [`Failure`], also when `refused` had just been issued: the next one would fare no better.
-    pub(crate) async fn instead_of(self: &Arc<Self>, whose: &Whose, refused: &Arc<Token>) -> Outcome {
-        self.drop_refused(whose, refused)?;
-        self.get(whose).await
-    }
-
-    /// Forgets a token that the upstream does not take. One that was just issued begins a pause.
-    ///
-    /// # Errors
-    /// [`Failure`] for one that was just issued.
-    pub(crate) fn drop_refused(&self, whose: &Whose, refused: &Arc<Token>) -> Result<(), Failure> {
+    fn look_beyond(self: &Arc<Self>, whose: &Whose, refused: &Arc<Token>) -> Option<Looked> {
         let now = self.clock.unix();
         let mut state = self.lock();
-        let Some(slot) = state.slots.get_mut(whose) else {
-            return Ok(());
-        };
-        let in_use = slot
-            .token
-            .as_ref()
-            .is_some_and(|token| Arc::ptr_eq(token, refused));
-        if in_use {
-            slot.token = None;
+        let slot = state.slots.get(whose);
+        let token = slot.and_then(|slot| slot.token.as_ref());
+        if let Some(token) =
+            token.filter(|token| !Arc::ptr_eq(token, refused) && token.age(now) != Age::Ended)
+        {
+            return Some(Looked::Token(Arc::clone(token)));
         }
-        if !refused.is_new(now) {
-            if in_use {
-                slot.pause = Pause::default();
-            }
-            return Ok(());
+        if refused.is_new(now) {
+            return None;
         }
-        if in_use {
-            slot.pause.begin(Cause::Rejected, None, now);
-            tracing::error!(
-                mcp.server = self.server,
-                "the upstream refuses a token that its authorization server has just issued"
-            );
+        if let Some(slot) = slot.filter(|slot| slot.is_asked()) {
+            return slot.flight.clone().map(Looked::Wait);
         }
-        Err(Failure::now(Cause::Rejected))
+        self.may_ask(&mut state, whose, now).ok()?;
+        Some(Looked::Wait(self.begin(&mut state, whose)))
     }
 
     /// Forgets the tokens of grants of which something is revoked.
@@ -278,7 +274,6 @@ impl Tokens {
     }
 
     /// How many tokens are kept.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         let state = self.lock();
         state.slots.values().filter(|slot| slot.token.is_some()).count()
@@ -364,7 +359,15 @@ impl Tokens {
 
     fn settle(&self, whose: &Whose, asked: Result<Token, Failed>) -> Outcome {
         let now = self.clock.unix();
+        if let Some((table, server)) = self.counted.get() {
+            let word = asked
+                .as_ref()
+                .map_or_else(|failed| failed.cause.as_str(), |_| "issued");
+            let outcome = TOKEN_OUTCOMES.iter().position(|outcome| *outcome == word);
+            table.add([*server, outcome.unwrap_or(usize::MAX)]);
+        }
         let mut state = self.lock();
+        let state = &mut *state;
         state.flights = state.flights.saturating_sub(1);
         let slot = state.slots.get_mut(whose);
         match asked {
@@ -373,10 +376,7 @@ impl Tokens {
                 // Without its place the grant was revoked meanwhile: nothing is kept.
                 if let Some(slot) = slot {
                     (slot.token, slot.flight) = (Some(Arc::clone(&token)), None);
-                    // Whether the upstream takes it is not known yet.
-                    if slot.pause.cause() != Some(Cause::Rejected) {
-                        slot.pause = Pause::default();
-                    }
+                    slot.pause = Pause::default();
                 }
                 state.pause = Pause::default();
                 tracing::debug!(mcp.server = self.server, "a token for an upstream was issued");
@@ -390,13 +390,19 @@ impl Tokens {
                     reason = failed.reason,
                     "there is no token for an upstream"
                 );
-                let own = slot.map(|slot| {
-                    slot.flight = None;
-                    &mut slot.pause
-                });
-                let pause = match own {
-                    Some(own) if !failed.concerns_all => own,
-                    _ => &mut state.pause,
+                let mut own = Pause::default();
+                let pause = match slot {
+                    Some(slot) => {
+                        slot.flight = None;
+                        &mut slot.pause
+                    }
+                    // The grant was revoked meanwhile: nobody waits for its pause.
+                    None => &mut own,
+                };
+                let pause = if failed.concerns_all {
+                    &mut state.pause
+                } else {
+                    pause
                 };
                 pause.begin(cause, failed.retry_after, now);
                 let wait = pause.left(now).map_or(1, |(_, left)| left);
@@ -411,6 +417,16 @@ impl Tokens {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What came of a request for a token.
+async fn landed(mut flight: Flight) -> Outcome {
+    let lost = Err(Failure::now(Cause::Unreachable));
+    match flight.wait_for(Option::is_some).await {
+        Ok(outcome) => outcome.clone().unwrap_or(lost),
+        // Its task ended without an outcome.
+        Err(_) => lost,
     }
 }
 

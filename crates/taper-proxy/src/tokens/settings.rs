@@ -1,7 +1,7 @@
 //! What the configuration says about an upstream's tokens, checked.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use http::HeaderValue;
 use taper_dpop::PrivateKey;
@@ -60,6 +60,13 @@ impl Tokens {
             _ => return Err(wrong("issuer", "one of `issuer` and `token_endpoint` is needed")),
         };
         check_text("client_id", &oauth.client_id)?;
+        if oauth.issuer.is_some() && oauth.client_auth == ClientAuth::TlsClientAuth {
+            // Its metadata may name another endpoint for those (RFC 8705 section 5).
+            return Err(wrong(
+                "issuer",
+                "`tls_client_auth` needs `token_endpoint` instead",
+            ));
+        }
         let proof = proof_of(oauth, around.folder)?;
         let exchange = exchange_of(oauth, around)?;
         if let (ClientProof::Key(client), Some(exchange)) = (&proof, &exchange)
@@ -87,6 +94,7 @@ impl Tokens {
             max: oauth.max_tokens.saturating_add(1),
             clock: Arc::clone(around.clock),
             state: Mutex::new(State::default()),
+            counted: OnceLock::new(),
             tasks: Shutdown::new(),
         })
     }

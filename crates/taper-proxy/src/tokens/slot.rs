@@ -17,8 +17,8 @@ pub(super) const UNSAID_LIFE: u64 = 300;
 pub(super) const MOST_LIFE: u64 = 24 * 3600;
 /// A new token is asked for this long before the end, in seconds, or a fifth of the life if that is longer.
 const AHEAD: u64 = 30;
-/// A token that its upstream refuses within this time of being issued, in seconds, is not asked for again at
-/// once: the next one would be refused too.
+/// A token that its upstream refuses within this time of being issued, in seconds, is not replaced: the next
+/// one would be refused too.
 const SETTLED: i64 = 10;
 /// The first pause after a failure, and the longest, in seconds. They double in between.
 const FIRST_PAUSE: u64 = 1;

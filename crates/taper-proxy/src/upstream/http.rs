@@ -12,6 +12,7 @@ use hyper_rustls::{ConfigBuilderExt as _, HttpsConnectorBuilder, MaybeHttpsStrea
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::client::Resumption;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -53,7 +54,12 @@ pub(crate) fn client_config(
         None => builder.with_webpki_roots(),
     };
     Ok(match identity {
-        Some(identity) => builder.with_client_cert_resolver(identity.resolver()),
+        Some(identity) => {
+            let mut config = builder.with_client_cert_resolver(identity.resolver());
+            // A session that goes on would speak for the certificate that it began with.
+            config.resumption = Resumption::disabled();
+            config
+        }
         None => builder.with_no_client_auth(),
     })
 }
@@ -99,12 +105,12 @@ pub(crate) struct HttpUpstream {
     answer_timeout: Duration,
 }
 
-/// Who asks.
-#[derive(Clone, Copy)]
-enum Asker<'a> {
-    Proxy,
-    Caller(Option<&'a VerifiedChain>),
-}
+/// What one request is sent with, beside the headers that all have: a token, for an upstream that takes some.
+#[derive(Debug, Default)]
+pub(crate) struct Credential(Option<(Whose, Arc<Token>)>);
+
+/// Whether a request is still permitted.
+pub(crate) type Again<'a> = &'a (dyn Fn() -> Result<(), Refusal> + Send + Sync);
 
 impl HttpUpstream {
     /// A client for one URL.
@@ -143,20 +149,39 @@ impl HttpUpstream {
         self.tokens.as_ref()
     }
 
-    pub(super) async fn send(&self, outbound: Outbound) -> Result<Response<Body>, Refusal> {
-        let presentation = outbound.on_behalf;
-        let chain = presentation
-            .as_ref()
-            .map(|presentation| presentation.chain().as_ref());
+    /// What a request of `chain` is sent with; without one, a request of the proxy's own.
+    pub(super) async fn credential(&self, chain: Option<&VerifiedChain>) -> Result<Credential, Refusal> {
+        let Some(tokens) = &self.tokens else {
+            return Ok(Credential::default());
+        };
+        let whose = match chain {
+            None => Whose::Own,
+            Some(chain) => tokens.whose(chain)?,
+        };
+        match tokens.get(&whose).await {
+            Ok(token) => Ok(Credential(Some((whose, token)))),
+            Err(failure) if !rules::TOKEN.holds(false) => Err(failure.into()),
+            Err(_) => Ok(Credential::default()),
+        }
+    }
+
+    pub(super) async fn send(
+        &self,
+        outbound: Outbound,
+        credential: &Credential,
+        again: Again<'_>,
+    ) -> Result<Response<Body>, Refusal> {
         let (method, headers) = (outbound.method, outbound.headers);
-        self.exchange(method, headers, outbound.body, Asker::Caller(chain))
+        self.exchange(method, headers, outbound.body, credential, again)
             .await
     }
 
     /// Sends a request of the proxy's own.
     pub(super) async fn ask(&self, own: OwnRequest) -> Result<Response<Body>, Refusal> {
         let (method, headers, body) = own.into_parts();
-        self.exchange(method, headers, body, Asker::Proxy).await
+        let credential = self.credential(None).await?;
+        self.exchange(method, headers, body, &credential, &|| Ok(()))
+            .await
     }
 
     async fn exchange(
@@ -164,39 +189,26 @@ impl HttpUpstream {
         method: Method,
         headers: HeaderMap,
         body: Bytes,
-        asker: Asker<'_>,
+        credential: &Credential,
+        again: Again<'_>,
     ) -> Result<Response<Body>, Refusal> {
-        let Some(tokens) = &self.tokens else {
-            let until = Instant::now() + self.answer_timeout;
+        let mut until = Instant::now() + self.answer_timeout;
+        let (Some(tokens), Some((whose, token))) = (&self.tokens, &credential.0) else {
             let answer = self.request(method.clone(), headers, body, until).await?;
             return admit(&method, answer, until).await;
         };
-        let whose = match asker {
-            Asker::Proxy => Whose::Own,
-            Asker::Caller(chain) => tokens.whose(chain)?,
-        };
-        let token = match tokens.get(&whose).await {
-            Ok(token) => Some(token),
-            Err(failure) if !rules::TOKEN.holds(false) => return Err(failure.into()),
-            Err(_) => None,
-        };
-        let until = Instant::now() + self.answer_timeout;
-        let with = bearing(&headers, token.as_deref())?;
-        let answer = self.request(method.clone(), with, body.clone(), until).await?;
-        let answer = match &token {
-            // It was not taken, so nothing was done: the same may be asked with another token, once.
-            Some(token) if answer.status() == StatusCode::UNAUTHORIZED => {
-                drop(answer);
-                let other = tokens.instead_of(&whose, token).await?;
-                let with = bearing(&headers, Some(&other))?;
-                let again = self.request(method.clone(), with, body, until).await?;
-                if again.status() == StatusCode::UNAUTHORIZED {
-                    tokens.drop_refused(&whose, &other)?;
-                }
-                again
-            }
-            _ => answer,
-        };
+        let with = bearing(&headers, token)?;
+        let mut answer = self.request(method.clone(), with, body.clone(), until).await?;
+        // Its token was not taken, so nothing was done: the same may be asked with another one, once.
+        if answer.status() == StatusCode::UNAUTHORIZED
+            && let Some(other) = tokens.instead_of(whose, token).await
+        {
+            again()?;
+            drop(answer);
+            until = Instant::now() + self.answer_timeout;
+            let with = bearing(&headers, &other)?;
+            answer = self.request(method.clone(), with, body, until).await?;
+        }
         admit(&method, answer, until).await
     }
 
@@ -232,15 +244,13 @@ impl HttpUpstream {
 }
 
 /// The headers together with a token. What a caller may have sent in its place is not there any more.
-fn bearing(headers: &HeaderMap, token: Option<&Token>) -> Result<HeaderMap, Refusal> {
+fn bearing(headers: &HeaderMap, token: &Token) -> Result<HeaderMap, Refusal> {
+    let text = Zeroizing::new(format!("Bearer {}", token.value().expose()));
+    let value = HeaderValue::from_str(&text);
+    let mut value = value.map_err(|_| Refusal::Upstream("its token does not fit into a header"))?;
+    value.set_sensitive(true);
     let mut headers = headers.clone();
-    if let Some(token) = token {
-        let text = Zeroizing::new(format!("Bearer {}", token.value().expose()));
-        let value = HeaderValue::from_str(&text);
-        let mut value = value.map_err(|_| Refusal::Upstream("its token does not fit into a header"))?;
-        value.set_sensitive(true);
-        headers.insert(AUTHORIZATION, value);
-    }
+    headers.insert(AUTHORIZATION, value);
     Ok(headers)
 }
 

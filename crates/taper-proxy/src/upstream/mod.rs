@@ -9,10 +9,11 @@ mod stdio;
 use std::sync::Arc;
 
 use ::http::Response;
+use taper_capability::VerifiedChain;
 use taper_service::edge::ClientIdentity;
 use taper_service::shutdown::Shutdown;
 
-pub(crate) use self::http::{HttpSettings, HttpUpstream, client_config};
+pub(crate) use self::http::{Again, Credential, HttpSettings, HttpUpstream, client_config};
 pub(crate) use self::own::{OwnError, describe, list_tools};
 pub(crate) use self::stdio::{StdioSettings, StdioUpstream};
 use crate::body::Body;
@@ -54,17 +55,31 @@ impl Upstream {
         }
     }
 
-    /// Sends a permitted request and returns the answer's head; its body is streamed.
+    /// What a request of `chain` is sent with. It may take as long as an authorization server does.
+    ///
+    /// # Errors
+    /// [`Refusal::UpstreamToken`]; then there is nothing to send (M-50).
+    pub(crate) async fn credential(&self, chain: &VerifiedChain) -> Result<Credential, Refusal> {
+        match self {
+            Self::Http(upstream) => upstream.credential(Some(chain)).await,
+            Self::Stdio(_) => Ok(Credential::default()),
+        }
+    }
+
+    /// Sends a permitted request and returns the answer's head; its body is streamed. `again` says whether
+    /// it is still permitted, should it be sent a second time.
     ///
     /// # Errors
     /// [`Refusal::Upstream`] for an answer that may not be passed on, and what a program cannot do.
     pub(crate) async fn forward(
         &self,
         request: Permitted<Outbound>,
+        credential: &Credential,
+        again: Again<'_>,
         shutdown: &Shutdown,
     ) -> Result<Response<Body>, Refusal> {
         match self {
-            Self::Http(upstream) => upstream.send(request.into_inner()).await,
+            Self::Http(upstream) => upstream.send(request.into_inner(), credential, again).await,
             Self::Stdio(upstream) => upstream.send(request.into_inner(), shutdown).await,
         }
     }

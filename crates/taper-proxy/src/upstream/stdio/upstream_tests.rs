@@ -36,7 +36,6 @@ fn outbound(owner: &Owner, session: Option<&str>, call: Option<(&str, u32)>, bod
         body: Bytes::from(body),
         era: Era::Legacy,
         owner: owner.clone(),
-        on_behalf: None,
         session: session.map(str::to_owned),
         call: call.map(|(method, id)| Call {
             method: method.to_owned(),
