@@ -422,7 +422,8 @@ async fn a_list_that_was_not_sent_leaves_its_id() {
 
 #[tokio::test]
 async fn without_a_token_nothing_is_sent_and_nobody_is_asked_in_vain() {
-    let answers: Vec<(&str, &str, Box<dyn Fn() -> Response<Body> + Send>)> = vec![
+    type Answers = Box<dyn Fn() -> Response<Body> + Send>;
+    let answers: Vec<(&str, &str, Answers)> = vec![
         ("M-50", "busy", Box::new(|| status(503, "{}"))),
         ("M-50", "too many", Box::new(|| status(429, "{}"))),
         (
@@ -545,6 +546,9 @@ async fn a_clock_that_steps_makes_no_token_last() {
     world.end().await;
 }
 
+/// What is answered at the paths of metadata.
+type Documents = Box<dyn Fn(&str) -> Option<Response<Body>> + Send>;
+
 #[tokio::test]
 async fn the_token_endpoint_is_what_the_issuers_own_metadata_says() {
     let shutdown = Shutdown::new();
@@ -556,30 +560,29 @@ async fn the_token_endpoint_is_what_the_issuers_own_metadata_says() {
         ))
     };
     let own = format!("http://{addr}");
-    let check =
-        async |answer: Box<dyn Fn(&str) -> Option<Response<Body>> + Send>, expected: &str, paths: &[&str]| {
-            let before = server.asked().len();
-            server.answers(move |asked, number| match asked.path.as_str() {
-                "/token" => token(number, ""),
-                path => answer(path).unwrap_or_else(|| status(404, "")),
-            });
-            let world = world(&server, &format!("issuer = 'http://{addr}'")).await;
-            let got = world.call("git_log", LOG).send().await;
-            match expected {
-                "" => assert_eq!(got.status.as_u16(), 200, "{got:?}"),
-                rule => refused(&got, 503, rule),
-            }
-            if expected.is_empty() {
-                world.clock.advance(3000);
-                assert_eq!(world.call("git_log", LOG).send().await.status.as_u16(), 200);
-            }
-            let asked: Vec<String> = server.asked()[before..]
-                .iter()
-                .map(|asked| asked.path.clone())
-                .collect();
-            assert_eq!(asked[..paths.len()], *paths, "{asked:?}");
-            world.end().await;
-        };
+    let check = async |answer: Documents, expected: &str, paths: &[&str]| {
+        let before = server.asked().len();
+        server.answers(move |asked, number| match asked.path.as_str() {
+            "/token" => token(number, ""),
+            path => answer(path).unwrap_or_else(|| status(404, "")),
+        });
+        let world = world(&server, &format!("issuer = 'http://{addr}'")).await;
+        let got = world.call("git_log", LOG).send().await;
+        match expected {
+            "" => assert_eq!(got.status.as_u16(), 200, "{got:?}"),
+            rule => refused(&got, 503, rule),
+        }
+        if expected.is_empty() {
+            world.clock.advance(3000);
+            assert_eq!(world.call("git_log", LOG).send().await.status.as_u16(), 200);
+        }
+        let asked: Vec<String> = server.asked()[before..]
+            .iter()
+            .map(|asked| asked.path.clone())
+            .collect();
+        assert_eq!(asked[..paths.len()], *paths, "{asked:?}");
+        world.end().await;
+    };
     const OAUTH: &str = "/.well-known/oauth-authorization-server";
     const OPENID: &str = "/.well-known/openid-configuration";
     let token_endpoint = format!("{own}/token");
