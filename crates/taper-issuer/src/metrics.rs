@@ -42,6 +42,7 @@ struct State {
     queued: Gauge,
     commits: Counter,
     store_up: Gauge,
+    lines_dropped: Counter,
     uptime: Gauge,
 }
 
@@ -105,6 +106,10 @@ impl Metrics {
                 store_up: new.gauge(
                     "taper_issuer_store_up",
                     "1 while the store takes records and proofs, else 0.",
+                ),
+                lines_dropped: new.counter(
+                    "taper_issuer_log_lines_dropped_total",
+                    "Lines of the log that were dropped, for nobody read them.",
                 ),
                 uptime: new.gauge("taper_issuer_uptime_seconds", "Since the start."),
             },
@@ -174,6 +179,7 @@ impl Metrics {
         state.queued.set_count(shared.store.queued());
         state.commits.take_over(shared.store.commits());
         state.store_up.set(i64::from(shared.store.check().is_ok()));
+        state.lines_dropped.take_over(taper_service::telemetry::dropped());
         state.uptime.set(shared.clock.unix().saturating_sub(self.started));
         self.registry.render()
     }

@@ -75,6 +75,7 @@ struct State {
     commits: Counter,
     store_up: Gauge,
     ready: Gauge,
+    lines_dropped: Counter,
     uptime: Gauge,
     started: i64,
     feed_age: Vec<Gauge>,
@@ -294,6 +295,10 @@ impl Measured {
                 "1 while the store takes records and proofs, else 0.",
             ),
             ready: new.gauge("taper_proxy_ready", "1 while `/readyz` answers 200, else 0."),
+            lines_dropped: new.counter(
+                "taper_proxy_log_lines_dropped_total",
+                "Lines of the log that were dropped, for nobody read them.",
+            ),
             uptime: new.gauge("taper_proxy_uptime_seconds", "Since the start."),
             started: now,
             feed_age: new.gauges(
@@ -469,6 +474,7 @@ impl Measured {
         state.commits.take_over(shared.store.commits());
         state.store_up.set(i64::from(shared.store.check().is_ok()));
         state.ready.set(i64::from(shared.missing().is_empty()));
+        state.lines_dropped.take_over(taper_service::telemetry::dropped());
         state.uptime.set(now.saturating_sub(state.started));
         let issuers = &shared.gate.issuers;
         let names = issuers.names();

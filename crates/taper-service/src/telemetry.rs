@@ -1,4 +1,7 @@
-//! Logs: `tracing` events on stderr, as text for people or as one JSON object a line.
+//! Logs: `tracing` events on stderr, as text for people or as one JSON object a line. A thread of its own
+//! writes them; a program calls [`flush`] before it ends.
+
+mod lines;
 
 use std::io::IsTerminal as _;
 
@@ -8,6 +11,8 @@ use tracing_subscriber::filter::{EnvFilter, FilterFn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, Registry, fmt};
+
+use self::lines::Lines;
 
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -39,6 +44,8 @@ impl Default for Telemetry {
     }
 }
 
+pub use self::lines::{dropped, flush};
+
 /// A log filter that cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{filter}` is not a log filter: {message}")]
@@ -59,15 +66,23 @@ pub fn init(telemetry: &Telemetry) -> Result<(), TelemetryError> {
             filter: telemetry.filter.clone(),
             message: e.to_string(),
         })?;
+    // Without a thread of its own a line is written where it is made.
+    let queue = Lines::stderr().ok();
+    let writer = move || -> Box<dyn std::io::Write> {
+        match &queue {
+            Some(queue) => Box::new(queue.clone()),
+            None => Box::new(std::io::stderr()),
+        }
+    };
     let lines = match telemetry.format {
         Format::Text => fmt::layer()
-            .with_writer(std::io::stderr)
+            .with_writer(writer)
             .with_ansi(std::io::stderr().is_terminal())
             .boxed(),
         Format::Json => fmt::layer()
             .json()
             .flatten_event(true)
-            .with_writer(std::io::stderr)
+            .with_writer(writer)
             .boxed(),
     };
     let registry = Registry::default()

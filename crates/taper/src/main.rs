@@ -17,6 +17,8 @@ use std::process::ExitCode;
 use clap::error::{ContextKind, ErrorKind};
 use clap::{CommandFactory as _, Parser as _};
 
+use taper_service::telemetry;
+
 use crate::cli::Cli;
 use crate::context::Context;
 use crate::failure::Kind;
@@ -27,7 +29,9 @@ fn main() -> ExitCode {
         Err(error) => return explain(&error),
     };
     let mut context = Context::of_process(cli.format);
-    match commands::run(cli.command, &mut context) {
+    let done = commands::run(cli.command, &mut context);
+    telemetry::flush();
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             context.report(&failure);
