@@ -295,7 +295,7 @@ fn the_log_has_no_secret() {
 
 /// What stands for credentials that are somebody else's. Found anywhere, they are a leak.
 const CREDENTIAL: &str = "canary-credential-of-the-upstream-93c1";
-const COOKIE: &str = "canary-cookie-for-the-upstream-5d27aa";
+const API_KEY: &str = "canary-api-key-for-the-upstream-5d27aa";
 const SET_COOKIE: &str = "canary-cookie-of-the-upstream-0b8e41";
 const COLLECTOR: &str = "canary-token-of-the-collector-77f4c2";
 
@@ -350,7 +350,7 @@ tools.git_log = {{ resources = {{ repo = "{{repo_path}}" }} }}
 [servers.git.upstream]
 http = "{upstream}"
 headers.authorization = {{ file = "upstream-credential", prefix = "Bearer " }}
-headers.cookie = {{ file = "upstream-cookie" }}
+headers.x-api-key = {{ file = "upstream-api-key" }}
 "#
     )
 }
@@ -362,7 +362,7 @@ fn logs_metrics_and_traces_have_no_secret() {
     up.capability("alice", "git:*");
     for (file, secret) in [
         ("upstream-credential", CREDENTIAL),
-        ("upstream-cookie", COOKIE),
+        ("upstream-api-key", API_KEY),
         ("collector-token", COLLECTOR),
     ] {
         write_private(&dir.join(file), secret);
@@ -403,7 +403,7 @@ fn logs_metrics_and_traces_have_no_secret() {
     assert_eq!(good.send().status, 401, "a replay");
     let got = upstream.last().unwrap().head;
     assert!(
-        got.contains(CREDENTIAL) && got.contains(COOKIE) && !got.contains(SET_COOKIE),
+        got.contains(CREDENTIAL) && got.contains(API_KEY) && !got.contains(SET_COOKIE),
         "{got}"
     );
     assert!(
@@ -480,7 +480,7 @@ fn logs_metrics_and_traces_have_no_secret() {
         ("the admin token", &admin_token),
         ("the feed secret", &feed_secret),
         ("the credential of the upstream", CREDENTIAL),
-        ("the cookie for the upstream", COOKIE),
+        ("the API key for the upstream", API_KEY),
         ("the cookie of the upstream", SET_COOKIE),
         ("the token of the collector", COLLECTOR),
     ] {
