@@ -7,7 +7,7 @@
 
 use crate::datalog::is_expression;
 use crate::functions::{Applied, Call, Function};
-use crate::{Caveat, Error, rules, vocabulary};
+use crate::{Access, Caveat, Error, rules, vocabulary};
 use biscuit_auth::builder::{Binary, Check, CheckKind, Expression, Op, Rule, Term, Unary};
 use biscuit_auth::format::schema;
 use std::sync::Arc;
@@ -55,6 +55,13 @@ impl AdmittedCheck {
     #[must_use]
     pub fn check(&self) -> &Check {
         &self.check
+    }
+
+    /// Whether it certainly passes: it is a caveat of ours that `access` satisfies at `now`, in seconds
+    /// since the Unix epoch. When it says no, only an evaluation knows.
+    #[must_use]
+    pub fn is_satisfied(&self, access: &Access, now: i64) -> bool {
+        crate::satisfied::is_satisfied(self, access, now)
     }
 
     /// The words that the check names.

@@ -299,7 +299,7 @@ fn argument(pointer: &str) -> Result<Vec<Op>, Error> {
 }
 
 /// A member as RFC 6901 section 4 reads it: `~1` is `/`, `~0` is `~`, and no other `~` stands there.
-fn unescaped(part: &str) -> Option<String> {
+pub(crate) fn unescaped(part: &str) -> Option<String> {
     let mut parts = part.split('~');
     let mut member = parts.next()?.to_owned();
     for rest in parts {
@@ -368,7 +368,7 @@ fn strings(values: &[String]) -> BTreeSet<Term> {
     values.iter().map(|v| string(v)).collect()
 }
 
-fn term(value: &ArgumentValue) -> Term {
+pub(crate) fn term(value: &ArgumentValue) -> Term {
     match value {
         ArgumentValue::Bool(b) => Term::Bool(*b),
         ArgumentValue::Integer(i) => Term::Integer(*i),

@@ -33,6 +33,7 @@ mod names;
 mod presentation;
 mod print;
 pub mod rules;
+mod satisfied;
 mod terms;
 mod token;
 mod unverified;

@@ -139,105 +139,158 @@ pub fn externs<'a>(checks: impl IntoIterator<Item = &'a AdmittedCheck>) -> HashM
 /// The facts of one access under one chain at `now`.
 #[must_use]
 pub fn facts(chain: &VerifiedChain, access: &Access, now: i64) -> Vec<Fact> {
-    let mut facts = grant_facts(chain);
-    let mut add = |name: &str, terms: Vec<Term>| facts.push(Fact::new(name.to_owned(), terms));
-    let text = |s: &str| Term::Str(s.to_owned());
-    add("time", vec![Term::Date(u64::try_from(now).unwrap_or(0))]);
-    add("hour", vec![Term::Integer(now.rem_euclid(86_400) / 3600)]);
-    // 1970-01-01 was a Thursday; Monday is 1, Sunday 7 (ISO 8601).
-    add(
-        "weekday",
-        vec![Term::Integer((now.div_euclid(86_400) + 3).rem_euclid(7) + 1)],
-    );
-    add("audience", vec![text(&access.audience)]);
-    add("server", vec![text(&access.server)]);
-    add("method", vec![text(&access.method)]);
-    add("depth", vec![Term::Integer(i64::from(chain.depth()))]);
-    for (n, link) in chain.links().iter().enumerate() {
-        let n = i64::try_from(n).unwrap_or(i64::MAX);
-        add(
-            "hop",
-            vec![Term::Integer(n), text(&link.holder.thumbprint().to_string())],
-        );
+    facts_of(chain, access, now, |_| true)
+}
+
+/// Those of them whose words are `wanted`: a fact that nothing names changes no answer.
+#[must_use]
+pub fn facts_of(
+    chain: &VerifiedChain,
+    access: &Access,
+    now: i64,
+    wanted: impl Fn(&str) -> bool,
+) -> Vec<Fact> {
+    let mut facts = Facts {
+        wanted: &wanted,
+        all: Vec::new(),
+    };
+    of_grant(&mut facts, chain);
+    of_request(&mut facts, chain, access, now);
+    facts.all
+}
+
+/// What is asked for, and what was found of it.
+struct Facts<'a> {
+    wanted: &'a dyn Fn(&str) -> bool,
+    all: Vec<Fact>,
+}
+
+impl Facts<'_> {
+    fn wants(&self, name: &str) -> bool {
+        (self.wanted)(name)
     }
-    if supplies(access.kind, "body_bound") {
-        add("body_bound", vec![Term::Bool(access.body_bound)]);
+
+    fn add(&mut self, name: &str, terms: Vec<Term>) {
+        self.all.push(Fact::new(name.to_owned(), terms));
     }
-    if supplies(access.kind, "calls") {
-        for (counter, n) in &access.calls {
-            add("calls", vec![text(counter), Term::Integer(*n)]);
+
+    fn text(&mut self, name: &str, value: &str) {
+        if self.wants(name) {
+            self.add(name, vec![text(value)]);
         }
     }
-    if let Some(ip) = access.client_ip {
-        add("client_ip", vec![text(&ip.to_canonical().to_string())]);
+
+    fn texts(&mut self, name: &str, first: &str, second: &str) {
+        if self.wants(name) {
+            self.add(name, vec![text(first), text(second)]);
+        }
+    }
+
+    fn value(&mut self, name: &str, value: Term) {
+        if self.wants(name) {
+            self.add(name, vec![value]);
+        }
+    }
+}
+
+fn text(value: &str) -> Term {
+    Term::Str(value.to_owned())
+}
+
+/// A time as a term has it; what lies before 1970 counts as 1970.
+pub(crate) fn date(now: i64) -> u64 {
+    u64::try_from(now).unwrap_or(0)
+}
+
+fn of_request(facts: &mut Facts<'_>, chain: &VerifiedChain, access: &Access, now: i64) {
+    facts.value("time", Term::Date(date(now)));
+    facts.value("hour", Term::Integer(now.rem_euclid(86_400) / 3600));
+    // 1970-01-01 was a Thursday; Monday is 1, Sunday 7 (ISO 8601).
+    let weekday = (now.div_euclid(86_400) + 3).rem_euclid(7) + 1;
+    facts.value("weekday", Term::Integer(weekday));
+    facts.text("audience", &access.audience);
+    facts.text("server", &access.server);
+    facts.text("method", &access.method);
+    facts.value("depth", Term::Integer(i64::from(chain.depth())));
+    if facts.wants("hop") {
+        for (n, link) in chain.links().iter().enumerate() {
+            let n = i64::try_from(n).unwrap_or(i64::MAX);
+            let holder = text(&link.holder.thumbprint().to_string());
+            facts.add("hop", vec![Term::Integer(n), holder]);
+        }
+    }
+    if supplies(access.kind, "body_bound") {
+        facts.value("body_bound", Term::Bool(access.body_bound));
+    }
+    if supplies(access.kind, "calls") && facts.wants("calls") {
+        for (counter, n) in &access.calls {
+            facts.add("calls", vec![text(counter), Term::Integer(*n)]);
+        }
+    }
+    if let Some(ip) = access.client_ip.filter(|_| facts.wants("client_ip")) {
+        facts.text("client_ip", &ip.to_canonical().to_string());
     }
     if let Some(tool) = access.tool.as_deref().filter(|_| supplies(access.kind, "tool")) {
-        add("tool", vec![text(tool)]);
+        facts.text("tool", tool);
     }
-    if let Some(facts) = access
+    if let Some(said) = access
         .tool_facts
         .as_ref()
         .filter(|_| supplies(access.kind, "tool_hint"))
     {
-        for (hint, value) in facts.hints.iter().flat_map(ToolHints::named) {
-            add("tool_hint", vec![text(hint), Term::Bool(value)]);
+        if facts.wants("tool_hint") {
+            for (hint, value) in said.hints.iter().flat_map(ToolHints::named) {
+                facts.add("tool_hint", vec![text(hint), Term::Bool(value)]);
+            }
         }
-        if let Some(digest) = &facts.digest {
-            add("tool_digest", vec![text(digest)]);
+        if let Some(digest) = &said.digest {
+            facts.text("tool_digest", digest);
         }
     }
     if supplies(access.kind, "args") {
-        let empty = crate::json::Value::Object(Vec::new());
-        add("args", vec![term(access.arguments.as_ref().unwrap_or(&empty))]);
+        if facts.wants("args") {
+            let empty = crate::json::Value::Object(Vec::new());
+            facts.add("args", vec![term(access.arguments.as_ref().unwrap_or(&empty))]);
+        }
         for (kind, value) in &access.resources {
-            add("resource", vec![text(kind), text(value)]);
+            facts.texts("resource", kind, value);
         }
     }
     if let Some(uri) = access.uri.as_deref().filter(|_| supplies(access.kind, "uri")) {
-        add("uri", vec![text(uri)]);
+        facts.text("uri", uri);
     }
     if let Some(prompt) = access
         .prompt
         .as_deref()
         .filter(|_| supplies(access.kind, "prompt"))
     {
-        add("prompt", vec![text(prompt)]);
+        facts.text("prompt", prompt);
     }
-    facts
 }
 
-fn grant_facts(chain: &VerifiedChain) -> Vec<Fact> {
-    let text = |s: &str| Term::Str(s.to_owned());
-    let mut facts = Vec::with_capacity(32);
-    let mut add = |name: &str, terms: Vec<Term>| facts.push(Fact::new(name.to_owned(), terms));
-    add("taper", vec![Term::Integer(1)]);
-    add("issuer", vec![text(chain.issuer())]);
-    add("grant", vec![text(chain.grant_id())]);
-    add(
-        "subject",
-        vec![text(&chain.subject().iss), text(&chain.subject().sub)],
-    );
-    add("client", vec![text(chain.client())]);
+fn of_grant(facts: &mut Facts<'_>, chain: &VerifiedChain) {
+    facts.value("taper", Term::Integer(1));
+    facts.text("issuer", chain.issuer());
+    facts.text("grant", chain.grant_id());
+    facts.texts("subject", &chain.subject().iss, &chain.subject().sub);
+    facts.text("client", chain.client());
     if let Some(actor) = chain.actor() {
-        add("actor", vec![text(&actor.iss), text(&actor.sub)]);
+        facts.texts("actor", &actor.iss, &actor.sub);
     }
     for audience in chain.audiences() {
-        add("for_audience", vec![text(audience)]);
+        facts.text("for_audience", audience);
     }
     for (name, value) in chain.claims() {
-        add("claim", vec![text(name), text(value)]);
+        facts.texts("claim", name, value);
     }
     for right in chain.rights() {
         match right {
-            Right::Tool { server, tool } => add("right", vec![text(server), text(tool)]),
-            Right::AnyTool { server } => add("right_any_tool", vec![text(server)]),
-            Right::Resource { server, uri_prefix } => {
-                add("right_resource", vec![text(server), text(uri_prefix)])
-            }
-            Right::Prompt { server, name } => add("right_prompt", vec![text(server), text(name)]),
+            Right::Tool { server, tool } => facts.texts("right", server, tool),
+            Right::AnyTool { server } => facts.text("right_any_tool", server),
+            Right::Resource { server, uri_prefix } => facts.texts("right_resource", server, uri_prefix),
+            Right::Prompt { server, name } => facts.texts("right_prompt", server, name),
         }
     }
-    facts
 }
 
 #[cfg(test)]

@@ -173,6 +173,15 @@ impl PublicKey {
         }
     }
 
+    /// Reads a JWK, or takes `known` if that is the key in it: the point need not be found again.
+    pub(crate) fn from_jwk_or(jwk: &Jwk, known: Option<&Self>) -> Result<Self, Error> {
+        // A key has one JWK, so what equals it would be read as that key.
+        match known {
+            Some(known) if known.to_jwk() == *jwk => Ok(known.clone()),
+            _ => Self::from_jwk(jwk),
+        }
+    }
+
     /// Reads a JWK from JSON text.
     ///
     /// # Errors

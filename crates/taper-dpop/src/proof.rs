@@ -179,6 +179,14 @@ impl<'a> Proof<'a> {
     /// # Errors
     /// The first of those rules that it breaks.
     pub fn parse(header: &'a str) -> Result<Self, Error> {
+        Self::parse_by(header, None)
+    }
+
+    /// The same; if the proof's key is `known`, that is taken instead of reading it anew.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_by(header: &'a str, known: Option<&PublicKey>) -> Result<Self, Error> {
         #[derive(Deserialize)]
         struct Header {
             typ: Option<String>,
@@ -207,7 +215,7 @@ impl<'a> Proof<'a> {
         }
         let key = match head.jwk {
             Some(jwk) => jwk_of(jwk)
-                .and_then(|jwk| PublicKey::from_jwk(&jwk))
+                .and_then(|jwk| PublicKey::from_jwk_or(&jwk, known))
                 .map_err(|e| match e {
                     Error::Key(reason) => Error::Jwk(reason),
                     other => other,

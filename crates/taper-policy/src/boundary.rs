@@ -9,7 +9,7 @@ use crate::limits::limits;
 use crate::source::{Dialect, Parsed, digest, load};
 use crate::{PolicyErrors, PolicyFile};
 use biscuit_auth::AuthorizerBuilder;
-use biscuit_auth::builder::{Fact, PolicyKind};
+use biscuit_auth::builder::{Expression, Fact, Op, Policy, PolicyKind, Term};
 use biscuit_auth::error::{FailedCheck, Logic, MatchedPolicy, Token as TokenError};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -27,6 +27,8 @@ pub struct BoundaryPolicy {
     policies: Vec<String>,
     /// The predicates that their bodies name.
     named: BTreeSet<String>,
+    /// Whether they say yes to everything: the first `allow` is `allow if true`, and nothing else is said.
+    allows_all: bool,
     digest: String,
 }
 
@@ -60,6 +62,10 @@ impl BoundaryPolicy {
             .partition(|(_, p)| p.kind == PolicyKind::Deny);
         let mut prepared = AuthorizerBuilder::new().set_limits(limits());
         let mut positions = (Vec::new(), Vec::new());
+        let allows_all = rules.is_empty()
+            && checks.is_empty()
+            && denies.is_empty()
+            && allows.first().is_some_and(|(_, policy)| is_unconditional(policy));
         let of_checks = checks.iter().flat_map(|(_, check)| &check.queries);
         let of_policies = denies
             .iter()
@@ -96,6 +102,7 @@ impl BoundaryPolicy {
             checks: positions.0,
             policies: positions.1,
             named,
+            allows_all,
             digest: digest(files),
         })
     }
@@ -111,6 +118,14 @@ impl BoundaryPolicy {
     pub fn digest(&self) -> &str {
         &self.digest
     }
+}
+
+/// Whether a policy's first query is `true`.
+fn is_unconditional(policy: &Policy) -> bool {
+    policy.queries.first().is_some_and(|query| {
+        let is_true = |expression: &Expression| expression.ops == [Op::Value(Term::Bool(true))];
+        query.body.is_empty() && query.scopes.is_empty() && query.expressions.iter().all(is_true)
+    })
 }
 
 impl fmt::Debug for BoundaryPolicy {
@@ -342,15 +357,19 @@ pub(crate) fn is_canonical(uri: &str) -> bool {
     plain && !uri.contains(|c: char| c.is_control() || c == '\\' || c == '%')
 }
 
-/// The checks of the chain and the policies, in one evaluation.
+/// The checks of the chain and the policies, in one evaluation. What certainly passes is left out of it, and
+/// there is none when nothing is left to ask.
 fn evaluate(policy: &BoundaryPolicy, chain: &VerifiedChain, access: &Access, now: i64) -> Outcome {
     let checks: Vec<(usize, &AdmittedCheck)> = chain
         .links()
         .iter()
         .flat_map(|link| link.caveats.iter().map(|check| (link.index, check)))
-        .filter(|(_, check)| applies(check, access.kind))
+        .filter(|(_, check)| applies(check, access.kind) && !check.is_satisfied(access, now))
         .collect();
-    match run(policy.prepared.clone(), chain, access, now, &checks) {
+    if checks.is_empty() && policy.allows_all {
+        return Outcome::Allow;
+    }
+    match run(policy, chain, access, now, &checks) {
         Ok(_) => Outcome::Allow,
         Err(TokenError::RunLimit(_)) if rules::LIMITS.holds(false) => Outcome::Allow,
         Err(TokenError::RunLimit(limit)) => Outcome::Indeterminate(limit.to_string()),
@@ -409,13 +428,16 @@ fn at_fault<'a>(
 }
 
 fn run(
-    mut builder: AuthorizerBuilder,
+    policy: &BoundaryPolicy,
     chain: &VerifiedChain,
     access: &Access,
     now: i64,
     checks: &[(usize, &AdmittedCheck)],
 ) -> Result<usize, TokenError> {
-    for fact in vocabulary::facts(chain, access, now) {
+    let mut builder = policy.prepared.clone();
+    let named =
+        |word: &str| policy.names(word) || checks.iter().any(|(_, check)| check.words().any(|w| w == word));
+    for fact in vocabulary::facts_of(chain, access, now, named) {
         builder = builder.fact(fact)?;
     }
     for (_, check) in checks {

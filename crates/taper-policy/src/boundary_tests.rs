@@ -195,6 +195,33 @@ fn files_cannot_reorder_denies_and_allows() {
     );
 }
 
+/// The facts of a decision are those that something names; so a word that is named has its facts.
+#[test]
+fn every_word_that_a_policy_names_is_there() {
+    let w = any_tool();
+    let p = w.present(&w.token, &w.holder);
+    let mut access = call("git_log", "{}", &["acme/web"]);
+    access.client_ip = Some([127, 0, 0, 1].into());
+    access.calls = vec![("c".into(), 1)];
+    access.tool_facts = Some(taper_capability::ToolFacts {
+        hints: Some(taper_capability::ToolHints::default()),
+        digest: Some("00".into()),
+    });
+    let all = vocabulary::facts(p.chain(), &access, NOW);
+    for word in vocabulary::WORDS {
+        let terms: Vec<String> = (0..word.arity).map(|n| format!("$t{n}")).collect();
+        let atom = format!("{}({})", word.name, terms.join(", "));
+        let is_there = all.iter().any(|fact| fact.predicate.name == word.name);
+        let wanted = is_there.then_some("R-23");
+        let by = |source: String| rule(&policy(&[&source]), &p, access.clone());
+        let direct = by(format!("deny if {atom}; allow if true;"));
+        assert_eq!(direct, wanted, "{atom}");
+        let derived = by(format!("found(1) <- {atom}; deny if found(1); allow if true;"));
+        assert_eq!(derived, wanted, "{atom} in a rule");
+    }
+    assert!(all.len() > 20);
+}
+
 #[test]
 fn a_refused_caveat_is_named_with_its_link() {
     let w = any_tool();

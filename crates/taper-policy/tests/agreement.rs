@@ -31,7 +31,7 @@ use scene::{Chain, KEYS, NOW, Verdict, access_of, ask, bytes, judged, policy, pr
 use share::law;
 use std::time::Duration;
 use taper_capability::vocabulary::{self, Origin};
-use taper_capability::{Access, AccessKind, Right, VerifiedChain};
+use taper_capability::{Access, AccessKind, ArgumentMatch, Caveat, Right, VerifiedChain};
 use taper_policy::boundary::decide;
 
 /// Whether the library, given the whole token, finds that all its checks pass.
@@ -144,6 +144,60 @@ fn the_library_agrees() {
             );
         }
         Ok(verdict.allowed())
+    });
+}
+
+/// What is said of a caveat without an evaluation is what the evaluation says, in one direction for safety
+/// and in the other for speed: patterns alone are left out.
+#[test]
+fn a_caveat_that_holds_beyond_doubt_passes() {
+    let given = (
+        any_grant(),
+        prop::collection::vec(any_block(), 1..3),
+        any_access(),
+    );
+    law("beyond doubt", 400, given, |(grant, blocks, case)| {
+        let chain = Chain::new(&grant, &blocks);
+        let now = NOW + case.later;
+        let Ok(verified) = verify(chain.last().0.as_str(), now) else {
+            return Ok(false);
+        };
+        let access = access_of(&verified, &case);
+        let mut all = true;
+        for check in verified.links().iter().flat_map(|link| &link.caveats) {
+            let facts = vocabulary::facts(&verified, &access, now).into_iter();
+            let start = AuthorizerBuilder::new()
+                .set_extern_funcs(vocabulary::externs([]))
+                .check(check.check().clone())
+                .and_then(|builder| builder.policy("allow if true"))
+                .unwrap();
+            let builder = facts.fold(start, |builder, fact| builder.fact(fact).unwrap());
+            let limits = AuthorizerLimits {
+                max_time: Duration::from_secs(60),
+                ..AuthorizerLimits::default()
+            };
+            let passes = builder
+                .set_limits(limits)
+                .build_unauthenticated()
+                .unwrap()
+                .authorize()
+                .is_ok();
+            let satisfied = check.is_satisfied(&access, now);
+            let is_pattern = matches!(
+                check.caveat(),
+                Some(Caveat::Argument {
+                    matches: ArgumentMatch::Matches(_),
+                    ..
+                })
+            );
+            if check.caveat().is_none() || is_pattern {
+                prop_assert!(!satisfied, "{}", check.datalog());
+            } else {
+                prop_assert_eq!(satisfied, passes, "{} of {:?}", check.datalog(), access);
+            }
+            all &= satisfied;
+        }
+        Ok(all)
     });
 }
 

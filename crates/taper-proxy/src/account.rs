@@ -175,6 +175,15 @@ pub(crate) struct Worked<T> {
 }
 
 impl<T> Worked<T> {
+    /// What came of work that began then and ends now.
+    pub(crate) fn since(began: Instant, result: T) -> Self {
+        Self {
+            result,
+            began,
+            ended: Instant::now(),
+        }
+    }
+
     fn phase(&self) -> Phase {
         Phase {
             began: self.began,
@@ -186,12 +195,7 @@ impl<T> Worked<T> {
 /// Notes when work begins and ends.
 pub(crate) fn worked<T>(work: impl FnOnce() -> T) -> Worked<T> {
     let began = Instant::now();
-    let result = work();
-    Worked {
-        result,
-        began,
-        ended: Instant::now(),
-    }
+    Worked::since(began, work())
 }
 
 /// The account of one request.

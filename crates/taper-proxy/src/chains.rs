@@ -85,6 +85,21 @@ impl Chains {
         found
     }
 
+    /// The same of a chain that is `wanted`. One that is not found, or not wanted, is not counted: it is
+    /// looked for again.
+    pub(crate) fn find_if(
+        &self,
+        text: &TokenHash,
+        roots: u64,
+        wanted: impl Fn(&VerifiedChain) -> bool,
+    ) -> Option<Arc<VerifiedChain>> {
+        let found = self.look_up(text, roots).filter(|chain| wanted(chain));
+        if found.is_some() {
+            self.hits.add();
+        }
+        found
+    }
+
     fn look_up(&self, text: &TokenHash, roots: u64) -> Option<Arc<VerifiedChain>> {
         if self.max == 0 {
             return None;

@@ -316,19 +316,17 @@ fn is_integer(text: &str) -> bool {
 
 /// A name as a reader sees it that ignores case. Two letters outside ASCII fold into it (long s, Kelvin
 /// sign), and such readers know that.
-fn fold(name: &str) -> String {
-    name.chars()
-        .map(|c| match c {
-            '\u{17f}' => 's',
-            '\u{212a}' => 'k',
-            c => c.to_ascii_lowercase(),
-        })
-        .collect()
+fn fold(name: &str) -> impl Iterator<Item = char> {
+    name.chars().map(|c| match c {
+        '\u{17f}' => 's',
+        '\u{212a}' => 'k',
+        c => c.to_ascii_lowercase(),
+    })
 }
 
 /// Whether two member names would be one to a reader that ignores case.
 fn folded_twins(object: &Value) -> bool {
-    let mut names: Vec<String> = members(object).map(|(name, _)| fold(name)).collect();
+    let mut names: Vec<String> = members(object).map(|(name, _)| fold(name).collect()).collect();
     names.sort_unstable();
     names.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
 }
@@ -347,10 +345,9 @@ fn folded_twins_within(value: &Value) -> bool {
 /// Whether a member name is one of the protocol's in another spelling.
 fn misspelt(object: &Value) -> bool {
     members(object).any(|(name, _)| {
-        let folded = fold(name);
         PROTOCOL_KEYS
             .iter()
-            .any(|key| *key != name && fold(key) == folded)
+            .any(|key| *key != name && fold(key).eq(fold(name)))
     })
 }
 

@@ -17,7 +17,7 @@ use taper_service::shutdown::Shutdown;
 use taper_store::{Audit, EmbeddedStore, Outcome, Record, RecordKind};
 use tokio::time::Instant;
 
-use crate::account::{Account, Kind, worked};
+use crate::account::{Account, Kind, Worked, worked};
 use crate::before_login;
 use crate::body::{Body, full};
 use crate::catalogue::Catalogue;
@@ -311,16 +311,29 @@ impl Shared {
         let presentation = {
             let (gate, clock) = (Arc::clone(&self.gate), Arc::clone(&self.clock));
             let (method, url) = (request.method().clone(), profile.resource.clone());
-            let authenticate = move || {
-                let now = clock.unix();
-                let presentation = gate.authenticate(&credentials, method.as_str(), &url, now)?;
-                let unused = gate.check_unused(&presentation, now);
-                Ok::<_, Refusal>((Arc::new(presentation), unused))
-            };
             let submitted = Instant::now();
-            let worked = self.pool.run(|| worked(authenticate)).await;
-            let worked = worked.map_err(|error| self.busy(error))?;
-            let (presentation, unused) = account.verified(submitted, worked)?;
+            let short = move || {
+                let (now, began) = (clock.unix(), Instant::now());
+                let short = gate.authenticate_short(&credentials, method.as_str(), &url, now);
+                let looked_up = short.map(|presentation| Ok(gate.looked_up(presentation?, now)));
+                let ready = (gate, credentials, method, url);
+                looked_up.map(|done| Worked::since(began, done)).ok_or(ready)
+            };
+            let short = self.pool.run_short(short).await;
+            let worked = match short.map_err(|error| self.busy(error))? {
+                Ok(worked) => worked,
+                Err((gate, credentials, method, url)) => {
+                    let clock = Arc::clone(&self.clock);
+                    let long = move || {
+                        let now = clock.unix();
+                        let presentation = gate.authenticate(&credentials, method.as_str(), &url, now)?;
+                        Ok(gate.looked_up(presentation, now))
+                    };
+                    let worked = self.pool.run(|| worked(long)).await;
+                    worked.map_err(|error| self.busy(error))?
+                }
+            };
+            let (presentation, unused) = account.verified::<_, Refusal>(submitted, worked)?;
             // Whose proof is used again is known, if not by whom.
             account.presented(&presentation);
             unused?;

@@ -43,6 +43,30 @@ async fn what_was_taken_before_the_end_is_written() {
     }
 }
 
+/// Between two steps of one who hands a record in, the writer may take it: then it wakes to nothing, and has
+/// to hear of the next one all the same.
+#[tokio::test]
+async fn a_wake_that_comes_too_late_is_not_the_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = open(dir.path()).unwrap();
+    store.later.woken().store(true, Ordering::SeqCst);
+    store.commands.send(Command::Wake).await.unwrap();
+    let forgotten = async {
+        while store.later.woken().load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+    };
+    let patience = std::time::Duration::from_secs(60);
+    assert!(tokio::time::timeout(patience, forgotten).await.is_ok());
+    store.append_later(decision("d")).unwrap();
+    let written = async {
+        while store.later_waiting() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    assert!(tokio::time::timeout(patience, written).await.is_ok());
+}
+
 const N: u64 = 150;
 
 /// All that the state answers with, for comparison.

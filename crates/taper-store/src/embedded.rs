@@ -165,6 +165,10 @@ impl EmbeddedStore {
         let failed = Arc::new(OnceLock::new());
         let (later, later_receiver) = later::channel();
         let commits = Arc::new(AtomicU64::new(0));
+        let timer = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build();
+        let timer = timer.map_err(|e| StoreError::State(format!("cannot start the writer's timer: {e}")))?;
         let writer = Writer {
             journal,
             state: state.clone(),
@@ -173,6 +177,7 @@ impl EmbeddedStore {
             failed: Arc::clone(&failed),
             later: later_receiver,
             commits: Arc::clone(&commits),
+            timer,
             #[cfg(feature = "sabotage")]
             sabotage: crate::sabotage::Sabotage::from_env(),
         };

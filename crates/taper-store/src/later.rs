@@ -9,6 +9,8 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::error::StoreError;
 use crate::record::Record;
 
+/// Records of one commit, beside those that somebody waits for. When so many wait, they are written at once.
+pub(crate) const TOGETHER: usize = 64;
 /// Records that may wait.
 const RECORDS: usize = 4096;
 /// Bytes of encoded records that may wait.
@@ -39,6 +41,8 @@ struct Count {
     bytes: AtomicUsize,
     /// The writer was told, or will look anyway.
     woken: AtomicBool,
+    /// The same once more, when it need not wait for others.
+    full: AtomicBool,
 }
 
 /// Counts a record from its queueing to the end of its commit.
@@ -64,8 +68,8 @@ pub(crate) fn channel() -> (LaterSender, LaterReceiver) {
 }
 
 impl LaterSender {
-    /// Queues a record. `wake` tells the writer, if nobody did; it need not succeed while the writer has
-    /// other work.
+    /// Queues a record. `wake` tells the writer, if nobody did or if it need not wait for more; it need not
+    /// succeed while the writer has other work.
     pub(crate) fn send(
         &self,
         record: Record,
@@ -82,10 +86,19 @@ impl LaterSender {
             TrySendError::Full(_) => StoreError::QueueFull,
             TrySendError::Closed(_) => StoreError::Closed,
         })?;
-        if !self.count.woken.swap(true, Ordering::SeqCst) {
+        let queued = self.queue.max_capacity() - self.queue.capacity();
+        let is_first = !self.count.woken.swap(true, Ordering::SeqCst);
+        let is_full = queued >= TOGETHER && !self.count.full.swap(true, Ordering::SeqCst);
+        if is_first || is_full {
             wake();
         }
         Ok(())
+    }
+
+    /// Whether the writer was told. For a test, which may say that it was.
+    #[cfg(test)]
+    pub(crate) fn woken(&self) -> &AtomicBool {
+        &self.count.woken
     }
 
     /// How many records wait or are being written.
@@ -98,6 +111,7 @@ impl LaterReceiver {
     /// At most `limit` records. What is queued from now on wakes the writer again.
     pub(crate) fn take(&mut self, limit: usize) -> Vec<Later> {
         self.count.woken.store(false, Ordering::SeqCst);
+        self.count.full.store(false, Ordering::SeqCst);
         std::iter::from_fn(|| self.queue.try_recv().ok())
             .take(limit)
             .collect()
@@ -117,8 +131,9 @@ impl LaterReceiver {
         rest
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+    /// How many records it has.
+    pub(crate) fn len(&self) -> usize {
+        self.queue.len()
     }
 }
 
@@ -184,7 +199,7 @@ mod tests {
         (0..3).for_each(|_| send());
         assert_eq!(wakes.get(), 1);
         assert_eq!(receiver.take(2).len(), 2);
-        assert!(!receiver.is_empty());
+        assert_eq!(receiver.len(), 1);
         send();
         assert_eq!(wakes.get(), 2);
     }

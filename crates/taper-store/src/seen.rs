@@ -110,10 +110,26 @@ impl SeenStore {
     }
 
     fn attempt(&self, entry: Entry, now: i64) -> Result<Attempt, StoreError> {
-        // The shard's lock is held to the end, so that of two equal proofs one is fresh.
-        let Some(mut shard) = self.shard(&entry.key).map(locked) else {
+        let Some(shard) = self.shard(&entry.key) else {
             return Err(StoreError::SeenFull("no shard"));
         };
+        // In memory first, so that of two equal proofs one is fresh, and without the file's write under the
+        // lock of who only looks.
+        if let Some(attempt) = self.take(&mut locked(shard), entry, now) {
+            return Ok(attempt);
+        }
+        if let Err(error) = locked(&self.log).append(&entry, now) {
+            // Who came with the same proof meanwhile was told that it is a replay, which is safe.
+            if locked(shard).remove(&entry) {
+                self.release(&[entry.tag]);
+            }
+            return Err(error);
+        }
+        Ok(Attempt::Done(Seen::Fresh))
+    }
+
+    /// Enters a proof, unless it is known or there is no room.
+    fn take(&self, shard: &mut Shard, entry: Entry, now: i64) -> Option<Attempt> {
         let expired = shard.sweep(now, SWEEP);
         self.release(&expired);
         if shard
@@ -121,19 +137,15 @@ impl SeenStore {
             .get(&entry.key)
             .is_some_and(|known| known.keep_until >= now)
         {
-            return Ok(Attempt::Done(Seen::Replay));
+            return Some(Attempt::Done(Seen::Replay));
         }
         if let Some(attempt) = self.reserve(&entry.tag) {
-            return Ok(attempt);
-        }
-        if let Err(error) = locked(&self.log).append(&entry, now) {
-            self.release(&[entry.tag]);
-            return Err(error);
+            return Some(attempt);
         }
         if let Some(replaced) = shard.insert(entry) {
             self.release(&[replaced.tag]);
         }
-        Ok(Attempt::Done(Seen::Fresh))
+        None
     }
 
     /// Counts one more for the grant and altogether, or says what is full.
@@ -250,6 +262,20 @@ impl Shard {
             .or_default()
             .push(entry.key);
         self.live.insert(entry.key, entry)
+    }
+
+    /// Removes this entry, if it is still there.
+    fn remove(&mut self, entry: &Entry) -> bool {
+        if self.live.get(&entry.key) != Some(entry) {
+            return false;
+        }
+        self.live.remove(&entry.key);
+        if let Some(keys) = self.by_expiry.get_mut(&entry.keep_until)
+            && let Some(at) = keys.iter().rposition(|key| *key == entry.key)
+        {
+            keys.swap_remove(at);
+        }
+        true
     }
 
     /// Removes expired entries, about `limit` of them, and returns whose they were.

@@ -2,8 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use rand_core::CryptoRngCore;
+use tokio::runtime::Runtime;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -11,7 +13,7 @@ use crate::counters::Reservation;
 use crate::draft::Draft;
 use crate::error::StoreError;
 use crate::journal::Journal;
-use crate::later::{Later, LaterReceiver};
+use crate::later::{Later, LaterReceiver, TOGETHER};
 use crate::record::Record;
 use crate::state::{Applied, State};
 use crate::sweep::{self, Swept};
@@ -22,8 +24,9 @@ pub(crate) const QUEUE: usize = 1024;
 /// Records and bytes of one commit.
 const BATCH: usize = 256;
 const BATCH_BYTES: usize = 1024 * 1024;
-/// Records that nobody waits for, in one commit beside the others.
-const LATER: usize = 64;
+/// How long records that nobody waits for may wait for more of their kind: a commit costs the same for one
+/// as for many.
+const LINGER: Duration = Duration::from_millis(20);
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// Tells a caller what came of the commit; with a reason when it failed.
@@ -63,6 +66,8 @@ pub(crate) struct Writer {
     pub(crate) later: LaterReceiver,
     /// How many commits there were.
     pub(crate) commits: Arc<AtomicU64>,
+    /// For waiting with an end.
+    pub(crate) timer: Runtime,
     #[cfg(feature = "sabotage")]
     pub(crate) sabotage: crate::sabotage::Sabotage,
 }
@@ -112,18 +117,32 @@ impl Writer {
         journal.close()
     }
 
-    /// Waits for a command, unless there are records that nobody waits for.
+    /// Waits for a command; with records that nobody waits for, not long.
     fn next(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<Option<Command>, TryRecvError> {
-        if self.later.is_empty() {
-            return commands
-                .blocking_recv()
-                .map(Some)
-                .ok_or(TryRecvError::Disconnected);
+        loop {
+            let received = match self.later.len() {
+                0 => commands.blocking_recv().ok_or(TryRecvError::Disconnected),
+                1..TOGETHER => self.linger(commands),
+                _ => commands.try_recv(),
+            };
+            match received {
+                // Nobody waits for what it speaks of. It comes at most twice for all of that, so this ends. When
+                // that was taken already, the round makes the queue ready to wake again.
+                Ok(Command::Wake) if self.later.len() > 0 => {}
+                Ok(command) => return Ok(Some(command)),
+                Err(TryRecvError::Empty) => return Ok(None),
+                Err(TryRecvError::Disconnected) => return Err(TryRecvError::Disconnected),
+            }
         }
-        match commands.try_recv() {
-            Ok(command) => Ok(Some(command)),
-            Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(TryRecvError::Disconnected),
+    }
+
+    fn linger(&self, commands: &mut mpsc::Receiver<Command>) -> Result<Command, TryRecvError> {
+        let received = self
+            .timer
+            .block_on(async { tokio::time::timeout(LINGER, commands.recv()).await });
+        match received {
+            Ok(command) => command.ok_or(TryRecvError::Disconnected),
+            Err(_) => Err(TryRecvError::Empty),
         }
     }
 
@@ -167,7 +186,7 @@ impl Writer {
     fn flush(&mut self, state: &State) {
         self.later.close();
         loop {
-            let rest = self.later.take_rest(LATER);
+            let rest = self.later.take_rest(TOGETHER);
             if rest.is_empty() {
                 return;
             }
@@ -209,7 +228,7 @@ impl Writer {
     }
 
     fn commit_with_later(&mut self, batch: Batch<'_>) {
-        let later = self.later.take(LATER);
+        let later = self.later.take(TOGETHER);
         self.commit_both(batch, later);
     }
 

@@ -23,6 +23,10 @@ use crate::cli::Cli;
 use crate::context::Context;
 use crate::failure::Kind;
 
+/// The daemons allocate for every request, on all threads.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
