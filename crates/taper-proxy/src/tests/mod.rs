@@ -20,6 +20,7 @@ mod remembering;
 mod returning;
 mod support;
 mod tasks;
+mod token_settings;
 mod tokens;
 mod transparent;
 mod unread;

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use rcgen::{CertificateParams, KeyPair};
 use taper_capability::RootKey;
 use taper_dpop::{Algorithm, PrivateKey};
-use taper_service::edge::{Bound, EdgeLimits, Tls};
+use taper_service::edge::{Bound, CallerCertificate, EdgeLimits, Tls};
 use taper_service::rng;
 use taper_service::secret::write_private_file;
 use taper_service::shutdown::Shutdown;
@@ -360,6 +360,48 @@ async fn an_upstream_over_tls_shows_a_certificate_of_its_authority() {
     check("127.0.0.1", false, "another", 502).await;
     check("other.test", false, "own", 502).await;
     check("127.0.0.1", true, "own", 502).await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_asks_for_a_certificate_is_shown_the_proxys() {
+    let check = async |shown: &str, status: u16| {
+        let folder = tempfile::tempdir().unwrap();
+        certify(folder.path(), "127.0.0.1", false);
+        let pair = "certificate = 'up.pem'\nkey = 'up-key.pem'\nclient_ca = 'ca.pem'";
+        let pair = taper_service::config::parse(pair, "x").unwrap();
+        let tls = Tls::load(&pair, folder.path(), NOW).unwrap();
+        let shutdown = Shutdown::new();
+        let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), EdgeLimits::default())
+            .await
+            .unwrap();
+        let addr = bound.local_addr();
+        let service = service_fn(|request: http::Request<Incoming>| {
+            let certificate = request.extensions().get::<CallerCertificate>();
+            assert_eq!(certificate.unwrap().to_string().len(), 64);
+            std::future::ready(Ok::<_, std::convert::Infallible>(json(RESULT)))
+        });
+        shutdown.spawn(
+            "upstream",
+            bound.over(Some(&tls)).serve(service, shutdown.clone()),
+        );
+        let setup = Setup {
+            upstream: Some(format!(
+                "{{ http = 'https://{addr}/mcp', ca_file = 'ca.pem'{shown} }}"
+            )),
+            ..usual()
+        };
+        let root = RootKey::generate(7, &mut rng::os());
+        let holder = PrivateKey::generate(Algorithm::EdDsa, &mut rng::os());
+        let world = World::start_in(setup, folder, root, holder).await;
+        for _ in 0..2 {
+            let got = world.call("git_log", LOG).send().await;
+            assert_eq!(got.status.as_u16(), status, "{shown}: {got:?}");
+        }
+        shutdown.trigger();
+        world.end().await;
+    };
+    check(", tls = { certificate = 'up.pem', key = 'up-key.pem' }", 200).await;
+    check("", 502).await;
 }
 
 #[tokio::test]
