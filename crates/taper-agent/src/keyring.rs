@@ -110,6 +110,12 @@ mod os {
 
     fn entry(name: &str) -> Result<Entry, Error> {
         let store = Store::new().map_err(|error| failed(name, error))?;
+        // A thread without a session keyring (a container, a service) is given one by the first access, and with it
+        // the user's persistent keyring; the entry of that access itself would still look elsewhere.
+        #[cfg(target_os = "linux")]
+        store
+            .build(SERVICE, name, None)
+            .map_err(|error| failed(name, error))?;
         store
             .build(SERVICE, name, None)
             .map_err(|error| failed(name, error))
@@ -196,6 +202,18 @@ mod tests {
     }
 
     #[cfg(all(feature = "keyring", target_os = "linux"))]
+    const NAME: &str = "TAPER_TEST_KEYRING_NAME";
+
+    /// The other half of the next test, which starts it in a process of its own.
+    #[cfg(all(feature = "keyring", target_os = "linux"))]
+    #[test]
+    fn another_process_has_the_key() {
+        if let Ok(name) = std::env::var(NAME) {
+            println!("has {}", load(&name).unwrap().public().thumbprint());
+        }
+    }
+
+    #[cfg(all(feature = "keyring", target_os = "linux"))]
     #[tokio::test]
     async fn a_key_of_the_kernels_keyring_signs_and_is_never_overwritten() {
         if std::env::var("TAPER_NOT_RUN")
@@ -223,6 +241,17 @@ mod tests {
             assert!(wrong.contains(&name.0) && !wrong.contains("no key"), "{wrong}");
             remove(&name.0).unwrap();
         }
+        let name = Named::new();
+        let key = PrivateKey::generate(Algorithm::EdDsa, &mut rng::os());
+        create(&name.0, &key).unwrap();
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["another_process_has_the_key", "--nocapture"])
+            .env(NAME, &name.0)
+            .output()
+            .unwrap();
+        let told = String::from_utf8(child.stdout).unwrap();
+        let expected = format!("has {}", key.public().thumbprint());
+        assert!(told.contains(&expected), "{told}");
         assert!(create("a b", &PrivateKey::generate(Algorithm::EdDsa, &mut rng::os())).is_err());
     }
 }
