@@ -159,6 +159,11 @@ impl Running {
         self.log()
     }
 
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it wrote to stderr so far.
     pub fn log(&self) -> String {
         self.log.0.lock().unwrap().clone()

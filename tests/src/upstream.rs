@@ -122,7 +122,8 @@ fn answer(mut stream: TcpStream, kept: &Mutex<Vec<Received>>, script: &Script) {
     }
 }
 
-fn request(stream: &mut TcpStream) -> Option<Received> {
+/// Reads one request; `None` when the connection ends before it does.
+pub fn request(stream: &mut TcpStream) -> Option<Received> {
     let mut bytes = Vec::new();
     let mut buffer = [0; 65_536];
     loop {

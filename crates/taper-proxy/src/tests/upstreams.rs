@@ -200,6 +200,39 @@ async fn raw(shutdown: &Shutdown) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
 }
 
 #[tokio::test]
+async fn what_is_not_a_plain_answer_is_none() {
+    let shutdown = Shutdown::new();
+    let (addr, bytes) = raw(&shutdown).await;
+    let world = World::start(Setup {
+        upstream: Some(format!("{{ http = 'http://{addr}/mcp' }}")),
+        ..usual()
+    })
+    .await;
+    let ask = async |answer: String| {
+        *bytes.lock().unwrap() = answer.into_bytes();
+        world.call("git_log", LOG).send().await
+    };
+    let length = RESULT.len();
+    let whole =
+        |more: &str| format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{more}\r\n{RESULT}");
+    let plain = whole(&format!("content-length: {length}\r\n"));
+    // Without a length the end of the connection is the end of the body, whatever was done to it.
+    let answer = ask(whole("transfer-encoding: gzip, identity\r\n")).await;
+    assert!(is_own(&answer, 502), "{answer:?}");
+    let interim = "HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n";
+    let answer = ask(interim.repeat(10) + &plain).await;
+    assert_eq!(&answer.body[..], RESULT.as_bytes());
+    assert!(answer.header("link").is_empty(), "{answer:?}");
+    let answer = ask(interim.repeat(1_000)).await;
+    assert!(is_own(&answer, 502), "{answer:?}");
+    let large = format!("x: {}\r\ncontent-length: {length}\r\n", "x".repeat(64 * 1024));
+    let answer = ask(whole(&large)).await;
+    assert!(is_own(&answer, 502), "{answer:?}");
+    shutdown.trigger();
+    world.end().await;
+}
+
+#[tokio::test]
 async fn an_answer_that_breaks_off_has_no_clean_end() {
     let shutdown = Shutdown::new();
     let (addr, bytes) = raw(&shutdown).await;

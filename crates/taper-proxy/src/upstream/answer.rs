@@ -59,6 +59,12 @@ pub(super) async fn admit(
             "its answer is encoded, which was not asked for",
         ));
     }
+    let mut codings = parts.headers.get_all(header::TRANSFER_ENCODING).iter();
+    if codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked")) {
+        return Err(Refusal::Upstream(
+            "its answer has a transfer coding that nobody here decodes",
+        ));
+    }
     let answered = |headers: HeaderMap, body: Body| {
         let mut response = Response::new(body);
         (*response.status_mut(), *response.headers_mut()) = (status, headers);

@@ -1,6 +1,7 @@
 //! An upstream over HTTP: the same bytes, listed headers, its own credentials, nothing of the caller's.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +21,7 @@ use rustls::{ClientConfig, RootCertStore};
 use taper_capability::VerifiedChain;
 use taper_service::edge::{BoxError, ClientIdentity};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tower::timeout::Timeout;
 use tower::util::BoxCloneSyncService;
@@ -35,6 +37,10 @@ use crate::rules;
 use crate::tokens::{Token, Tokens, Whose};
 
 const POOL_IDLE: Duration = Duration::from_secs(30);
+/// What a connection reads ahead, in bytes, and so the largest head of an answer.
+const READ_AHEAD: usize = 64 * 1024;
+/// How many interim answers (1xx) come before an answer. None is passed on.
+const MAX_INTERIM: u32 = 64;
 
 /// The settings of a TLS client: it believes the authorities in `pem` and no others, or those that the
 /// public knows, and shows the certificate of `identity`.
@@ -128,6 +134,7 @@ impl HttpUpstream {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE)
+            .http1_max_buf_size(READ_AHEAD)
             .build(connector);
         Self {
             client,
@@ -227,7 +234,13 @@ impl HttpUpstream {
         for (name, value) in &self.headers {
             request.headers_mut().insert(name.clone(), value.clone());
         }
-        match tokio::time::timeout_at(until, self.client.request(request)).await {
+        let flooded = flooded(&mut request);
+        let answered = tokio::select! {
+            answered = tokio::time::timeout_at(until, self.client.request(request)) => answered,
+            // Reading on would keep a thread busy for as long as the answer may take.
+            () = flooded.notified() => return Err(Refusal::Upstream("it sends interim answers without end")),
+        };
+        match answered {
             Err(_) => Err(Refusal::Upstream("it did not answer in time")),
             Ok(Err(error)) => {
                 let causes = causes(&error);
@@ -252,6 +265,18 @@ fn bearing(headers: &HeaderMap, token: &Token) -> Result<HeaderMap, Refusal> {
     let mut headers = headers.clone();
     headers.insert(AUTHORIZATION, value);
     Ok(headers)
+}
+
+/// Tells when a request got more interim answers than anybody needs.
+fn flooded(request: &mut Request<Full<Bytes>>) -> Arc<Notify> {
+    let (flooded, count) = (Arc::new(Notify::new()), AtomicU32::new(0));
+    let tell = Arc::clone(&flooded);
+    hyper::ext::on_informational(request, move |_| {
+        if count.fetch_add(1, Ordering::Relaxed) == MAX_INTERIM {
+            tell.notify_one();
+        }
+    });
+    flooded
 }
 
 /// What went wrong, from the outside in.

@@ -1,0 +1,125 @@
+//! Faults, each a row of a table: what is in trouble, what the caller who runs into it gets, what is
+//! counted, and that an honest caller beside it sees nothing of it; that nothing of it stays behind; and
+//! that everything works again without a restart. The release binary runs, over real sockets.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod table;
+mod upstreams;
+mod wire;
+mod world;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use taper_tests::tell;
+use taper_tests::upstream::Upstream;
+
+use self::world::{Held, Honest, Saw, Setup, World, until};
+
+/// A server without any trouble.
+fn calm(upstream: &Upstream) -> String {
+    format!(
+        "[servers.calm]\nupstream = {{ http = \"{}\" }}\nread_only = [\"echo\"]\n",
+        upstream.url
+    )
+}
+
+/// What `trouble` found, and what honest callers saw meanwhile.
+fn beside<T>(world: &World, trouble: impl FnOnce() -> T) -> (T, Saw) {
+    let caller = world.caller("calm");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let honest = scope.spawn(|| Honest { caller: &caller }.goes_on(&over));
+        let found = trouble();
+        over.store(true, Ordering::Relaxed);
+        (found, honest.join().unwrap())
+    })
+}
+
+/// What the proxy still holds beyond what it held `before`; `None` when it is nothing.
+fn kept(world: &World, before: Held) -> Option<String> {
+    // Threads that waited for a disk or a name end after 10 s; the allocator keeps some of what it had.
+    let back = until(|| {
+        let now = world.holds();
+        now.files <= before.files && now.threads <= before.threads
+    });
+    let now = world.holds();
+    let grown = now.memory.saturating_sub(before.memory);
+    (!back || grown > MAY_GROW).then(|| format!("before {before:?}, afterwards {now:?}"))
+}
+
+/// By how many KiB the proxy's memory may be larger after all troubles than before them.
+const MAY_GROW: usize = 64 * 1024;
+
+#[test]
+fn a_server_in_trouble_is_in_nobody_elses_way() {
+    let upstream = Upstream::start();
+    let plays = upstreams::plays();
+    let mut servers = calm(&upstream);
+    let mut troubled = Vec::new();
+    for (at, play) in plays.iter().enumerate() {
+        let (text, server) = upstreams::configured(at, play);
+        servers.push_str(&text);
+        troubled.push(server);
+    }
+    let world = World::start(&servers, &Setup::default());
+    // One call of each thread's kind, so that what is made once is there.
+    let caller = world.caller("calm");
+    assert_eq!(caller.asks(&caller.call()).status, 200);
+    let before = world.holds();
+    let (wrong, saw) = beside(&world, || {
+        let world = &world;
+        std::thread::scope(|scope| {
+            let running: Vec<_> = plays
+                .iter()
+                .zip(troubled)
+                .enumerate()
+                .map(|(at, (play, server))| scope.spawn(move || upstreams::run(world, at, play, server)))
+                .collect();
+            let wrong = running.into_iter().flat_map(|row| row.join().unwrap());
+            wrong.collect::<Vec<_>>()
+        })
+    });
+    let left = kept(&world, before);
+    tell(&format!(
+        "faults: {} servers in trouble; beside them {} calls, p50 {:?}, p99 {:?}",
+        plays.len(),
+        saw.took.len(),
+        saw.percentile(50),
+        saw.percentile(99)
+    ));
+    let (success, log) = world.proxy.stop_for_log();
+    assert!(success && !log.contains("panicked"), "{log}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(saw.failed.is_empty(), "{:?}", saw.failed);
+    assert_eq!(left, None);
+}
+
+/// The page has each table whole, in order, and nothing else in it.
+#[test]
+fn the_page_has_the_tables() {
+    let page = std::fs::read_to_string(taper_tests::root().join("spec/faults.md")).unwrap();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ")).collect();
+    let tables = [(
+        "upstreams",
+        upstreams::plays()
+            .iter()
+            .map(|play| play.row.markdown())
+            .collect::<Vec<_>>(),
+    )];
+    for (name, table) in tables {
+        let head = format!("| `{name}` | who runs into it gets |");
+        let at = rows.iter().position(|row| *row == head).expect(&head);
+        let told: Vec<&str> = rows[at + 1..]
+            .iter()
+            .copied()
+            .take_while(|row| !row.starts_with("| `"))
+            .collect();
+        assert_eq!(told, table, "{name}");
+    }
+}

@@ -1,0 +1,67 @@
+//! One row of a table: a trouble, and what whoever runs into it gets. The page `spec/faults.md` has the
+//! same rows.
+
+use crate::wire::Got;
+use crate::world::{World, until};
+
+/// A trouble and its end.
+pub(crate) struct Row {
+    /// What is wrong.
+    pub(crate) name: &'static str,
+    /// What a caller gets who runs into it.
+    pub(crate) gets: Gets,
+}
+
+/// What a caller gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gets {
+    /// This status, for a rule that is broken.
+    Refused(u16, &'static str),
+    /// The answer's head, and then a part of its body without an end.
+    Cut,
+    /// The answer.
+    Whole,
+    /// What it waited for: it left itself.
+    Left,
+}
+
+impl Gets {
+    /// As the page has it.
+    pub(crate) fn text(self) -> String {
+        match self {
+            Self::Refused(status, rule) => format!("{status}, {rule}"),
+            Self::Cut => "200, cut".to_owned(),
+            Self::Whole => "200, whole".to_owned(),
+            Self::Left => "200, left".to_owned(),
+        }
+    }
+
+    /// What is not as it should be.
+    pub(crate) fn wrong(self, got: &Got) -> Option<String> {
+        let is_so = match self {
+            Self::Refused(status, rule) => {
+                got.status == status && got.whole && (got.body.is_empty() || got.body.contains(rule))
+            }
+            Self::Cut => got.status == 200 && !got.whole,
+            Self::Whole => got.status == 200 && got.whole,
+            Self::Left => got.status == 200,
+        };
+        (!is_so).then(|| format!("expected {}, got {got:?}", self.text()))
+    }
+
+    /// Whether a refusal of `server` is not counted `times`.
+    pub(crate) fn uncounted(self, world: &World, server: &str, times: usize) -> Option<String> {
+        let Self::Refused(_, rule) = self else {
+            return None;
+        };
+        let counted = || world.refused(server, 0).get(rule).copied().unwrap_or(0);
+        (!until(|| counted() == times)).then(|| format!("{rule} is counted {} times", counted()))
+    }
+}
+
+impl Row {
+    /// The row as the page has it.
+    pub(crate) fn markdown(&self) -> String {
+        format!("| {} | {} |", self.name, self.gets.text())
+    }
+}

@@ -1,0 +1,341 @@
+//! One proxy before many servers, each with a trouble of its own and one without any; an issuer that the
+//! test holds the root key of; and what the proxy's process holds, as the kernel tells it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rand_core::OsRng;
+use serde_json::{Value, json};
+use taper_capability::{Grant, Party, Right, RootKey, issue};
+use taper_dpop::{Algorithm, PrivateKey};
+use taper_tests::call::{Call, now};
+use taper_tests::daemon::free_port;
+use taper_tests::{Answer, Running, authority, get, taper_bin};
+use tempfile::TempDir;
+
+use crate::wire::{Got, Wire};
+
+/// The issuer whose root key the test has.
+pub(crate) const MINT: &str = "https://mint.example";
+/// A call that any of the upstreams answers.
+pub(crate) const CALL: &str =
+    r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{}}}"#;
+/// How long what must happen may take on a slow machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Waits until `holds`; whether it did.
+pub(crate) fn until(holds: impl Fn() -> bool) -> bool {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    true
+}
+
+/// Who calls one server.
+#[derive(Clone)]
+pub(crate) struct Caller {
+    at: String,
+    url: String,
+    pub(crate) token: String,
+    jwk: String,
+}
+
+impl Caller {
+    /// The call that passes.
+    pub(crate) fn call(&self) -> Call {
+        self.says(CALL)
+    }
+
+    /// Another message.
+    pub(crate) fn says(&self, message: &str) -> Call {
+        Call::mcp(&self.url, &self.token, &self.jwk, message).header("mcp-protocol-version", "2025-11-25")
+    }
+
+    /// A stream of the server's own messages.
+    pub(crate) fn listens(&self) -> Call {
+        let call = Call {
+            method: "GET".into(),
+            length: false,
+            ..self.says("")
+        };
+        call.without("content-type")
+            .instead("accept", "text/event-stream")
+    }
+
+    /// Makes one call on a connection of its own, and reads the answer as far as it goes.
+    pub(crate) fn asks(&self, call: &Call) -> Got {
+        Wire::open(&self.at).asks(call)
+    }
+}
+
+/// A proxy under test.
+pub(crate) struct World {
+    pub(crate) dir: TempDir,
+    pub(crate) proxy: Running,
+    /// Where callers find it.
+    pub(crate) at: String,
+    /// Where operators find it.
+    pub(crate) admin: String,
+    root: RootKey,
+}
+
+/// How a proxy differs from the usual one.
+#[derive(Default)]
+pub(crate) struct Setup<'a> {
+    /// Further lines at the top.
+    pub(crate) top: &'a str,
+    /// The limits of the listener.
+    pub(crate) edge: &'a str,
+    /// Further issuers.
+    pub(crate) issuers: &'a str,
+    /// What stands before the program: a limit of the operating system.
+    pub(crate) before: &'a [&'a str],
+    /// Its environment.
+    pub(crate) env: &'a [(&'a str, &'a Path)],
+}
+
+impl World {
+    /// A proxy before `servers`, tables of TOML.
+    pub(crate) fn start(servers: &str, setup: &Setup<'_>) -> Self {
+        Self::start_in(TempDir::new().unwrap(), servers, setup)
+    }
+
+    /// The same in a folder that has further files.
+    pub(crate) fn start_in(dir: TempDir, servers: &str, setup: &Setup<'_>) -> Self {
+        let root = RootKey::generate(7, &mut OsRng);
+        let mut key = serde_json::to_value(root.public().to_jwk()).unwrap();
+        key["kid"] = root.id().to_string().into();
+        fs::write(dir.path().join("mint.json"), json!({ "keys": [key] }).to_string()).unwrap();
+        fs::write(dir.path().join("faults.dl"), "allow if true;").unwrap();
+        let at = format!("http://127.0.0.1:{}", free_port());
+        let admin = format!("http://127.0.0.1:{}", free_port());
+        let Setup {
+            top, edge, issuers, ..
+        } = setup;
+        let config = format!(
+            r#"
+listen = "{}"
+admin_listen = "{}"
+public_url = "{at}"
+state = "state"
+policies = ["faults.dl"]
+outbound = {{ allow_loopback_http = true }}
+telemetry = {{ format = "json", filter = "info,taper_proxy=debug" }}
+{top}
+[edge]
+{edge}
+[[issuers]]
+issuer = "{MINT}"
+jwks_file = "mint.json"
+without_feed = true
+{issuers}
+{servers}"#,
+            authority(&at),
+            authority(&admin),
+        );
+        fs::write(dir.path().join("proxy.toml"), config).unwrap();
+        let proxy = Self::run(dir.path(), &at, setup);
+        Self {
+            dir,
+            proxy,
+            at,
+            admin,
+            root,
+        }
+    }
+
+    fn run(dir: &Path, at: &str, setup: &Setup<'_>) -> Running {
+        let program = taper_bin();
+        let mut command = match setup.before {
+            [] => Command::new(program),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+        };
+        command.envs(setup.env.iter().copied()).current_dir(dir);
+        Running::start_daemon(command.args(["proxy", "--config", "proxy.toml"]), at)
+    }
+
+    /// Ends the proxy as a crash does, and starts it again.
+    pub(crate) fn restart(&mut self, setup: &Setup<'_>) {
+        self.proxy.kill();
+        self.proxy = Self::run(self.dir.path(), &self.at, setup);
+    }
+
+    /// Where callers think that a server is.
+    pub(crate) fn url(&self, server: &str) -> String {
+        format!("{}/{server}/mcp", self.at)
+    }
+
+    /// A holder of a new grant over all of a server, for `ttl` seconds.
+    pub(crate) fn caller_for(&self, server: &str, ttl: i64) -> Caller {
+        self.caller_at(server, now(), ttl)
+    }
+
+    /// The same, by an issuer whose clock says `at`.
+    pub(crate) fn caller_at(&self, server: &str, at: i64, ttl: i64) -> Caller {
+        let key = PrivateKey::generate(Algorithm::EdDsa, &mut OsRng);
+        let grant = Grant {
+            issuer: MINT.into(),
+            id: Grant::new_id(&mut OsRng),
+            subject: Party {
+                iss: "https://idp.example".into(),
+                sub: "alice".into(),
+            },
+            client: "dev".into(),
+            actor: None,
+            holder: key.public(),
+            audiences: vec![self.url(server)],
+            rights: vec![Right::AnyTool {
+                server: server.into(),
+            }],
+            claims: vec![],
+            issued_at: at - 10,
+            expires_at: at + ttl,
+            max_depth: 3,
+            caveats: vec![],
+        };
+        let token = issue(&grant, &self.root, &mut OsRng).unwrap();
+        Caller {
+            at: self.at.clone(),
+            url: self.url(server),
+            token: token.as_str().to_owned(),
+            jwk: key.to_jwk_string().to_string(),
+        }
+    }
+
+    /// A holder of a new grant over all of a server.
+    pub(crate) fn caller(&self, server: &str) -> Caller {
+        self.caller_for(server, 3_000)
+    }
+
+    /// What the proxy says of its readiness.
+    pub(crate) fn ready(&self) -> Answer {
+        get(&self.at, "/readyz")
+    }
+
+    /// What its process holds now.
+    pub(crate) fn holds(&self) -> Held {
+        Held::of(self.proxy.id())
+    }
+
+    /// How often each rule was logged for a server since the log's byte `from`.
+    pub(crate) fn refused(&self, server: &str, from: usize) -> BTreeMap<String, usize> {
+        let mut rules = BTreeMap::new();
+        let log = self.proxy.log();
+        for line in log[from..].lines() {
+            let Ok(event) = serde_json::from_str::<Value>(line) else {
+                continue;
+            };
+            let refusal = ["refused", "denied", "not answered", "an answer was cut"];
+            let told = event["message"].as_str().unwrap_or_default();
+            if event["mcp.server"] == server && refusal.iter().any(|word| told.starts_with(word)) {
+                let rule = event["rule"].as_str().unwrap_or_default().to_owned();
+                *rules.entry(rule).or_default() += 1;
+            }
+        }
+        rules
+    }
+}
+
+/// What a process holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    /// Open file descriptors.
+    pub(crate) files: usize,
+    pub(crate) threads: usize,
+    /// Resident memory, in KiB.
+    pub(crate) memory: usize,
+}
+
+impl Held {
+    /// Of the process with this id.
+    pub(crate) fn of(id: u32) -> Self {
+        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let number = |key: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+            line.trim().trim_end_matches(" kB").parse().unwrap()
+        };
+        Self {
+            files: fs::read_dir(format!("/proc/{id}/fd")).unwrap().count(),
+            threads: number("Threads:"),
+            memory: number("VmRSS:"),
+        }
+    }
+
+    /// The CPU time that a process has used, in ticks of 10 ms.
+    pub(crate) fn ticks(id: u32) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
+        // The name, in parentheses, may have spaces.
+        let (_, rest) = stat.rsplit_once(") ").unwrap();
+        let fields: Vec<&str> = rest.split(' ').collect();
+        let number = |at: usize| fields[at].parse::<u64>().unwrap();
+        number(11) + number(12)
+    }
+}
+
+/// Calls that go on while something else is in trouble.
+pub(crate) struct Honest<'a> {
+    pub(crate) caller: &'a Caller,
+}
+
+/// What honest callers saw.
+#[derive(Debug, Default)]
+pub(crate) struct Saw {
+    /// How long each call took, sorted.
+    pub(crate) took: Vec<Duration>,
+    pub(crate) failed: Vec<String>,
+}
+
+impl Saw {
+    /// The time within which `percent` of the calls were answered.
+    pub(crate) fn percentile(&self, percent: usize) -> Duration {
+        let at = (self.took.len() * percent).div_ceil(100).saturating_sub(1);
+        self.took.get(at).copied().unwrap_or_default()
+    }
+
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.took.extend(other.took);
+        self.failed.extend(other.failed);
+        self.took.sort_unstable();
+        self
+    }
+}
+
+impl Honest<'_> {
+    /// Calls one after another, on one connection, until `over`.
+    pub(crate) fn goes_on(&self, over: &AtomicBool) -> Saw {
+        let mut saw = Saw::default();
+        let mut wire = Wire::open(&self.caller.at);
+        while !over.load(Ordering::Relaxed) {
+            let bytes = keep_open(&self.caller.call().bytes());
+            let start = Instant::now();
+            let got = wire.exchange(&bytes);
+            saw.took.push(start.elapsed());
+            if !(got.status == 200 && got.whole) {
+                saw.failed.push(format!("{got:?}"));
+                wire = Wire::open(&self.caller.at);
+            }
+        }
+        saw.took.sort_unstable();
+        saw
+    }
+}
+
+/// The same request, on a connection that stays open.
+pub(crate) fn keep_open(bytes: &[u8]) -> Vec<u8> {
+    let close = b"connection: close\r\n";
+    let at = bytes.windows(close.len()).position(|part| part == close).unwrap();
+    [&bytes[..at], &bytes[at + close.len()..]].concat()
+}
