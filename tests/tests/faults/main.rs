@@ -9,24 +9,35 @@
     clippy::indexing_slicing
 )]
 
+mod programs;
+mod quick;
 mod table;
 mod upstreams;
 mod wire;
 mod world;
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use taper_tests::tell;
-use taper_tests::upstream::Upstream;
+use tempfile::TempDir;
 
+use self::quick::Quick;
 use self::world::{Held, Honest, Saw, Setup, World, until};
 
 /// A server without any trouble.
-fn calm(upstream: &Upstream) -> String {
+fn calm(upstream: &Quick) -> String {
     format!(
-        "[servers.calm]\nupstream = {{ http = \"{}\" }}\nread_only = [\"echo\"]\n",
+        "[servers.calm]\nupstream = {{ http = \"{}\" }}\nread_only = [\"echo\"]\ncatalogue.facts = \"off\"\n\
+         limits = {{ max_body = 65536, body_timeout = \"2s\", max_streams = 2000 }}\n",
         upstream.url
     )
+}
+
+/// Ends the proxy: nothing in it panicked.
+fn ends(world: World) {
+    let (success, log) = world.proxy.stop_for_log();
+    assert!(success && !log.contains("panicked"), "{log}");
 }
 
 /// What `trouble` found, and what honest callers saw meanwhile.
@@ -35,9 +46,14 @@ fn beside<T>(world: &World, trouble: impl FnOnce() -> T) -> (T, Saw) {
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let honest = scope.spawn(|| Honest { caller: &caller }.goes_on(&over));
-        let found = trouble();
+        // Who waits for the end must get it also when what troubles fails.
+        let found = catch_unwind(AssertUnwindSafe(trouble));
         over.store(true, Ordering::Relaxed);
-        (found, honest.join().unwrap())
+        let saw = honest.join().unwrap();
+        match found {
+            Ok(found) => (found, saw),
+            Err(failed) => resume_unwind(failed),
+        }
     })
 }
 
@@ -58,7 +74,7 @@ const MAY_GROW: usize = 64 * 1024;
 
 #[test]
 fn a_server_in_trouble_is_in_nobody_elses_way() {
-    let upstream = Upstream::start();
+    let upstream = Quick::start();
     let plays = upstreams::plays();
     let mut servers = calm(&upstream);
     let mut troubled = Vec::new();
@@ -93,11 +109,42 @@ fn a_server_in_trouble_is_in_nobody_elses_way() {
         saw.percentile(50),
         saw.percentile(99)
     ));
-    let (success, log) = world.proxy.stop_for_log();
-    assert!(success && !log.contains("panicked"), "{log}");
+    ends(world);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(saw.failed.is_empty(), "{:?}", saw.failed);
     assert_eq!(left, None);
+}
+
+#[test]
+fn a_program_in_trouble_is_in_nobody_elses_way() {
+    let upstream = Quick::start();
+    let folder = TempDir::new().unwrap();
+    let plays = programs::plays();
+    let mut servers = calm(&upstream);
+    for (at, play) in plays.iter().enumerate() {
+        servers.push_str(&programs::configured(folder.path(), at, play));
+    }
+    let world = World::start_in(folder.path(), &servers, &Setup::default());
+    let caller = world.caller("calm");
+    assert_eq!(caller.asks(&caller.call()).status, 200);
+    let before = world.holds();
+    let (wrong, saw) = beside(&world, || {
+        let world = &world;
+        std::thread::scope(|scope| {
+            let rows = plays.iter().enumerate();
+            let running: Vec<_> = rows
+                .map(|(at, play)| scope.spawn(move || programs::run(world, at, play)))
+                .collect();
+            let wrong = running.into_iter().flat_map(|row| row.join().unwrap());
+            wrong.collect::<Vec<_>>()
+        })
+    });
+    let running = programs::all_gone(&world);
+    let left = kept(&world, before);
+    ends(world);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(saw.failed.is_empty(), "{:?}", saw.failed);
+    assert_eq!((running, left), (None, None));
 }
 
 /// The page has each table whole, in order, and nothing else in it.

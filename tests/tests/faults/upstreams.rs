@@ -29,8 +29,6 @@ type Trouble = fn(&mut TcpStream);
 pub(crate) enum Reader {
     /// Reads it.
     Reads,
-    /// Reads its head, and the rest when the proxy has given up on it.
-    ReadsLate,
     /// Reads its head and goes away.
     Leaves,
     /// Opens a stream with GET, and reads it.
@@ -55,7 +53,7 @@ enum Server {
     Nameless,
 }
 
-use Reader::{Leaves, Listens, Reads, ReadsLate};
+use Reader::{Leaves, Listens, Reads};
 
 pub(crate) fn plays() -> Vec<Play> {
     let play = |name, server, caller, gets| Play {
@@ -101,18 +99,6 @@ pub(crate) fn plays() -> Vec<Play> {
         does("answers what is not JSON, to a call", not_json, whole),
         does("answers with another request's id", other_id, whole),
         does("sends a line of 3 MiB in an event", large_line, whole),
-        play(
-            "floods a caller that does not read",
-            Server::Does(flood),
-            ReadsLate,
-            cut,
-        ),
-        play(
-            "floods with events that nobody reads",
-            Server::Does(flood_of_events),
-            ReadsLate,
-            cut,
-        ),
         play(
             "floods a caller that goes away",
             Server::Does(flood_of_events),
@@ -315,12 +301,6 @@ fn large_line(stream: &mut TcpStream) {
     );
 }
 
-fn flood(stream: &mut TcpStream) {
-    if put(stream, CHUNKED) {
-        for_ever(stream, chunk(&"x".repeat(65_536)).as_bytes());
-    }
-}
-
 fn flood_of_events(stream: &mut TcpStream) {
     let event = r#"data: {"jsonrpc":"2.0","method":"notifications/message","params":{}}"#;
     if put(stream, STREAM) {
@@ -373,8 +353,8 @@ impl Troubled {
         std::thread::spawn(move || {
             for mut stream in listener.incoming().map_while(Result::ok) {
                 let (well, open) = (Arc::clone(&well), Arc::clone(&open));
+                open.fetch_add(1, Ordering::SeqCst);
                 std::thread::spawn(move || {
-                    open.fetch_add(1, Ordering::SeqCst);
                     if request(&mut stream).is_some() {
                         if well.load(Ordering::SeqCst) {
                             put(&mut stream, json(RESULT, ""));
@@ -427,7 +407,7 @@ pub(crate) fn run(world: &World, at: usize, play: &Play, mut troubled: Troubled)
     let mut wrong = Vec::new();
     let gots: Vec<Got> = std::thread::scope(|scope| {
         let calls: Vec<_> = (0..PLACES)
-            .map(|_| scope.spawn(|| asks(&caller_of, *caller, &troubled)))
+            .map(|_| scope.spawn(|| asks(&caller_of, *caller)))
             .collect();
         calls.into_iter().map(|call| call.join().unwrap()).collect()
     });
@@ -453,23 +433,16 @@ pub(crate) fn run(world: &World, at: usize, play: &Play, mut troubled: Troubled)
         .collect()
 }
 
-fn asks(caller: &Caller, how: Reader, troubled: &Troubled) -> Got {
+fn asks(caller: &Caller, how: Reader) -> Got {
     let call = match how {
         Listens => caller.listens(),
         _ => caller.call(),
     };
     match how {
         Reads | Listens => caller.asks(&call),
-        ReadsLate | Leaves => {
+        Leaves => {
             let mut wire = Wire::on(TcpStream::connect(authority(&call.url)).unwrap());
             wire.sends(&call.bytes());
-            if how == ReadsLate {
-                // The proxy gives up first: until then nothing is read.
-                let came = until(|| troubled.open.load(Ordering::SeqCst) > 0);
-                let gone = until(|| troubled.open.load(Ordering::SeqCst) == 0);
-                assert!(came && gone, "the proxy does not give up");
-                return wire.reads();
-            }
             wire.reads_head()
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -79,18 +79,22 @@ impl Caller {
 
 /// A proxy under test.
 pub(crate) struct World {
-    pub(crate) dir: TempDir,
+    dir: PathBuf,
+    /// What else has to live as long.
+    _folder: Option<TempDir>,
     pub(crate) proxy: Running,
+    /// Where callers think that it is.
+    public: String,
     /// Where callers find it.
     pub(crate) at: String,
-    /// Where operators find it.
-    pub(crate) admin: String,
     root: RootKey,
 }
 
 /// How a proxy differs from the usual one.
 #[derive(Default)]
 pub(crate) struct Setup<'a> {
+    /// Where callers think that it is, if not where it is.
+    pub(crate) public: Option<&'a str>,
     /// Further lines at the top.
     pub(crate) top: &'a str,
     /// The limits of the listener.
@@ -106,18 +110,22 @@ pub(crate) struct Setup<'a> {
 impl World {
     /// A proxy before `servers`, tables of TOML.
     pub(crate) fn start(servers: &str, setup: &Setup<'_>) -> Self {
-        Self::start_in(TempDir::new().unwrap(), servers, setup)
+        let folder = TempDir::new().unwrap();
+        let mut world = Self::start_in(folder.path(), servers, setup);
+        world._folder = Some(folder);
+        world
     }
 
     /// The same in a folder that has further files.
-    pub(crate) fn start_in(dir: TempDir, servers: &str, setup: &Setup<'_>) -> Self {
+    pub(crate) fn start_in(dir: &Path, servers: &str, setup: &Setup<'_>) -> Self {
         let root = RootKey::generate(7, &mut OsRng);
         let mut key = serde_json::to_value(root.public().to_jwk()).unwrap();
         key["kid"] = root.id().to_string().into();
-        fs::write(dir.path().join("mint.json"), json!({ "keys": [key] }).to_string()).unwrap();
-        fs::write(dir.path().join("faults.dl"), "allow if true;").unwrap();
+        fs::write(dir.join("mint.json"), json!({ "keys": [key] }).to_string()).unwrap();
+        fs::write(dir.join("faults.dl"), "allow if true;").unwrap();
         let at = format!("http://127.0.0.1:{}", free_port());
         let admin = format!("http://127.0.0.1:{}", free_port());
+        let public = setup.public.map_or_else(|| at.clone(), str::to_owned);
         let Setup {
             top, edge, issuers, ..
         } = setup;
@@ -125,7 +133,7 @@ impl World {
             r#"
 listen = "{}"
 admin_listen = "{}"
-public_url = "{at}"
+public_url = "{public}"
 state = "state"
 policies = ["faults.dl"]
 outbound = {{ allow_loopback_http = true }}
@@ -142,13 +150,14 @@ without_feed = true
             authority(&at),
             authority(&admin),
         );
-        fs::write(dir.path().join("proxy.toml"), config).unwrap();
-        let proxy = Self::run(dir.path(), &at, setup);
+        fs::write(dir.join("proxy.toml"), config).unwrap();
+        let proxy = Self::run(dir, &at, setup);
         Self {
-            dir,
+            dir: dir.to_owned(),
+            _folder: None,
             proxy,
+            public,
             at,
-            admin,
             root,
         }
     }
@@ -167,15 +176,14 @@ without_feed = true
         Running::start_daemon(command.args(["proxy", "--config", "proxy.toml"]), at)
     }
 
-    /// Ends the proxy as a crash does, and starts it again.
-    pub(crate) fn restart(&mut self, setup: &Setup<'_>) {
-        self.proxy.kill();
-        self.proxy = Self::run(self.dir.path(), &self.at, setup);
-    }
-
     /// Where callers think that a server is.
     pub(crate) fn url(&self, server: &str) -> String {
-        format!("{}/{server}/mcp", self.at)
+        format!("{}/{server}/mcp", self.public)
+    }
+
+    /// Its folder.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// A holder of a new grant over all of a server, for `ttl` seconds.
@@ -218,11 +226,6 @@ without_feed = true
     /// A holder of a new grant over all of a server.
     pub(crate) fn caller(&self, server: &str) -> Caller {
         self.caller_for(server, 3_000)
-    }
-
-    /// What the proxy says of its readiness.
-    pub(crate) fn ready(&self) -> Answer {
-        get(&self.at, "/readyz")
     }
 
     /// What its process holds now.
@@ -273,16 +276,6 @@ impl Held {
             memory: number("VmRSS:"),
         }
     }
-
-    /// The CPU time that a process has used, in ticks of 10 ms.
-    pub(crate) fn ticks(id: u32) -> u64 {
-        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap();
-        // The name, in parentheses, may have spaces.
-        let (_, rest) = stat.rsplit_once(") ").unwrap();
-        let fields: Vec<&str> = rest.split(' ').collect();
-        let number = |at: usize| fields[at].parse::<u64>().unwrap();
-        number(11) + number(12)
-    }
 }
 
 /// Calls that go on while something else is in trouble.
@@ -304,21 +297,18 @@ impl Saw {
         let at = (self.took.len() * percent).div_ceil(100).saturating_sub(1);
         self.took.get(at).copied().unwrap_or_default()
     }
-
-    pub(crate) fn and(mut self, other: Self) -> Self {
-        self.took.extend(other.took);
-        self.failed.extend(other.failed);
-        self.took.sort_unstable();
-        self
-    }
 }
 
 impl Honest<'_> {
     /// Calls one after another, on one connection, until `over`.
     pub(crate) fn goes_on(&self, over: &AtomicBool) -> Saw {
+        self.calls_while(|_| !over.load(Ordering::Relaxed))
+    }
+
+    fn calls_while(&self, goes_on: impl Fn(usize) -> bool) -> Saw {
         let mut saw = Saw::default();
         let mut wire = Wire::open(&self.caller.at);
-        while !over.load(Ordering::Relaxed) {
+        while goes_on(saw.took.len()) {
             let bytes = keep_open(&self.caller.call().bytes());
             let start = Instant::now();
             let got = wire.exchange(&bytes);

@@ -1,0 +1,36 @@
+//! A server without any trouble.
+
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+
+use taper_tests::upstream::{RESULT, request};
+
+/// Answers every call at once, and keeps its connections.
+pub(crate) struct Quick {
+    pub(crate) url: String,
+}
+
+impl Quick {
+    pub(crate) fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                std::thread::spawn(move || serve(stream));
+            }
+        });
+        Self { url }
+    }
+}
+
+fn serve(mut stream: TcpStream) {
+    stream.set_nodelay(true).unwrap();
+    while request(&mut stream).is_some() {
+        let length = RESULT.len();
+        let head =
+            format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+        if stream.write_all((head + RESULT).as_bytes()).is_err() {
+            return;
+        }
+    }
+}
