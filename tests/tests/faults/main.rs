@@ -6,7 +6,9 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    clippy::indexing_slicing
+    clippy::indexing_slicing,
+    // How long honest calls take is measured.
+    clippy::disallowed_methods
 )]
 
 mod programs;

@@ -14,7 +14,7 @@ use taper_capability::{Grant, Party, Right, RootKey, issue};
 use taper_dpop::{Algorithm, PrivateKey};
 use taper_tests::call::{Call, now};
 use taper_tests::daemon::free_port;
-use taper_tests::{Answer, Running, authority, get, taper_bin};
+use taper_tests::{Running, authority, taper_bin};
 use tempfile::TempDir;
 
 use crate::wire::{Got, Wire};
