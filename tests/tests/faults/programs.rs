@@ -90,7 +90,7 @@ pub(crate) fn configured(dir: &Path, at: usize, play: &Play) -> String {
     ];
     format!(
         "[servers.p{at}]\nread_only = [\"echo\"]\ncatalogue.facts = \"off\"\n\
-         upstream = {{ stdio = {}, era = \"modern\", idle = \"1s\", max_children = 8 }}\n\
+         upstream = {{ stdio = {}, era = \"modern\", idle = \"5s\", max_children = 32 }}\n\
          limits = {{ answer_timeout = \"3s\", max_list = 1048576 }}\n",
         serde_json::to_string(&command).unwrap(),
     )
