@@ -391,14 +391,21 @@ pub(crate) fn configured(at: usize, play: &Play) -> (String, Troubled) {
     };
     let text = format!(
         "[servers.u{at}]\nupstream = {{ http = \"http://{host}/mcp\" }}\nread_only = [\"echo\"]\n\
-         catalogue.facts = \"off\"\n{LIMITS}"
+         catalogue.facts = \"off\"\n{}",
+        limits(play.row.gets)
     );
     (text, troubled)
 }
 
-/// Short times, and as many places as calls.
-pub(crate) const LIMITS: &str = "limits = { connect_timeout = \"1s\", answer_timeout = \"3s\", answer_idle = \"1s\", \
-     stream_idle = \"1s\", caller_idle = \"1s\", max_running = 4, max_streams = 4 }\n";
+/// Short times, and as many places as calls. The time to answer is long where an answer is expected: the
+/// floods of other rows may take the machine for a while.
+fn limits(gets: Gets) -> String {
+    let answer_timeout = if gets == Gets::Whole { "30s" } else { "5s" };
+    format!(
+        "limits = {{ connect_timeout = \"1s\", answer_timeout = \"{answer_timeout}\", answer_idle = \"1s\", \
+         stream_idle = \"1s\", caller_idle = \"5s\", max_running = {PLACES}, max_streams = {PLACES} }}\n"
+    )
+}
 
 /// Plays one row; what went otherwise.
 pub(crate) fn run(world: &World, at: usize, play: &Play, mut troubled: Troubled) -> Vec<String> {
