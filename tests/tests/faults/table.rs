@@ -49,13 +49,14 @@ impl Gets {
         (!is_so).then(|| format!("expected {}, got {got:?}", self.text()))
     }
 
-    /// Whether a refusal of `server` is not counted `times`.
+    /// Whether a failure of `server` is not counted `times`.
     pub(crate) fn uncounted(self, world: &World, server: &str, times: usize) -> Option<String> {
-        let Self::Refused(_, rule) = self else {
+        let Self::Refused(..) = self else {
             return None;
         };
-        let counted = || world.refused(server, 0).get(rule).copied().unwrap_or(0);
-        (!until(|| counted() == times)).then(|| format!("{rule} is counted {} times", counted()))
+        let labels = [&*format!("server=\"{server}\""), "outcome=\"failed\""];
+        let counted = || world.counted("taper_proxy_requests_total", &labels);
+        (!until(|| counted() == times as f64)).then(|| format!("it is counted {} times", counted()))
     }
 }
 

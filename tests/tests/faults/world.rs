@@ -1,7 +1,6 @@
 //! One proxy before many servers, each with a trouble of its own and one without any; an issuer that the
 //! test holds the root key of; and what the proxy's process holds, as the kernel tells it.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,12 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rand_core::OsRng;
-use serde_json::{Value, json};
+use serde_json::json;
 use taper_capability::{Grant, Party, Right, RootKey, issue};
 use taper_dpop::{Algorithm, PrivateKey};
 use taper_tests::call::{Call, now};
 use taper_tests::daemon::free_port;
-use taper_tests::{Running, authority, taper_bin};
+use taper_tests::{Running, authority, get, taper_bin};
 use tempfile::TempDir;
 
 use crate::wire::{Got, Wire};
@@ -83,6 +82,8 @@ pub(crate) struct World {
     /// What else has to live as long.
     _folder: Option<TempDir>,
     pub(crate) proxy: Running,
+    /// Where operators find it.
+    admin: String,
     /// Where callers think that it is.
     public: String,
     /// Where callers find it.
@@ -137,7 +138,7 @@ public_url = "{public}"
 state = "state"
 policies = ["faults.dl"]
 outbound = {{ allow_loopback_http = true }}
-telemetry = {{ format = "json", filter = "info,taper_proxy=debug" }}
+telemetry = {{ format = "json", filter = "info" }}
 {top}
 [edge]
 {edge}
@@ -156,6 +157,7 @@ without_feed = true
             dir: dir.to_owned(),
             _folder: None,
             proxy,
+            admin,
             public,
             at,
             root,
@@ -233,22 +235,16 @@ without_feed = true
         Held::of(self.proxy.id())
     }
 
-    /// How often each rule was logged for a server since the log's byte `from`.
-    pub(crate) fn refused(&self, server: &str, from: usize) -> BTreeMap<String, usize> {
-        let mut rules = BTreeMap::new();
-        let log = self.proxy.log();
-        for line in log[from..].lines() {
-            let Ok(event) = serde_json::from_str::<Value>(line) else {
-                continue;
-            };
-            let refusal = ["refused", "denied", "not answered", "an answer was cut"];
-            let told = event["message"].as_str().unwrap_or_default();
-            if event["mcp.server"] == server && refusal.iter().any(|word| told.starts_with(word)) {
-                let rule = event["rule"].as_str().unwrap_or_default().to_owned();
-                *rules.entry(rule).or_default() += 1;
-            }
-        }
-        rules
+    /// A number of `/metrics`: the sum over the series of a family with all of `labels`.
+    pub(crate) fn counted(&self, family: &str, labels: &[&str]) -> f64 {
+        let text = get(&self.admin, "/metrics").body;
+        let series = text.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let labelled = series.strip_prefix(family)?.strip_prefix('{')?;
+            let has_all = labels.iter().all(|label| labelled.contains(label));
+            has_all.then(|| value.parse::<f64>().unwrap())
+        });
+        series.sum()
     }
 }
 
