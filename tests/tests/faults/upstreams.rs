@@ -397,13 +397,17 @@ pub(crate) fn configured(at: usize, play: &Play) -> (String, Troubled) {
     (text, troubled)
 }
 
-/// Short times, and as many places as calls. The time to answer is long where an answer is expected: the
+/// Short times, and as many places as calls. Times are long where an answer is expected: the
 /// floods of other rows may take the machine for a while.
 fn limits(gets: Gets) -> String {
-    let answer_timeout = if gets == Gets::Whole { "30s" } else { "5s" };
+    let (answer_timeout, idle) = if gets == Gets::Whole {
+        ("30s", "30s")
+    } else {
+        ("5s", "1s")
+    };
     format!(
-        "limits = {{ connect_timeout = \"1s\", answer_timeout = \"{answer_timeout}\", answer_idle = \"1s\", \
-         stream_idle = \"1s\", caller_idle = \"5s\", max_running = {PLACES}, max_streams = {PLACES} }}\n"
+        "limits = {{ connect_timeout = \"1s\", answer_timeout = \"{answer_timeout}\", answer_idle = \"{idle}\", \
+         stream_idle = \"{idle}\", caller_idle = \"5s\", max_running = {PLACES}, max_streams = {PLACES} }}\n"
     )
 }
 
