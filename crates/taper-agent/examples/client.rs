@@ -119,7 +119,12 @@ async fn connect(
         let secret = header.strip_prefix("Authorization: Bearer ");
         let secret = secret.ok_or("the one header that is taken is `Authorization: Bearer SECRET`")?;
         let config = StreamableHttpClientTransportConfig::with_uri(asked.option("url")?).auth_header(secret);
-        let transport = StreamableHttpClientTransport::with_client(reqwest::Client::new(), config);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "what a client that cannot sign would use"
+        )]
+        let client = reqwest::Client::new();
+        let transport = StreamableHttpClientTransport::with_client(client, config);
         return Ok(().serve_with_lifecycle(transport, mode).await?);
     }
     let token = Token::parse(std::fs::read_to_string(asked.option("token")?)?.trim())?;

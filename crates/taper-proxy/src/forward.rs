@@ -27,20 +27,32 @@ use crate::tasks::TaskWatch;
 use crate::unanswered::Asking;
 use crate::upstream::Upstream;
 
+/// What may go to the upstream now.
+pub(crate) struct Leaving<'a> {
+    pub(crate) permitted: Permitted<Outbound>,
+    /// As the journal and the caller know it.
+    pub(crate) decision_id: &'a str,
+    /// Given back when the answer has ended.
+    pub(crate) place: Option<Place>,
+}
+
 impl Shared {
     /// Forwards what is permitted, unless it was revoked or has expired while the journal took it, or while
-    /// it waited for the upstream's token. The answer is refused when that happened while the upstream worked on it. `place` is given back when the
-    /// answer has ended.
+    /// it waited for the upstream's token. The answer is refused when that happened while the upstream worked
+    /// on it.
     pub(crate) async fn forward(
         &self,
         server: &Server,
         presentation: Arc<VerifiedPresentation>,
-        permitted: Permitted<Outbound>,
-        decision_id: &str,
-        place: Option<Place>,
+        leaving: Leaving<'_>,
         account: &mut Account,
         shutdown: &Shutdown,
     ) -> Result<Response<Body>, Refusal> {
+        let Leaving {
+            permitted,
+            decision_id,
+            place,
+        } = leaving;
         let chain = Arc::clone(presentation.chain());
         let credential = server.upstream.credential(&chain).await?;
         let again = || {

@@ -22,6 +22,7 @@ use crate::before_login;
 use crate::body::{Body, full};
 use crate::catalogue::Catalogue;
 use crate::error::{AnswerContext, respond};
+use crate::forward::Leaving;
 use crate::gate::{Asked, Gate, Judgement};
 use crate::headers::{self, Credentials, Names};
 use crate::limits::{Addresses, Limiter};
@@ -374,17 +375,13 @@ impl Shared {
         let began = Instant::now();
         let settled = self.settle(judgement, profile, context).await;
         account.journaled(began, !matches!(settled, Err(Refusal::Audit)));
-        let decision_id = &context.decision_id;
-        self.forward(
-            server,
-            presentation,
-            settled?,
-            decision_id,
+        let leaving = Leaving {
+            permitted: settled?,
+            decision_id: &context.decision_id,
             place,
-            account,
-            shutdown,
-        )
-        .await
+        };
+        self.forward(server, presentation, leaving, account, shutdown)
+            .await
     }
 
     /// Why there is no judgement.

@@ -326,9 +326,9 @@ impl Exporter {
 /// How many spans a collector did not take although it answers that it did (`partialSuccess`).
 fn rejected(answer: &[u8]) -> u64 {
     let answer: Json = serde_json::from_slice(answer).unwrap_or_default();
-    let rejected = &answer["partialSuccess"]["rejectedSpans"];
-    let text = rejected.as_str().and_then(|text| text.parse().ok());
-    text.or_else(|| rejected.as_u64()).unwrap_or(0)
+    let rejected = answer.pointer("/partialSuccess/rejectedSpans");
+    let text = rejected.and_then(Json::as_str).and_then(|text| text.parse().ok());
+    text.or_else(|| rejected.and_then(Json::as_u64)).unwrap_or(0)
 }
 
 /// An `ExportTraceServiceRequest` (OTLP 1.x, JSON).

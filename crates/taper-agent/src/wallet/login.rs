@@ -178,6 +178,10 @@ pub(super) async fn access_token(
     lock: Lock,
 ) -> Result<(Zeroizing<String>, Lock), Error> {
     let (dir, key, clock) = (dir.to_owned(), key.clone(), clock.clone());
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it must outlive who waits for it, and is waited for here"
+    )]
     let renewing = tokio::spawn(async move {
         let token = renewed(&dir, &key, clock.as_ref()).await?;
         Ok((token, lock))
@@ -197,7 +201,7 @@ async fn renewed(dir: &Path, key: &HolderKey, clock: &dyn Clock) -> Result<Zeroi
     };
     let folder = dir.to_owned();
     let kept = blocking(move || KeptLogin::read(&folder)).await?;
-    let mut kept = kept.ok_or_else(|| again("nobody is logged in"))?;
+    let kept = kept.ok_or_else(|| again("nobody is logged in"))?;
     let lasts = |end: i64| end.saturating_sub(clock.unix()) > SPARE;
     if kept.expires_at.is_none_or(lasts) {
         return Ok(Zeroizing::new(kept.access_token.expose().to_owned()));

@@ -14,6 +14,7 @@ use crate::account::Account;
 use crate::chains::Chains;
 use crate::config::NonceMode;
 use crate::error::AnswerContext;
+use crate::forward::Leaving;
 use crate::gate::{Asked, Gate};
 use crate::headers::Credentials;
 use crate::session::Owners;
@@ -203,15 +204,12 @@ async fn what_ended_while_its_record_waited_for_the_disk_is_not_forwarded() {
         let permitted = settled.unwrap();
         meanwhile();
         let mut account = Account::open(&shared.measured, "d", false);
-        let answer = shared.forward(
-            server,
-            presentation,
+        let leaving = Leaving {
             permitted,
-            "d",
-            None,
-            &mut account,
-            &world.shutdown,
-        );
+            decision_id: "d",
+            place: None,
+        };
+        let answer = shared.forward(server, presentation, leaving, &mut account, &world.shutdown);
         answer.await.err().map(|refusal| refusal.rule().to_string())
     };
     let pushes = |grant: &Grant| {

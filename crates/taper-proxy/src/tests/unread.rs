@@ -15,6 +15,7 @@ use super::support::{Ask, NOW, Setup, URL, World, json};
 use crate::account::Account;
 use crate::body::Body;
 use crate::error::AnswerContext;
+use crate::forward::Leaving;
 use crate::gate::Asked;
 use crate::headers::Credentials;
 
@@ -59,15 +60,12 @@ async fn answered(world: &World, ask: Ask<'_>) -> Response<Body> {
     let mut context = AnswerContext::default();
     let settled = shared.settle(judgement, &server.profile, &mut context).await;
     let mut account = Account::open(&shared.measured, "d", false);
-    let forwarded = shared.forward(
-        server,
-        presentation,
-        settled.unwrap(),
-        "d",
+    let leaving = Leaving {
+        permitted: settled.unwrap(),
+        decision_id: "d",
         place,
-        &mut account,
-        &world.shutdown,
-    );
+    };
+    let forwarded = shared.forward(server, presentation, leaving, &mut account, &world.shutdown);
     forwarded.await.unwrap()
 }
 

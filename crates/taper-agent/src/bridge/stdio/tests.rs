@@ -230,7 +230,8 @@ async fn answers_requests_only(listener: tokio::net::TcpListener) {
 async fn a_clock_that_is_set_back_stops_nothing() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(answers_requests_only(listener));
+    let shutdown = Shutdown::new();
+    shutdown.spawn("server", answers_requests_only(listener));
     let clock = clock();
     let mut client = Client::at(&url, Limits::default(), clock.clone());
     let meta = json!({"io.modelcontextprotocol/protocolVersion": "2026-07-28"});
