@@ -236,7 +236,7 @@ public_url = "{base}"
 state = "{name}-state"
 policies = ["bypass.dl"]
 outbound = {{ allow_loopback_http = true }}
-telemetry = {{ format = "json", filter = "info,taper_proxy=debug" }}
+telemetry = {{ format = "json", filter = "info,taper_proxy=debug,taper::request=debug" }}
 {top}
 [edge]
 {edge}
@@ -429,10 +429,7 @@ impl<'a> World<'a> {
             log.lines().find_map(|line| {
                 let event: Value = serde_json::from_str(line).ok()?;
                 let rule = event["rule"].as_str()?;
-                let told = event["message"].as_str()?;
-                ["refused", "denied", "not answered"]
-                    .contains(&told)
-                    .then(|| rule.to_owned())
+                (event["target"] == "taper::request").then(|| rule.to_owned())
             })
         })
     }
