@@ -30,7 +30,7 @@ pub fn blocks(text: &str) -> Vec<(String, String)> {
     found
 }
 
-/// The first of [`PORTS`] ports in a row that were free a moment ago.
+/// The first of `PORTS` ports in a row that were free a moment ago.
 pub fn free_ports() -> u16 {
     let start = 10_000 + u16::try_from(std::process::id() % 1_000).unwrap() * PORTS;
     // Ports that look like those of the text would be replaced once more.
