@@ -1,19 +1,40 @@
 //! Issuer and proxy as two daemons, started from files that a test writes.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+
+use rustix::fd::OwnedFd;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, getsockname, socket_with, sockopt};
 
 use crate::{Running, taper_bin, taper_ok};
 
-/// A port that was free a moment ago.
+/// A free port, kept for this process as long as it lives: a server can listen on it, and it is given neither to
+/// somebody else who asks for any port nor to a connection going out.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    kept(0).expect("a free port")
+}
+
+/// Keeps one port, any for 0; `None` if it is taken.
+///
+/// What keeps it is a socket that is bound to it and does not listen. Servers bind with `SO_REUSEADDR`, so they get the
+/// port beside it.
+pub(crate) fn kept(port: u16) -> Option<u16> {
+    static KEPT: Mutex<Vec<OwnedFd>> = Mutex::new(Vec::new());
+    let socket = socket_with(
+        AddressFamily::INET,
+        SocketType::STREAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .ok()?;
+    sockopt::set_socket_reuseaddr(&socket, true).ok()?;
+    bind(&socket, &SocketAddr::from((Ipv4Addr::LOCALHOST, port))).ok()?;
+    let address = SocketAddr::try_from(getsockname(&socket).ok()?).ok()?;
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner).push(socket);
+    Some(address.port())
 }
 
 /// Writes a file that only its owner may read.

@@ -1,9 +1,8 @@
 //! Pages with commands: the blocks of one, and the example configurations on ports that are free.
 
-use std::net::TcpListener;
 use std::path::Path;
 
-use crate::root;
+use crate::{daemon, root};
 
 /// The ports that `README.md` and `examples/configs` speak of are these and the ones after.
 pub const FIRST_PORT: u16 = 9400;
@@ -30,12 +29,11 @@ pub fn blocks(text: &str) -> Vec<(String, String)> {
     found
 }
 
-/// The first of `PORTS` ports in a row that were free a moment ago.
+/// The first of `PORTS` ports in a row that are free, and kept for this process: see [`daemon::free_port`].
 pub fn free_ports() -> u16 {
     let start = 10_000 + u16::try_from(std::process::id() % 1_000).unwrap() * PORTS;
     // Ports that look like those of the text would be replaced once more.
-    let usable =
-        |port: u16| !port.to_string().contains("94") && TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let usable = |port: u16| !port.to_string().contains("94") && daemon::kept(port).is_some();
     let free = |first: &u16| (*first..first + PORTS).all(usable);
     (start..32_000)
         .step_by(PORTS.into())

@@ -1,11 +1,11 @@
 //! Runs what the pages of `examples/clients` say, in their order as one session, and compares the settings that
 //! they show for clients that cannot run here with those that the program prints.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
+use taper_tests::pages::free_ports;
 use taper_tests::{root, taper_bin};
 use tempfile::TempDir;
 
@@ -41,16 +41,6 @@ fn blocks(text: &str, wanted: &str) -> Vec<String> {
         .filter(|(language, _)| *language == wanted)
         .map(|(_, text)| format!("{text}\n"))
         .collect()
-}
-
-/// `taper up` takes four ports in a row. What stands for the first was free a moment ago, as the others were.
-fn free_ports() -> u16 {
-    let start = 33_000 + u16::try_from(std::process::id() % 500).unwrap() * 20;
-    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    (start..60_000)
-        .step_by(20)
-        .find(|first| (*first..first + 20).all(free))
-        .expect("free ports")
 }
 
 fn on_ports(text: &str, first: u16) -> String {
