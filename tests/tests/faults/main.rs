@@ -11,6 +11,9 @@
     clippy::disallowed_methods
 )]
 
+mod clients;
+mod crowd;
+mod lasting;
 mod programs;
 mod quick;
 mod table;
@@ -147,6 +150,12 @@ fn a_program_in_trouble_is_in_nobody_elses_way() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(saw.failed.is_empty(), "{:?}", saw.failed);
     assert_eq!((running, left), (None, None));
+}
+
+#[test]
+fn a_crowd_is_in_nobody_elses_way() {
+    let wrong = crowd::run(&crowd::Form::chosen());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// The page has each table whole, in order, and nothing else in it.

@@ -1,6 +1,7 @@
 //! One proxy before many servers, each with a trouble of its own and one without any; an issuer that the
 //! test holds the root key of; and what the proxy's process holds, as the kernel tells it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -68,6 +69,22 @@ impl Caller {
         };
         call.without("content-type")
             .instead("accept", "text/event-stream")
+    }
+
+    /// The stream of the modern era.
+    pub(crate) fn subscribes(&self) -> Call {
+        let (version, method) = ("2026-07-28", "subscriptions/listen");
+        let meta = format!(r#"{{"io.modelcontextprotocol/protocolVersion":"{version}"}}"#);
+        let params = format!(r#"{{"notifications":{{}},"_meta":{meta}}}"#);
+        let message = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{params}}}"#);
+        self.says(&message)
+            .instead("mcp-protocol-version", version)
+            .header("mcp-method", method)
+    }
+
+    /// Where the proxy is.
+    pub(crate) fn at(&self) -> &str {
+        &self.at
     }
 
     /// Makes one call on a connection of its own, and reads the answer as far as it goes.
@@ -235,16 +252,26 @@ without_feed = true
         Held::of(self.proxy.id())
     }
 
+    /// All series of `/metrics`, with their labels, and their values.
+    pub(crate) fn series(&self) -> BTreeMap<String, f64> {
+        let text = get(&self.admin, "/metrics").body;
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        let series = lines.filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            Some((series.to_owned(), value.parse().ok()?))
+        });
+        series.collect()
+    }
+
     /// A number of `/metrics`: the sum over the series of a family with all of `labels`.
     pub(crate) fn counted(&self, family: &str, labels: &[&str]) -> f64 {
-        let text = get(&self.admin, "/metrics").body;
-        let series = text.lines().filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            let labelled = series.strip_prefix(family)?.strip_prefix('{')?;
-            let has_all = labels.iter().all(|label| labelled.contains(label));
-            has_all.then(|| value.parse::<f64>().unwrap())
+        let series = self.series().into_iter().filter(|(series, _)| {
+            let labelled = series
+                .strip_prefix(family)
+                .and_then(|rest| rest.strip_prefix('{'));
+            labelled.is_some_and(|labelled| labels.iter().all(|label| labelled.contains(label)))
         });
-        series.sum()
+        series.map(|(_, value)| value).sum()
     }
 }
 
@@ -298,10 +325,15 @@ impl Saw {
 impl Honest<'_> {
     /// Calls one after another, on one connection, until `over`.
     pub(crate) fn goes_on(&self, over: &AtomicBool) -> Saw {
-        self.calls_while(|_| !over.load(Ordering::Relaxed))
+        self.calls_while(Duration::ZERO, |_| !over.load(Ordering::Relaxed))
     }
 
-    fn calls_while(&self, goes_on: impl Fn(usize) -> bool) -> Saw {
+    /// So many calls, with a pause after each.
+    pub(crate) fn paced(&self, calls: usize, pause: Duration) -> Saw {
+        self.calls_while(pause, |made| made < calls)
+    }
+
+    fn calls_while(&self, pause: Duration, goes_on: impl Fn(usize) -> bool) -> Saw {
         let mut saw = Saw::default();
         let mut wire = Wire::open(&self.caller.at);
         while goes_on(saw.took.len()) {
@@ -313,6 +345,7 @@ impl Honest<'_> {
                 saw.failed.push(format!("{got:?}"));
                 wire = Wire::open(&self.caller.at);
             }
+            std::thread::sleep(pause);
         }
         saw.took.sort_unstable();
         saw
