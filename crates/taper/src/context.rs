@@ -7,12 +7,14 @@ use std::fs::File;
 use std::future::Future;
 use std::io::{self, IsTerminal as _, Read, Write};
 use std::path::Path;
+use std::pin::Pin;
 
 use clap::ValueEnum;
 use serde_json::Value;
 use taper_capability::Token;
 use taper_service::clock::{SharedClock, SystemClock};
 use taper_service::secret;
+use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
@@ -173,8 +175,15 @@ impl Context {
             .enable_all()
             .build()
             .map_err(|e| Failure::failed(format!("cannot start the runtime: {e}")))?;
-        Ok(runtime.block_on(future))
+        Ok(run_on(&runtime, future))
     }
+}
+
+/// Runs a future to its end. It is boxed: the runtime would compile each command several times, once for each way of
+/// waiting that it has.
+pub(crate) fn run_on<'a, T>(runtime: &Runtime, future: impl Future<Output = T> + 'a) -> T {
+    let future: Pin<Box<dyn Future<Output = T> + 'a>> = Box::pin(future);
+    runtime.block_on(future)
 }
 
 /// Refuses to put something else in the place of a private key.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 use taper_service::telemetry::{self, Telemetry};
 
-use crate::context::Context;
+use crate::context::{Context, run_on};
 use crate::failure::{Failure, Kind};
 use crate::world::{CLIENT_ID, World};
 
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<(), Failure> {
     telemetry::init(&logs).map_err(|error| Failure::new(Kind::Usage, error))?;
     let clock = context.clock();
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::new(Kind::Failure, error))?;
-    runtime.block_on(async {
+    run_on(&runtime, async {
         let world = World::start(&args.dir, args.port, None, clock)
             .await
             .map_err(failed)?;

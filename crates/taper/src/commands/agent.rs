@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::daemon::finish;
 use super::restrictions::duration;
-use crate::context::Context;
+use crate::context::{Context, run_on};
 use crate::failure::{Failure, Kind};
 
 const EXAMPLES: &str = "\
@@ -157,7 +157,7 @@ fn hold(args: Args, context: &mut Context) -> Result<(), Failure> {
     };
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|e| Failure::failed(format!("cannot start the runtime: {e}")))?;
-    let held = runtime.block_on(async {
+    let held = run_on(&runtime, async {
         let mut keys = Vec::new();
         for source in &args.key {
             keys.push(ring.add_source(source, added).await?);

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::exchange::client_secret;
 use super::read_key;
 use super::restrictions::duration;
-use crate::context::{Context, spare_key};
+use crate::context::{Context, run_on, spare_key};
 use crate::failure::Failure;
 
 /// The arguments of `taper login`.
@@ -95,13 +95,13 @@ pub(crate) fn run(args: Args, context: &mut Context) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::failed(format!("cannot start the runtime: {e}")))?;
-    let (at, client, token) = runtime.block_on(login(&args, known, &key, context))?;
+    let (at, client, token) = run_on(&runtime, login(&args, known, &key, context))?;
     let (expires_at, scope) = (token.expires_at, token.scope.clone());
     let refreshes = token.refresh_token.is_some();
     let file = match (&args.wallet, &args.out) {
         (Some(dir), _) => {
             let kept = KeptLogin::new(&at, client, named.as_ref(), token);
-            runtime.block_on(kept.keep(dir))?
+            run_on(&runtime, kept.keep(dir))?
         }
         (None, Some(out)) => {
             let line = Zeroizing::new(format!("{}\n", token.access_token.expose()));

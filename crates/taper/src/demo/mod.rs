@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde_json::json;
 use taper_service::telemetry::{self, Telemetry};
 
-use crate::context::Context;
+use crate::context::{Context, run_on};
 use crate::failure::{Failure, Kind};
 use crate::world::World;
 use story::Story;
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &Args, context: &mut Context) -> Result<(), Failure> {
         ));
     }
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Failure::new(Kind::Failure, error))?;
-    let result: Result<Vec<&'static str>, Failure> = runtime.block_on(async {
+    let result: Result<Vec<&'static str>, Failure> = run_on(&runtime, async {
         let clock = context.clock();
         let world = World::start(&dir, 0, Some(EMBARGO), clock.clone())
             .await

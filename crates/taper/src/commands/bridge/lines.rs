@@ -8,6 +8,7 @@ use taper_agent::bridge::stdio;
 use taper_service::shutdown::Shutdown;
 
 use super::Bridge;
+use crate::context::run_on;
 use crate::failure::Failure;
 
 /// Carries messages until the client closes stdin, or the program is told to stop.
@@ -17,7 +18,7 @@ pub(super) fn run(bridge: &Bridge) -> Result<(), Failure> {
         .build()
         .map_err(|e| Failure::failed(format!("cannot start the runtime: {e}")))?;
     let shutdown = Shutdown::new();
-    let end = runtime.block_on(async {
+    let end = run_on(&runtime, async {
         shutdown.on_signals().map_err(Failure::failed)?;
         let channel = bridge.conversation().await?;
         let input = file(io::stdin()).map_err(Failure::failed)?;

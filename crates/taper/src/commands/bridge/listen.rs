@@ -13,7 +13,7 @@ use taper_service::shutdown::Shutdown;
 
 use super::super::daemon::finish;
 use super::{Args, Bridge};
-use crate::context::Context;
+use crate::context::{Context, run_on};
 use crate::failure::Failure;
 
 const NO_SECRET: &str = "warning: with --no-secret every process of this machine, of every user, can use \
@@ -63,7 +63,7 @@ pub(super) fn run(
         .enable_all()
         .build()
         .map_err(|e| Failure::failed(format!("cannot start the runtime: {e}")))?;
-    runtime.block_on(async {
+    run_on(&runtime, async {
         shutdown.on_signals().map_err(Failure::failed)?;
         match address {
             Listen::Loopback(address) => loopback(*address, args, bridge, &shutdown, context).await?,
