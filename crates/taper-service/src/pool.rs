@@ -1,6 +1,6 @@
 //! CPU work, bounded: signature checks and policy evaluation run here, off the runtime, so that a
 //! flood of them costs a quick refusal instead of the latency of everything else. What is known to be
-//! short counts too, but stays where it is while there is room.
+//! short stays where it is.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,8 +11,6 @@ use tokio::sync::Semaphore;
 /// Clones share the bounds.
 #[derive(Clone, Debug)]
 pub struct CpuPool {
-    /// For what stays on its thread: some of the runtime's threads are always left for everything else.
-    here: Arc<Semaphore>,
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
     workers: usize,
@@ -36,7 +34,6 @@ impl CpuPool {
         let workers = workers.clamp(1, Semaphore::MAX_PERMITS);
         let places = workers.saturating_add(queue).min(Semaphore::MAX_PERMITS);
         Self {
-            here: Arc::new(Semaphore::new(workers.div_ceil(2))),
             running: Arc::new(Semaphore::new(workers)),
             admitted: Arc::new(Semaphore::new(places)),
             workers,
@@ -79,27 +76,14 @@ impl CpuPool {
             .map_err(|_| PoolError::Failed)
     }
 
-    /// Runs `f`, which never blocks and is over in the time of one signature check: on the spot while at most
-    /// half of the workers do so and one is free, which saves two changes of threads; otherwise as
-    /// [`Self::run`] does.
+    /// Runs `f`, which never blocks and is over in the time of one signature check, on the spot: two changes of
+    /// threads cost a good part of that, and whoever waits for its turn waits for the runtime's instead.
     ///
     /// # Errors
-    /// Those of [`Self::run`].
-    pub async fn run_short<T, F>(&self, f: F) -> Result<T, PoolError>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        let free = (
-            self.here.try_acquire(),
-            self.admitted.try_acquire(),
-            self.running.try_acquire(),
-        );
-        if let (Ok(_here), Ok(_place), Ok(_worker)) = &free {
-            return catch_unwind(AssertUnwindSafe(f)).map_err(|_| PoolError::Failed);
-        }
-        drop(free);
-        self.run(f).await
+    /// [`PoolError::Failed`] when `f` panicked; [`PoolError::Busy`] at once when the queue is full.
+    pub fn run_short<T>(&self, f: impl FnOnce() -> T) -> Result<T, PoolError> {
+        let _place = self.admitted.try_acquire().map_err(|_| PoolError::Busy)?;
+        catch_unwind(AssertUnwindSafe(f)).map_err(|_| PoolError::Failed)
     }
 }
 
@@ -131,24 +115,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_short_stays_while_a_worker_is_free() {
+    async fn what_is_short_stays_unless_the_queue_is_full() {
         let pool = CpuPool::new(1, 1);
         let here = std::thread::current().id();
         let ran_at = || std::thread::current().id();
-        assert_eq!(pool.run_short(ran_at).now_or_never().unwrap(), Ok(here));
+        assert_eq!(pool.run_short(ran_at), Ok(here));
         let (release, held) = mpsc::channel::<()>();
         let first = pool.run(move || held.recv().is_ok());
         let rest = async {
-            let mut second = Box::pin(pool.run_short(ran_at));
-            assert!(second.as_mut().now_or_never().is_none(), "it waits its turn");
-            assert_eq!(pool.run_short(ran_at).await, Err(PoolError::Busy));
-            release.send(()).unwrap();
-            second.await
+            assert_eq!(pool.run_short(ran_at), Ok(here), "no worker is free");
+            let second = pool.run(|| 2);
+            let full = async {
+                assert_eq!(pool.run_short(ran_at), Err(PoolError::Busy));
+                release.send(()).unwrap();
+            };
+            tokio::join!(biased; second, full).0
         };
         let (first, second) = tokio::join!(biased; first, rest);
-        assert_eq!(first, Ok(true));
-        assert_ne!(second.unwrap(), here);
-        assert_eq!(pool.run_short(ran_at).await, Ok(here), "its place is free again");
+        assert_eq!((first, second), (Ok(true), Ok(2)));
+        assert_eq!(pool.run_short(ran_at), Ok(here));
     }
 
     #[tokio::test]
@@ -160,7 +145,7 @@ mod tests {
                 Err(PoolError::Failed)
             );
             assert_eq!(
-                pool.run_short(|| -> u8 { panic!("on purpose") }).await,
+                pool.run_short(|| -> u8 { panic!("on purpose") }),
                 Err(PoolError::Failed)
             );
         }

@@ -179,7 +179,7 @@ impl Limiter {
         } else {
             &self.bodies
         };
-        let place = self.place(bodies, "request bodies", chain)?;
+        let place = self.place(bodies, "request bodies", chain, &Caller::of(chain))?;
         let proof = Key::of(&[proof.thumbprint().as_bytes(), proof.jti_hash()]);
         let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
         if !reading.insert(proof) {
@@ -223,9 +223,9 @@ impl Limiter {
             }
         }
         match work {
-            Work::Request => self.place(&self.running, "requests", chain),
-            Work::Stream => self.place(&self.streams, "streams", chain),
-            Work::Reply => self.place(&self.replies, "answers", chain),
+            Work::Request => self.place(&self.running, "requests", chain, &caller),
+            Work::Stream => self.place(&self.streams, "streams", chain, &caller),
+            Work::Reply => self.place(&self.replies, "answers", chain, &caller),
         }
     }
 
@@ -273,8 +273,9 @@ impl Limiter {
         places: &Arc<Places>,
         what: &'static str,
         chain: &VerifiedChain,
+        caller: &Caller,
     ) -> Result<Place, Refusal> {
-        let whose = match places.take(&Caller::of(chain)) {
+        let whose = match places.take(caller) {
             Ok(place) => return Ok(place),
             Err(Full::Holder) => Some(Whose::Holder.name()),
             Err(Full::Grant) => Some(Whose::Grant.name()),

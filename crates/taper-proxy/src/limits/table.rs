@@ -1,24 +1,21 @@
 //! A table by caller that cannot grow without end: a delegator makes keys offline, as many as it likes.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use sha2::{Digest as _, Sha256};
 use taper_capability::VerifiedChain;
 
-/// Who is counted: a hash, so that an entry has one size whatever an issuer calls its subjects.
+/// Who is counted: a hash, so that an entry has one size whatever an issuer calls its subjects. It is keyed with what
+/// only this process knows, so nobody can choose a name that counts as another's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key([u8; 32]);
+pub(super) struct Key([u64; 2]);
 
 impl Key {
-    /// The key of these parts; each is hashed with its length.
+    /// The key of these parts, each with its length.
     pub(super) fn of(parts: &[&[u8]]) -> Self {
-        let mut hash = Sha256::new();
-        for part in parts {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        Self(hash.finalize().into())
+        static SECRETS: LazyLock<[RandomState; 2]> = LazyLock::new(Default::default);
+        Self(SECRETS.each_ref().map(|secret| secret.hash_one(parts)))
     }
 }
 
