@@ -280,7 +280,8 @@ impl BoundProxy {
             let (shared, shutdown) = (Arc::clone(&shared), shutdown.clone());
             service_fn(move |request: Request<Incoming>| {
                 let answered = answer(Arc::clone(&shared), shutdown.clone(), request);
-                async move { Ok::<_, Infallible>(answered.await) }
+                // It is large, and the connection moves it more than once.
+                Box::pin(async move { Ok::<_, Infallible>(answered.await) })
             })
         };
         self.public.serve(service, shutdown).await;
