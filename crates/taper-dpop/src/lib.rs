@@ -25,7 +25,7 @@ pub use encoding::{base64url_decode, base64url_encode};
 pub use error::Error;
 pub use jws::{DetachedJws, JwsError, MAX_JWS_BYTES, sign_compact, sign_detached};
 pub use key::{Algorithm, Jwk, PrivateKey, PublicKey, Thumbprint};
-pub use nonce::{NONCE_LIFETIME, NonceKey};
+pub use nonce::{NONCE_LIFETIME, NonceKey, NonceKeys};
 pub use proof::{
     CheckedProof, Expectation, MAX_AGE, MAX_FUTURE, MAX_PROOF_BYTES, NonceRule, Proof, ProofClaims,
     VerifiedProof, htu_of,

@@ -9,6 +9,7 @@ use hmac::{Hmac, Mac};
 use rand_core::CryptoRngCore;
 use sha2::Sha256;
 use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 use zeroize::Zeroizing;
 
 /// How long a nonce is accepted, in seconds. Short enough to bound a stock of proofs signed in
@@ -71,6 +72,34 @@ impl NonceKey {
     }
 }
 
+/// The key of one node, replaced when nonces that were made with the one before must not count any more.
+#[derive(Debug)]
+pub struct NonceKeys(RwLock<(u64, Arc<NonceKey>)>);
+
+impl NonceKeys {
+    /// With its first key, which is that of generation 0.
+    #[must_use]
+    pub fn new(first: NonceKey) -> Self {
+        Self(RwLock::new((0, Arc::new(first))))
+    }
+
+    /// The key of this generation, which `make` makes when it is new. Of a generation that is over there is none any
+    /// more: it is the current key.
+    pub fn of(&self, generation: u64, make: impl FnOnce() -> NonceKey) -> Arc<NonceKey> {
+        {
+            let current = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            if current.0 >= generation {
+                return Arc::clone(&current.1);
+            }
+        }
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if current.0 < generation {
+            *current = (generation, Arc::new(make()));
+        }
+        Arc::clone(&current.1)
+    }
+}
+
 impl fmt::Debug for NonceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("NonceKey(…)")
@@ -81,6 +110,18 @@ impl fmt::Debug for NonceKey {
 mod tests {
     use super::*;
     use rand_core::OsRng;
+
+    #[test]
+    fn a_generation_s_nonces_end_with_it() {
+        let keys = NonceKeys::new(NonceKey::generate(&mut OsRng));
+        let key = |generation: u64| keys.of(generation, || NonceKey::generate(&mut OsRng));
+        let first = key(0).mint(1000);
+        assert!(key(0).check(&first, 1000).is_ok());
+        assert!(key(1).check(&first, 1000).is_err());
+        let second = key(1).mint(1000);
+        assert!(key(1).check(&second, 1000).is_ok(), "it is made once");
+        assert!(key(0).check(&first, 1000).is_err(), "and does not come back");
+    }
 
     #[test]
     fn a_nonce_is_its_maker_s_and_fresh() {

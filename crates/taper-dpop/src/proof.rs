@@ -297,6 +297,12 @@ impl CheckedProof<'_> {
         self.0.claims.iat
     }
 
+    /// Until when a replay of the proof could be accepted; unverified.
+    #[must_use]
+    pub fn replayable_until(&self) -> i64 {
+        replayable_until(self.iat())
+    }
+
     /// Verifies the signature: one signature check, good or bad.
     ///
     /// # Errors
@@ -348,7 +354,7 @@ impl VerifiedProof {
     /// Until when a replay of the proof could be accepted, in seconds since the Unix epoch.
     #[must_use]
     pub fn replayable_until(&self) -> i64 {
-        self.iat.saturating_add(MAX_AGE).saturating_add(MAX_FUTURE)
+        replayable_until(self.iat)
     }
 
     /// Checks the body against the proof: a digest that is there must be this body's.
@@ -414,6 +420,10 @@ pub fn htu_of(url: &str) -> String {
     };
     let authority = authority.strip_suffix(default_port).unwrap_or(&authority);
     format!("{scheme}://{authority}{path}")
+}
+
+const fn replayable_until(iat: i64) -> i64 {
+    iat.saturating_add(MAX_AGE).saturating_add(MAX_FUTURE)
 }
 
 #[cfg(test)]

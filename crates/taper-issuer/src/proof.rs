@@ -5,10 +5,12 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, HeaderValue};
 use rand_core::CryptoRngCore;
 use taper_dpop::{
-    Error, Expectation, MAX_FUTURE, NonceKey, NonceRule, Proof, TokenHash, VerifiedProof, base64url_encode,
+    Error, Expectation, MAX_FUTURE, NonceKey, NonceKeys, NonceRule, Proof, TokenHash, VerifiedProof,
+    base64url_encode,
 };
 use taper_oauth::ErrorCode;
-use taper_store::{Seen, SeenProofs};
+use taper_service::rng;
+use taper_store::{Doubt, Seen, SeenProofs};
 
 use crate::config::NonceMode;
 use crate::error::Refusal;
@@ -17,7 +19,7 @@ use crate::rules;
 /// Checks proofs for the endpoints of this node.
 pub(crate) struct ProofGate<S> {
     seen: Arc<S>,
-    nonces: NonceKey,
+    nonces: NonceKeys,
     mode: NonceMode,
 }
 
@@ -32,7 +34,7 @@ impl<S: SeenProofs> ProofGate<S> {
     pub(crate) fn new(seen: Arc<S>, mode: NonceMode, rng: &mut impl CryptoRngCore) -> Self {
         Self {
             seen,
-            nonces: NonceKey::generate(rng),
+            nonces: NonceKeys::new(NonceKey::generate(rng)),
             mode,
         }
     }
@@ -41,8 +43,19 @@ impl<S: SeenProofs> ProofGate<S> {
     pub(crate) fn nonce(&self, refusal: Option<&Refusal>, now: i64) -> Option<HeaderValue> {
         let asked = refusal.is_some_and(|refusal| refusal.answer.code() == ErrorCode::UseDpopNonce);
         (asked || self.mode == NonceMode::Demand)
-            .then(|| HeaderValue::from_str(&self.nonces.mint(now)).ok())
+            .then(|| {
+                let key = self.nonce_key(&self.seen.doubt(now));
+                HeaderValue::from_str(&key.mint(now)).ok()
+            })
             .flatten()
+    }
+
+    /// The key of nonces that show that a proof is not a forgotten one.
+    fn nonce_key(&self, doubt: &Doubt) -> Arc<NonceKey> {
+        self.nonces.of(doubt.setbacks, || {
+            tracing::warn!(rule = %rules::NONCE, "the clock was set back, proofs that may be forgotten need a new nonce");
+            NonceKey::generate(&mut rng::os())
+        })
     }
 
     /// Verifies the one proof of a POST to `url`; `token` is what it must be bound to.
@@ -61,18 +74,18 @@ impl<S: SeenProofs> ProofGate<S> {
             nonce,
             now,
         };
-        let demanded = expect(NonceRule::Demanded(&self.nonces));
+        let doubt = self.seen.doubt(now);
+        let nonces = self.nonce_key(&doubt);
+        let demanded = expect(NonceRule::Demanded(&nonces));
         let checked = Proof::parse(header).and_then(|proof| proof.check(&demanded));
         let checked = match checked {
-            // A nonce of this process says that the proof was made after its start, whatever `iat` says.
+            // A nonce of the current key says that the proof was made after its start, or after the clock was set
+            // back, whatever `iat` says.
             Err(Error::Nonce) if self.mode == NonceMode::Off => {
                 let checked = Proof::parse(header)
                     .and_then(|proof| proof.check(&expect(NonceRule::Unused)))
                     .map_err(refused)?;
-                let forgotten = self
-                    .seen
-                    .complete_since()
-                    .is_some_and(|since| checked.iat() <= since.saturating_add(MAX_FUTURE));
+                let forgotten = doubt.covers(checked.iat(), checked.replayable_until(), MAX_FUTURE);
                 if !rules::NONCE.holds(!forgotten) {
                     return Err(refused(Error::Nonce));
                 }

@@ -20,12 +20,13 @@ use taper_capability::rules::NOT_EXPIRED;
 use taper_capability::{Access, AccessKind, UnverifiedToken, VerifiedChain, VerifiedPresentation};
 use taper_dpop::rule::r;
 use taper_dpop::{
-    Algorithm, CheckedProof, Expectation, MAX_FUTURE, NonceKey, NonceRule, Proof, PublicKey, TokenHash,
-    base64url_encode,
+    Algorithm, CheckedProof, Expectation, MAX_FUTURE, NonceKey, NonceKeys, NonceRule, Proof, PublicKey,
+    TokenHash, base64url_encode,
 };
 use taper_policy::Denial;
 use taper_policy::boundary::BoundaryPolicy;
-use taper_store::{CallCounters, DecisionRecord, Reservation, Seen, SeenProofs};
+use taper_service::rng;
+use taper_store::{CallCounters, DecisionRecord, Doubt, Reservation, Seen, SeenProofs};
 
 use crate::account::{self, Kind};
 use crate::catalogue::Catalogue;
@@ -53,7 +54,7 @@ pub(crate) struct Gate {
     pub(crate) seen: Arc<dyn SeenProofs>,
     /// `None` where nobody can count all calls: several proxies that share no store.
     pub(crate) counters: Option<Arc<dyn CallCounters>>,
-    pub(crate) nonces: NonceKey,
+    pub(crate) nonces: NonceKeys,
     pub(crate) nonce_mode: NonceMode,
 }
 
@@ -171,23 +172,38 @@ impl Gate {
             };
             Proof::parse_by(credentials.proof(), holder)?.check(&expected)
         };
+        let doubt = self.seen.doubt(now);
+        let nonces = self.nonce_key(&doubt);
         if self.nonce_mode == NonceMode::Demand {
-            return Ok(check(NonceRule::Demanded(&self.nonces))?);
+            return Ok(check(NonceRule::Demanded(&nonces))?);
         }
-        let Some(since) = self.seen.complete_since() else {
-            return Ok(check(NonceRule::Unused)?);
-        };
-        let proof = check(NonceRule::Optional(&self.nonces))?;
+        let proof = check(match doubt.complete_since {
+            Some(_) => NonceRule::Optional(&nonces),
+            None => NonceRule::Unused,
+        })?;
         // A proof may be dated ahead: one that was used before could carry a time after the start.
-        if proof.iat() > since.saturating_add(MAX_FUTURE) {
+        if !doubt.covers(proof.iat(), proof.replayable_until(), MAX_FUTURE) {
             return Ok(proof);
         }
-        // It may have been used before this process began; a nonce of ours shows that it was not.
-        match check(NonceRule::Demanded(&self.nonces)) {
+        // It may have been used and forgotten; a nonce of ours from after that shows that it was not.
+        match check(NonceRule::Demanded(&nonces)) {
             Err(taper_dpop::Error::Nonce) if rules::RESTART.holds(false) => Ok(proof),
             Err(taper_dpop::Error::Nonce) => Err(Refusal::Restart),
             other => Ok(other?),
         }
+    }
+
+    /// A nonce for whoever is refused at `now`.
+    pub(crate) fn nonce(&self, now: i64) -> String {
+        self.nonce_key(&self.seen.doubt(now)).mint(now)
+    }
+
+    /// The key of nonces that show that a proof is not a forgotten one.
+    fn nonce_key(&self, doubt: &Doubt) -> Arc<NonceKey> {
+        self.nonces.of(doubt.setbacks, || {
+            tracing::warn!(rule = %rules::RESTART, "the clock was set back, proofs that may be forgotten need a new nonce");
+            NonceKey::generate(&mut rng::os())
+        })
     }
 
     /// Judges a request over a verified presentation.

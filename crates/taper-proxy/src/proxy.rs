@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
-use taper_dpop::NonceKey;
+use taper_dpop::{NonceKey, NonceKeys};
 use taper_service::clock::SharedClock;
 use taper_service::edge::{Bound, Tls};
 use taper_service::fetch::Fetcher;
@@ -149,7 +149,7 @@ impl Proxy {
             policy: ready.policy,
             seen: Arc::clone(&store) as Arc<dyn taper_store::SeenProofs>,
             counters: (ready.proxies == 1).then(|| Arc::clone(&store) as Arc<dyn taper_store::CallCounters>),
-            nonces: NonceKey::generate(&mut rng::os()),
+            nonces: NonceKeys::new(NonceKey::generate(&mut rng::os())),
             nonce_mode: ready.nonce,
         };
         let servers: BTreeMap<String, Arc<Server>> = servers?;

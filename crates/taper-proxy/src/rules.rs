@@ -67,7 +67,7 @@ rules! {
     QUOTA = "M-26";
     /// A decision is in the journal before its request is forwarded; of an access that changes nothing it is at least handed in, where the profile says so.
     AUDIT = "M-27";
-    /// A proof from before the seen proofs are complete carries a nonce.
+    /// A proof that may have been used and forgotten, before the start or while the clock was ahead, carries a nonce from after that.
     RESTART = "M-28";
     /// CPU work waits in a bounded queue.
     BUSY = "M-29";

@@ -124,7 +124,7 @@ async fn answer_in(
         Ok(response) => response,
         Err(refusal) => {
             account.refused(&refusal);
-            context.nonce = Some(shared.gate.nonces.mint(shared.clock.unix()));
+            context.nonce = Some(shared.gate.nonce(shared.clock.unix()));
             respond(&refusal, context)
         }
     }

@@ -27,8 +27,8 @@ use crate::seen::{SeenLimits, SeenStore};
 use crate::state::{Restored, State};
 use crate::sweep::Swept;
 use crate::traits::{
-    Audit, CallCounters, Clients, GrantPage, Grants, Receipt, RefreshFamilies, RevocationPage, Revocations,
-    Rotation, Seen, SeenProofs, SubjectAt,
+    Audit, CallCounters, Clients, Doubt, GrantPage, Grants, Receipt, RefreshFamilies, RevocationPage,
+    Revocations, Rotation, Seen, SeenProofs, SubjectAt,
 };
 use crate::writer::{self, Command, QUEUE, Writer};
 
@@ -615,6 +615,10 @@ impl SeenProofs for EmbeddedStore {
 
     fn complete_since(&self) -> Option<i64> {
         self.seen.complete_since()
+    }
+
+    fn doubt(&self, now: i64) -> Doubt {
+        self.seen.doubt(now)
     }
 }
 

@@ -3,10 +3,14 @@
 //! A sharded table in memory answers; [`crate::seen_log`] makes it survive `kill -9`. Expired
 //! entries leave a few at a time with later insertions, and all at once, at most once a second, when
 //! a quota or the table seems full.
+//!
+//! What has expired is told by a clock that may be set. So it is kept for [`SLACK`] longer, and it is remembered of
+//! what was forgotten until when it could be accepted: while the clock is right, all of that has passed. When it is set
+//! back, some has not, and [`SeenProofs::doubt`] says so: it is then as after a start that found nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
@@ -14,12 +18,15 @@ use sha2::{Digest as _, Sha256};
 use crate::disk::{self, FolderLock};
 use crate::error::StoreError;
 use crate::seen_log::{self, Entry, SeenLog};
-use crate::traits::{Seen, SeenProofs};
+use crate::traits::{Doubt, Seen, SeenProofs};
 
 const SHARDS: usize = 16;
 /// Expired entries that one insertion clears away; more than one, so that they cannot pile up.
 const SWEEP: usize = 32;
 const LOCK_FILE: &str = "seen.lock";
+/// How long an entry is kept after its end, in seconds. A clock that is corrected by less has forgotten nothing
+/// that could be accepted again.
+pub(crate) const SLACK: i64 = 10;
 
 /// How much is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +54,19 @@ pub struct SeenStore {
     log: Mutex<SeenLog>,
     limits: SeenLimits,
     complete_since: Option<i64>,
+    forgotten: Forgotten,
     swept_at: AtomicI64,
     _lock: FolderLock,
+}
+
+/// Until when what was forgotten could be accepted.
+#[derive(Debug)]
+struct Forgotten {
+    /// Of all.
+    until: AtomicI64,
+    /// Of what was forgotten since the clock was last seen to be set back.
+    lately: AtomicI64,
+    setbacks: AtomicU64,
 }
 
 #[derive(Default)]
@@ -87,6 +105,7 @@ impl SeenStore {
             log: Mutex::new(log),
             limits,
             complete_since: loaded.complete_since,
+            forgotten: Forgotten::until(loaded.forgotten_until),
             swept_at: AtomicI64::new(i64::MIN),
             _lock: lock,
         };
@@ -130,7 +149,7 @@ impl SeenStore {
 
     /// Enters a proof, unless it is known or there is no room.
     fn take(&self, shard: &mut Shard, entry: Entry, now: i64) -> Option<Attempt> {
-        let expired = shard.sweep(now, SWEEP);
+        let expired = shard.sweep(now, SWEEP, &self.forgotten);
         self.release(&expired);
         if shard
             .live
@@ -186,7 +205,7 @@ impl SeenStore {
             return;
         }
         for shard in &self.shards {
-            let expired = locked(shard).sweep(now, usize::MAX);
+            let expired = locked(shard).sweep(now, usize::MAX, &self.forgotten);
             self.release(&expired);
         }
     }
@@ -237,6 +256,41 @@ impl SeenProofs for SeenStore {
     fn complete_since(&self) -> Option<i64> {
         self.complete_since
     }
+
+    fn doubt(&self, now: i64) -> Doubt {
+        let setbacks = self.forgotten.seen_at(now);
+        Doubt {
+            complete_since: self.complete_since,
+            forgotten_until: self.forgotten.until.load(Ordering::SeqCst),
+            setbacks,
+        }
+    }
+}
+
+impl Forgotten {
+    fn until(until: i64) -> Self {
+        Self {
+            until: AtomicI64::new(until),
+            lately: AtomicI64::new(i64::MIN),
+            setbacks: AtomicU64::new(0),
+        }
+    }
+
+    /// An entry of this end is forgotten now.
+    fn note(&self, keep_until: i64) {
+        self.until.fetch_max(keep_until, Ordering::SeqCst);
+        self.lately.fetch_max(keep_until, Ordering::SeqCst);
+    }
+
+    /// How often the clock was set back, when it shows `now`.
+    fn seen_at(&self, now: i64) -> u64 {
+        if self.lately.load(Ordering::SeqCst) >= now {
+            // Counted first: whoever finds nothing lately finds the new number.
+            self.setbacks.fetch_add(1, Ordering::SeqCst);
+            self.lately.store(i64::MIN, Ordering::SeqCst);
+        }
+        self.setbacks.load(Ordering::SeqCst)
+    }
 }
 
 fn key_of(jkt: [u8; 32], jti: &str) -> [u8; 32] {
@@ -278,14 +332,21 @@ impl Shard {
         true
     }
 
-    /// Removes expired entries, about `limit` of them, and returns whose they were.
-    fn sweep(&mut self, now: i64, limit: usize) -> Vec<[u8; 8]> {
+    /// Removes entries that expired [`SLACK`] ago, about `limit` of them, and returns whose they were.
+    fn sweep(&mut self, now: i64, limit: usize, forgotten: &Forgotten) -> Vec<[u8; 8]> {
+        let before = now.saturating_sub(SLACK);
         let mut tags = Vec::new();
         while tags.len() < limit {
-            let Some(mut oldest) = self.by_expiry.first_entry().filter(|oldest| *oldest.key() < now) else {
+            let Some(mut oldest) = self
+                .by_expiry
+                .first_entry()
+                .filter(|oldest| *oldest.key() < before)
+            else {
                 break;
             };
             let keep_until = *oldest.key();
+            // Before it is gone, so that nobody finds neither.
+            forgotten.note(keep_until);
             let Some(key) = oldest.get_mut().pop() else {
                 oldest.remove();
                 continue;
@@ -320,6 +381,9 @@ mod tests {
     fn open(dir: &Path, now: i64) -> SeenStore {
         SeenStore::open(dir, LIMITS, now).unwrap()
     }
+
+    /// When what was inserted at 0 is swept.
+    const OVER: i64 = 60 + SLACK + 1;
 
     fn insert(store: &SeenStore, grant: &str, jti: &str, now: i64) -> Result<Seen, StoreError> {
         store.insert_once(grant, [1; 32], jti, now + 60, now)
@@ -376,12 +440,12 @@ mod tests {
         ));
         for jti in ["a", "b", "c"] {
             assert_eq!(
-                insert(&store, "g", jti, 61).unwrap(),
+                insert(&store, "g", jti, OVER).unwrap(),
                 Seen::Fresh,
                 "all were swept"
             );
         }
-        assert_eq!(insert(&store, "g", "d", 61).unwrap(), Seen::Quota);
+        assert_eq!(insert(&store, "g", "d", OVER).unwrap(), Seen::Quota);
     }
 
     #[test]
@@ -409,6 +473,51 @@ mod tests {
         drop(store);
         std::fs::remove_file(path.join("seen.log")).unwrap();
         assert_eq!(open(&path, 9).complete_since(), Some(9));
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_leaves_doubt_about_what_it_forgot() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seen");
+        let store = open(&path, 0);
+        let ahead = 86_400;
+        assert_eq!(insert(&store, "g", "a", 0).unwrap(), Seen::Fresh);
+        store.sweep_all(ahead);
+        assert!(!store.is_seen([1; 32], "a", 1), "it is forgotten");
+        let doubt = store.doubt(1);
+        assert_eq!((doubt.forgotten_until, doubt.setbacks), (60, 1));
+        assert!(
+            doubt.covers(0, 60, 5) && !doubt.covers(1, 61, 5),
+            "what is younger is remembered"
+        );
+        assert_eq!(store.doubt(1), doubt, "it is told once");
+        // A second time, with a proof that was taken in between: the first doubt covers it, its nonce would not.
+        assert_eq!(store.insert_once("g", [1; 32], "b", 59, 1).unwrap(), Seen::Fresh);
+        store.sweep_all(ahead + 1);
+        let again = store.doubt(2);
+        assert_eq!((again.forgotten_until, again.setbacks), (60, 2));
+        assert!(again.covers(0, 59, 5));
+        // A process that begins then knows it too.
+        drop(store);
+        let store = open(&path, ahead);
+        assert_eq!(store.len(), 0);
+        assert!(store.doubt(3).covers(0, 60, 5));
+        drop(store);
+        let store = open(&path, 3);
+        assert!(store.doubt(3).covers(0, 60, 5), "and the one after it");
+    }
+
+    #[test]
+    fn a_clock_that_goes_on_or_is_corrected_leaves_no_doubt() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir.path().join("seen"), 0);
+        for now in (0..1_000).step_by(40) {
+            assert_eq!(insert(&store, "g", &now.to_string(), now).unwrap(), Seen::Fresh);
+            store.sweep_all(now);
+            let doubt = store.doubt(now - SLACK);
+            assert_eq!(doubt.setbacks, 0, "at {now}");
+            assert!(!doubt.covers(now - 60, now, 0), "at {now}");
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! damaged or gone, the table is complete only since now, and says so until the file is replaced for
 //! good. Two generations take turns: the older is deleted when all its entries have expired.
 //!
-//! Header, 72 bytes: magic (16), boot id (40, zero-padded), complete since (i64, `MIN` for always),
-//! check (8). Entry, 56 bytes: key (32), grant tag (8), keep until (i64), check (8). Numbers are big
+//! Header, 80 bytes: magic (16), boot id (40, zero-padded), complete since (i64, `MIN` for always), forgotten
+//! until (i64, `MIN` for nothing: the latest end of an entry that was dropped), check (8). Entry, 56 bytes: key (32), grant tag (8), keep until (i64), check (8). Numbers are big
 //! endian, a check is a truncated SHA-256 of what precedes it.
 
 use std::fs::{self, File, OpenOptions};
@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::disk;
 use crate::error::StoreError;
+use crate::seen::SLACK;
 
 /// Seconds after which a generation may be replaced.
 pub(crate) const GENERATION: i64 = 600;
@@ -25,8 +26,8 @@ pub(crate) const GENERATION: i64 = 600;
 const CURRENT: &str = "seen.log";
 const OLDER: &str = "seen.older.log";
 const NEXT: &str = "seen.next.log";
-const MAGIC: &[u8; 16] = b"taper-seen-1\n\0\0\0";
-const HEADER: usize = 72;
+const MAGIC: &[u8; 16] = b"taper-seen-2\n\0\0\0";
+const HEADER: usize = 80;
 const ENTRY: usize = 56;
 /// More than this is no file that [`SeenLog`] wrote: ten times the default table.
 const FILE_LIMIT: u64 = 10_000_000 * ENTRY as u64;
@@ -47,13 +48,17 @@ pub(crate) struct Entry {
 pub(crate) struct Loaded {
     pub(crate) entries: Vec<Entry>,
     pub(crate) complete_since: Option<i64>,
+    /// The latest end of an entry that was dropped; `i64::MIN` for none.
+    pub(crate) forgotten_until: i64,
 }
 
 /// The two generations, open for appending.
 #[derive(Debug)]
 pub(crate) struct SeenLog {
     dir: PathBuf,
-    header: Vec<u8>,
+    boot_id: String,
+    complete_since: Option<i64>,
+    forgotten_until: i64,
     file: File,
     /// Bytes that are whole entries.
     length: u64,
@@ -83,11 +88,13 @@ impl SeenLog {
             (None, None) if new => Loaded {
                 entries: Vec::new(),
                 complete_since: None,
+                forgotten_until: i64::MIN,
             },
             // The older one alone is what a crash between two renames leaves.
             (None, _) => Loaded {
                 entries: Vec::new(),
                 complete_since: Some(now),
+                forgotten_until: i64::MIN,
             },
             (Some(bytes), _) => read(bytes, boot_id, now),
         };
@@ -95,13 +102,21 @@ impl SeenLog {
             let older = read(&bytes, boot_id, now);
             loaded.entries.extend(older.entries);
             loaded.complete_since = loaded.complete_since.max(older.complete_since);
+            loaded.forgotten_until = loaded.forgotten_until.max(older.forgotten_until);
         }
-        loaded.entries.retain(|entry| entry.keep_until >= now);
+        let over = now.saturating_sub(SLACK);
+        let ends = |entries: &[Entry]| entries.iter().map(|entry| entry.keep_until).max();
+        let (kept, dropped) = loaded
+            .entries
+            .into_iter()
+            .partition::<Vec<_>, _>(|entry| entry.keep_until >= over);
+        loaded.entries = kept;
+        loaded.forgotten_until = loaded.forgotten_until.max(ends(&dropped).unwrap_or(i64::MIN));
         loaded.entries.sort_unstable_by_key(|entry| entry.key);
         loaded.entries.dedup_by_key(|entry| entry.key);
 
-        let header = header(boot_id.unwrap_or_default(), loaded.complete_since);
-        let mut bytes = header.clone();
+        let boot_id = boot_id.unwrap_or_default();
+        let mut bytes = header(boot_id, loaded.complete_since, loaded.forgotten_until);
         loaded
             .entries
             .iter()
@@ -109,15 +124,12 @@ impl SeenLog {
         let file = prepare(dir, &bytes)?;
         install(dir)?;
         disk::remove_if_exists(&dir.join(OLDER))?;
-        let newest = loaded
-            .entries
-            .iter()
-            .map(|entry| entry.keep_until)
-            .max()
-            .unwrap_or(i64::MIN);
+        let newest = ends(&loaded.entries).unwrap_or(i64::MIN);
         let log = Self {
             dir: dir.to_path_buf(),
-            header,
+            boot_id: boot_id.to_owned(),
+            complete_since: loaded.complete_since,
+            forgotten_until: loaded.forgotten_until,
             file,
             length: bytes.len() as u64,
             torn: false,
@@ -153,7 +165,10 @@ impl SeenLog {
     }
 
     fn write(&mut self, entry: &Entry, now: i64) -> Result<(), StoreError> {
-        if now.saturating_sub(self.started) >= GENERATION && self.older_newest < now {
+        // A clock that was set back does not keep a generation going for as long as it was ahead.
+        self.started = self.started.min(now);
+        let over = now.saturating_sub(SLACK);
+        if now.saturating_sub(self.started) >= GENERATION && self.older_newest < over {
             self.rotate(now)?;
         }
         let path = self.dir.join(CURRENT);
@@ -175,7 +190,9 @@ impl SeenLog {
     /// A failure at any step leaves what the next attempt, or append, can go on with.
     fn rotate(&mut self, now: i64) -> Result<(), StoreError> {
         let (current, older) = (self.dir.join(CURRENT), self.dir.join(OLDER));
-        let file = prepare(&self.dir, &self.header)?;
+        let forgotten_until = self.forgotten_until.max(self.older_newest);
+        let header = header(&self.boot_id, self.complete_since, forgotten_until);
+        let file = prepare(&self.dir, &header)?;
         match fs::rename(&current, &older) {
             // The attempt before came as far as this.
             Err(e) if e.kind() == io::ErrorKind::NotFound && older.exists() => {}
@@ -183,7 +200,8 @@ impl SeenLog {
         }
         install(&self.dir)?;
         self.file = file;
-        self.length = self.header.len() as u64;
+        self.length = header.len() as u64;
+        self.forgotten_until = forgotten_until;
         self.torn = false;
         self.older_newest = self.newest;
         self.newest = i64::MIN;
@@ -219,12 +237,13 @@ fn install(dir: &Path) -> Result<(), StoreError> {
     fs::rename(dir.join(NEXT), &current).map_err(StoreError::io("replace", &current))
 }
 
-fn header(boot_id: &str, complete_since: Option<i64>) -> Vec<u8> {
+fn header(boot_id: &str, complete_since: Option<i64>, forgotten_until: i64) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     let mut boot = boot_id.as_bytes().to_vec();
     boot.resize(40, 0);
     bytes.extend(boot);
     bytes.extend(complete_since.unwrap_or(i64::MIN).to_be_bytes());
+    bytes.extend(forgotten_until.to_be_bytes());
     bytes.extend(check(&bytes));
     bytes
 }
@@ -243,34 +262,42 @@ fn check(bytes: &[u8]) -> Vec<u8> {
 
 /// Every good entry, and since when they are complete.
 fn read(bytes: &[u8], boot_id: Option<&str>, now: i64) -> Loaded {
-    let lost = |entries| Loaded {
+    let lost = |entries, forgotten_until| Loaded {
         entries,
         complete_since: Some(now),
+        forgotten_until,
     };
     let Some((head, rest)) = bytes.split_at_checked(HEADER) else {
-        return lost(Vec::new());
+        return lost(Vec::new(), i64::MIN);
     };
-    let since = head
-        .get(56..64)
-        .and_then(|b| <[u8; 8]>::try_from(b).ok())
-        .map(i64::from_be_bytes);
-    let since = since.filter(|since| *since != i64::MIN);
-    let known = boot_id.is_some_and(|id| head == header(id, since));
+    let is_whole = head.starts_with(MAGIC)
+        && head
+            .split_at_checked(HEADER - 8)
+            .is_some_and(|(what, sum)| check(what) == sum);
+    let number = |at: usize| {
+        let bytes = head.get(at..at + 8).and_then(|b| <[u8; 8]>::try_from(b).ok());
+        bytes.map(i64::from_be_bytes).filter(|_| is_whole)
+    };
+    let since = number(56).filter(|since| *since != i64::MIN);
+    // What was dropped, was dropped before this boot too.
+    let forgotten_until = number(64).unwrap_or(i64::MIN);
+    let known = boot_id.is_some_and(|id| head == header(id, since, forgotten_until));
     let mut entries = Vec::new();
     // An incomplete last entry was never answered; a whole one with a wrong check is damage.
     for chunk in rest.chunks_exact(ENTRY) {
         match decode(chunk) {
             Some(entry) => entries.push(entry),
-            None => return lost(entries),
+            None => return lost(entries, forgotten_until),
         }
     }
     if known {
         Loaded {
             entries,
             complete_since: since,
+            forgotten_until,
         }
     } else {
-        lost(entries)
+        lost(entries, forgotten_until)
     }
 }
 
@@ -319,8 +346,16 @@ mod tests {
         let dir = folder();
         let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 200).unwrap();
         assert_eq!((keys(&loaded), loaded.complete_since), (vec![1, 2], None));
-        let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 401).unwrap();
+        let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 400 + SLACK).unwrap();
+        assert_eq!((keys(&loaded), loaded.forgotten_until), (vec![1, 2], i64::MIN));
+        let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 401 + SLACK).unwrap();
         assert_eq!((keys(&loaded), loaded.complete_since), (vec![], None));
+        assert_eq!(loaded.forgotten_until, 400);
+        // Whatever the clock says later, and after another boot.
+        for boot in [BOOT, Some("another-boot")] {
+            let (_, loaded) = SeenLog::open(dir.path(), boot, false, 200).unwrap();
+            assert_eq!((keys(&loaded), loaded.forgotten_until), (vec![], 400));
+        }
     }
 
     #[test]
@@ -407,6 +442,8 @@ mod tests {
         let size = |name: &str| fs::metadata(dir.path().join(name)).unwrap().len();
         assert!(size(CURRENT) + size(OLDER) <= 2 * (HEADER as u64 + 1000 * ENTRY as u64));
         let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 9_999).unwrap();
-        assert_eq!((loaded.entries.len(), loaded.complete_since), (301, None));
+        let kept = 301 + usize::try_from(SLACK).unwrap();
+        assert_eq!((loaded.entries.len(), loaded.complete_since), (kept, None));
+        assert_eq!(loaded.forgotten_until, 9_999 - SLACK - 1);
     }
 }

@@ -317,4 +317,32 @@ pub trait SeenProofs: Send + Sync {
     /// When set, proofs from before may have been forgotten: a caller refuses one whose `iat` is at
     /// or before this time, with a nonce challenge. Seconds since the Unix epoch.
     fn complete_since(&self) -> Option<i64>;
+
+    /// Which proofs that may be presented at `now` may have been forgotten. It is asked before a proof is looked
+    /// up, and notices a clock that was set back.
+    fn doubt(&self, now: i64) -> Doubt;
+}
+
+/// Proofs that may have been used and forgotten. A proof of these counts only with a nonce that shows that it was made
+/// after they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Doubt {
+    /// As [`SeenProofs::complete_since`].
+    pub complete_since: Option<i64>,
+    /// Proofs of which nothing can be accepted after this time were forgotten when the clock was later than now or at
+    /// the end of their time; `i64::MIN` for none. Seconds since the Unix epoch.
+    pub forgotten_until: i64,
+    /// How often the clock was set back behind what was forgotten by it. Nonces from before the last time show
+    /// nothing.
+    pub setbacks: u64,
+}
+
+impl Doubt {
+    /// Whether a proof of the time `iat`, that nobody accepts after `replayable_until`, is one of them. Proofs may be
+    /// dated `ahead` seconds ahead.
+    #[must_use]
+    pub fn covers(&self, iat: i64, replayable_until: i64, ahead: i64) -> bool {
+        let is_older = |since: i64| iat <= since.saturating_add(ahead);
+        self.complete_since.is_some_and(is_older) || replayable_until <= self.forgotten_until
+    }
 }

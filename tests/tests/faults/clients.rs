@@ -58,6 +58,8 @@ pub(crate) const KINDS: [Kind; 10] = [
 const DRIP: Duration = Duration::from_millis(100);
 /// Requests that are sent at once.
 const AT_ONCE: u64 = 8;
+/// As many rounds show all that a client does.
+const LEAST_ROUNDS: u64 = 3;
 /// A connection that reads little takes little.
 const SMALL_BUFFER: u32 = 4096;
 
@@ -73,6 +75,8 @@ pub(crate) struct Tally {
     /// Requests behind which the connection was closed on this side, and how many were answered.
     pub(crate) half_closed: u64,
     pub(crate) half_answered: u64,
+    /// Requests that a busy machine sent too late: their connections had ended.
+    pub(crate) unanswered: u64,
     pub(crate) wrong: Vec<String>,
 }
 
@@ -88,9 +92,20 @@ impl Tally {
             sum.cut += tally.cut;
             sum.half_closed += tally.half_closed;
             sum.half_answered += tally.half_answered;
+            sum.unanswered += tally.unanswered;
             sum.wrong.extend(tally.wrong);
         }
         sum
+    }
+
+    /// Whether a client of this kind got what it should, at least once.
+    fn is_of(&self, kind: Kind) -> bool {
+        match kind {
+            Kind::DripsHead => true,
+            Kind::HalfCloses => self.half_closed > 0,
+            Kind::ReadsNoAnswer | Kind::ReadsNoStream => self.cut > 0,
+            _ => !self.refused.is_empty(),
+        }
     }
 
     /// Counts a refusal that has to be this one.
@@ -100,6 +115,7 @@ impl Tally {
                 let told = rule_of(&got).unwrap_or_else(|| rule.to_owned());
                 *self.refused.entry(told).or_default() += 1;
             }
+            None => self.unanswered += 1,
             got => self.wrong.push(format!("expected {status}, {rule}: {got:?}")),
         }
     }
@@ -108,6 +124,7 @@ impl Tally {
     fn answer(&mut self, got: Option<Got>) {
         match got {
             Some(got) if got.status == 200 && got.whole => self.answered += 1,
+            None => self.unanswered += 1,
             got => self.wrong.push(format!("expected an answer: {got:?}")),
         }
     }
@@ -218,7 +235,9 @@ impl Client {
     pub(crate) async fn misbehaves(mut self) -> Tally {
         // Not all of them in the same moment.
         sleep(PAUSE * u32::try_from(self.n).unwrap() / 200).await;
-        while !self.place.over.load(Ordering::Relaxed) && self.tally.wrong.is_empty() {
+        while (!self.place.over.load(Ordering::Relaxed) || self.rounds < LEAST_ROUNDS)
+            && self.tally.wrong.is_empty()
+        {
             self.doing("a round");
             match self.kind {
                 Kind::DripsHead => self.drips_head().await,
@@ -233,9 +252,14 @@ impl Client {
             }
             self.rounds += 1;
             self.doing("its pause");
-            sleep(PAUSE).await;
+            // A flood that nobody reads fills buffers of megabytes: the machine would do little else.
+            let is_flooded = matches!(self.kind, Kind::ReadsNoAnswer | Kind::ReadsNoStream);
+            sleep(if is_flooded { PAUSE * 20 } else { PAUSE }).await;
         }
         self.doing("nothing");
+        if !self.tally.is_of(self.kind) {
+            self.wrong("it never got what it should");
+        }
         let (kind, n) = (self.kind, self.n);
         let named = |what: String| format!("{kind:?} {n}: {what}");
         self.tally.wrong = self.tally.wrong.into_iter().map(named).collect();
@@ -336,7 +360,11 @@ impl Client {
         line.sends(all.as_bytes()).await;
         for _ in 0..AT_ONCE {
             let got = line.answer().await;
+            let is_answer = got.is_some();
             self.tally.refusal(got, 404, "M-01");
+            if !is_answer {
+                return;
+            }
         }
         // What is no head is no request, and is not counted.
         match line.answer().await {
@@ -365,6 +393,9 @@ impl Client {
             let proof = call.proof();
             self.bytes = keep_open(&call.proofs(&[&proof]).bytes());
             let got = self.repeats().await;
+            if got.is_none() {
+                self.bytes.clear();
+            }
             return self.tally.answer(got);
         }
         let got = self.repeats().await;
@@ -570,7 +601,8 @@ impl Line {
             if body.len() > SMALL_BUFFER as usize {
                 body.clear();
             }
-            body.extend(self.bytes.drain(..n));
+            body.extend_from_slice(&self.bytes[..n]);
+            self.bytes.drain(..n);
             size -= n;
             if size == 0 {
                 return Some(());

@@ -64,6 +64,10 @@ fn beside<T>(world: &World, trouble: impl FnOnce() -> T) -> (T, Saw) {
 
 /// What the proxy still holds beyond what it held `before`; `None` when it is nothing.
 fn kept(world: &World, before: Held) -> Option<String> {
+    kept_within(world, before, MAY_GROW)
+}
+
+fn kept_within(world: &World, before: Held, may_grow: usize) -> Option<String> {
     // Threads that waited for a disk or a name end after 10 s; the allocator keeps some of what it had.
     let back = until(|| {
         let now = world.holds();
@@ -71,7 +75,7 @@ fn kept(world: &World, before: Held) -> Option<String> {
     });
     let now = world.holds();
     let grown = now.memory.saturating_sub(before.memory);
-    (!back || grown > MAY_GROW).then(|| format!("before {before:?}, afterwards {now:?}"))
+    (!back || grown > may_grow).then(|| format!("before {before:?}, afterwards {now:?}"))
 }
 
 /// By how many KiB the proxy's memory may be larger after all troubles than before them.

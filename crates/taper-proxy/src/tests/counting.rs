@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 use taper_capability::{Caveat, Delegation, Grant, Narrowing, ResourceMatch, Token};
-use taper_dpop::{Algorithm, NonceKey, PrivateKey};
+use taper_dpop::{Algorithm, NonceKey, NonceKeys, PrivateKey};
 use taper_service::rng;
 use taper_store::{Audit as _, CallCounters, Counter, Outcome, Record, Reservation, SeenProofs, StoreError};
 
@@ -355,7 +355,7 @@ fn gate(world: &World, counters: Arc<dyn CallCounters>) -> Gate {
         policy: world.shared.gate.policy.clone(),
         seen: Arc::clone(&world.shared.store) as Arc<dyn SeenProofs>,
         counters: Some(counters),
-        nonces: NonceKey::generate(&mut rng::os()),
+        nonces: NonceKeys::new(NonceKey::generate(&mut rng::os())),
         nonce_mode: NonceMode::Off,
     }
 }

@@ -1,13 +1,13 @@
 //! When a proof may still be taken, and when one may have been taken before.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use taper_capability::{Grant, RootKey, issue};
-use taper_dpop::{Algorithm, MAX_AGE, MAX_FUTURE, NonceKey, PrivateKey};
+use taper_dpop::{Algorithm, MAX_AGE, MAX_FUTURE, NonceKey, NonceKeys, PrivateKey};
 use taper_service::rng;
-use taper_store::{RevocationKey, Seen, SeenProofs, StoreError};
+use taper_store::{Doubt, RevocationKey, Seen, SeenProofs, StoreError};
 
 use super::support::{Answer, Ask, NOW, Setup, URL, World, usual};
 use crate::account::Account;
@@ -23,7 +23,20 @@ const LOG: &str = r#"{"repo_path":"acme/web"}"#;
 
 /// Remembers nothing, so that what the gate itself refuses shows.
 struct Forgetful {
-    complete_since: Option<i64>,
+    doubt: Mutex<Doubt>,
+}
+
+impl Forgetful {
+    fn new(complete_since: Option<i64>) -> Self {
+        let doubt = Doubt {
+            complete_since,
+            forgotten_until: i64::MIN,
+            setbacks: 0,
+        };
+        Self {
+            doubt: Mutex::new(doubt),
+        }
+    }
 }
 
 impl SeenProofs for Forgetful {
@@ -36,18 +49,26 @@ impl SeenProofs for Forgetful {
     }
 
     fn complete_since(&self) -> Option<i64> {
-        self.complete_since
+        self.doubt.lock().unwrap().complete_since
+    }
+
+    fn doubt(&self, _: i64) -> Doubt {
+        *self.doubt.lock().unwrap()
     }
 }
 
 fn gate(world: &World, complete_since: Option<i64>) -> Gate {
+    gate_over(world, Arc::new(Forgetful::new(complete_since)))
+}
+
+fn gate_over(world: &World, seen: Arc<Forgetful>) -> Gate {
     Gate {
         issuers: Arc::clone(&world.shared.gate.issuers),
         chains: Chains::new(1 << 20),
         policy: world.shared.gate.policy.clone(),
-        seen: Arc::new(Forgetful { complete_since }),
+        seen,
         counters: None,
-        nonces: NonceKey::generate(&mut rng::os()),
+        nonces: NonceKeys::new(NonceKey::generate(&mut rng::os())),
         nonce_mode: NonceMode::Off,
     }
 }
@@ -99,9 +120,53 @@ async fn after_a_restart_a_proof_that_may_be_older_needs_a_nonce() {
     // Signed before the restart, dated after it.
     assert_eq!(refused(dated(NOW + MAX_FUTURE), NOW).as_deref(), Some("M-28"));
     assert_eq!(refused(dated(NOW + MAX_FUTURE + 1), NOW + 1), None);
-    let nonce = gate.nonces.mint(NOW);
+    let nonce = gate.nonce(NOW);
     let with_nonce = dated(NOW).claims(move |c| c.nonce = Some(nonce.clone()));
     assert_eq!(refused(with_nonce, NOW), None);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn after_a_setback_of_the_clock_a_proof_that_may_be_forgotten_needs_a_new_nonce() {
+    let world = World::start(usual()).await;
+    let seen = Arc::new(Forgetful::new(None));
+    let mut gate = gate_over(&world, Arc::clone(&seen));
+    let before = gate.nonce(NOW);
+    let dated = |iat: i64, nonce: Option<&str>| {
+        let nonce = nonce.map(str::to_owned);
+        world
+            .call("git_log", LOG)
+            .claims(move |c| (c.iat, c.nonce) = (iat, nonce.clone()))
+    };
+    let refused = |gate: &Gate, iat: i64, nonce: Option<&str>| {
+        let ask = dated(iat, nonce);
+        let credentials = Credentials::of(ask.request().headers()).unwrap();
+        let refusal = gate.authenticate(&credentials, "POST", URL, NOW).err();
+        refusal.map(|refusal| refusal.rule().to_string())
+    };
+    assert_eq!(refused(&gate, NOW, None), None);
+    // The clock was ahead, and what could be accepted until now was forgotten.
+    *seen.doubt.lock().unwrap() = Doubt {
+        complete_since: None,
+        forgotten_until: NOW + MAX_AGE + MAX_FUTURE - 1,
+        setbacks: 1,
+    };
+    assert_eq!(refused(&gate, NOW - 1, None).as_deref(), Some("M-28"));
+    assert_eq!(
+        refused(&gate, NOW, None),
+        None,
+        "what is younger was not forgotten"
+    );
+    assert_eq!(
+        refused(&gate, NOW - 1, Some(&before)).as_deref(),
+        Some("M-28"),
+        "a nonce from before shows nothing"
+    );
+    let after = gate.nonce(NOW);
+    assert_eq!(refused(&gate, NOW - 1, Some(&after)), None);
+    gate.nonce_mode = NonceMode::Demand;
+    assert_eq!(refused(&gate, NOW, Some(&before)).as_deref(), Some("R-10"));
+    assert_eq!(refused(&gate, NOW, Some(&after)), None);
     world.end().await;
 }
 
