@@ -1,15 +1,18 @@
 //! Lists show only what the caller could use (RULES 12, M-32), in JSON answers and in event streams.
 
+mod read;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use taper_capability::json::{self, Value};
+use taper_capability::json::Value;
 use taper_capability::{Access, AccessKind, VerifiedPresentation};
 use taper_policy::boundary::{self, Hidden};
 use taper_service::clock::SharedClock;
 use taper_service::pool::{CpuPool, PoolError};
 
+use self::read::{Read, ReadError};
 use crate::catalogue::{Catalogue, Needed, facts};
 use crate::events::{LARGE, answer_limits};
 use crate::gate::Gate;
@@ -25,8 +28,6 @@ use crate::tasks::Tasks;
 
 /// How long the entries of one answer may take to decide: a list is one request, not a thousand.
 pub(crate) const FILTER_TIME: Duration = Duration::from_secs(2);
-/// After what time a stream asks again for a worker.
-const RETRY: Duration = Duration::from_millis(50);
 /// The members of a result that hold lists.
 const LISTS: [&str; 5] = [
     List::Tools.member(),
@@ -35,6 +36,8 @@ const LISTS: [&str; 5] = [
     List::Prompts.member(),
     List::Tasks.member(),
 ];
+/// After what time a stream asks again for a worker.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// Filters the messages of one answer.
 #[derive(Clone)]
@@ -57,16 +60,10 @@ pub(crate) struct ListFilter {
 /// Why a list cannot be shown.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ListError {
-    #[error("the list is not strict JSON: {0}")]
-    Json(#[from] json::JsonError),
-    #[error("the answer is not one message")]
-    NotAMessage,
-    #[error("a key differs from another or from the protocol's in letter case only")]
-    Folded,
+    #[error(transparent)]
+    Read(#[from] ReadError),
     #[error("the entries could not be decided in time")]
     TooLong,
-    #[error("the list is not an array")]
-    NotAnArray,
     #[error("an event is too large")]
     TooLarge,
     #[error("no worker was free")]
@@ -88,7 +85,7 @@ impl ListError {
     /// Whether the message is at fault, and will be whenever it comes.
     fn is_of_the_message(&self) -> bool {
         match self {
-            Self::Json(_) | Self::NotAMessage | Self::Folded | Self::NotAnArray => true,
+            Self::Read(_) => true,
             Self::TooLong | Self::TooLarge | Self::Busy | Self::Failed => false,
         }
     }
@@ -109,13 +106,8 @@ impl ListFilter {
     /// takes too long. A small one without a list needs none.
     pub(crate) async fn in_turn(&self, message: Bytes) -> Result<Bytes, ListError> {
         if message.len() < LARGE {
-            let parsed = self.parsed(&message)?;
-            let holds = |list: &List| {
-                parsed
-                    .get("result")
-                    .is_some_and(|r| r.get(list.member()).is_some())
-            };
-            if !self.lists.iter().any(holds) {
+            let read = self.read(&message)?;
+            if !self.lists.iter().any(|list| read.holds(list.member())) {
                 return Ok(message);
             }
         }
@@ -149,22 +141,8 @@ impl ListFilter {
         }
     }
 
-    /// A message that no client reads otherwise than it is read here.
-    fn parsed(&self, message: &[u8]) -> Result<Value, ListError> {
-        let limits = answer_limits(self.profile.limits.max_list);
-        let parsed = json::parse(message, &limits)?;
-        // A batch has no `result`, and another spelling may be what a client reads.
-        if parsed.as_object().is_none() {
-            return Err(ListError::NotAMessage);
-        }
-        if has_folded(&parsed, &["result"])
-            || parsed
-                .get("result")
-                .is_some_and(|result| has_folded(result, &LISTS))
-        {
-            return Err(ListError::Folded);
-        }
-        Ok(parsed)
+    fn read(&self, message: &[u8]) -> Result<Read, ReadError> {
+        Read::new(message, &answer_limits(self.profile.limits.max_list), &LISTS)
     }
 
     /// A list of which entries could not be decided counts as one decision that could not (M-41).
@@ -178,41 +156,25 @@ impl ListFilter {
     }
 
     fn filtered(&self, message: Bytes, undecided: &mut bool) -> Result<Bytes, ListError> {
-        let mut parsed = self.parsed(&message)?;
+        let mut read = self.read(&message)?;
         let begun = tokio::time::Instant::now();
-        let Some(Value::Object(result)) = member(&mut parsed, "result") else {
-            return Ok(message);
-        };
         let now = self.clock.unix();
         let needed = Needed::by(&self.gate.policy, self.presentation.chain());
         let mut filtered = false;
         for list in self.lists {
-            match result.iter_mut().find(|(name, _)| name == list.member()) {
-                None => {}
-                Some((_, Value::Array(entries))) => {
-                    let mut in_time = true;
-                    entries.retain(|entry| {
-                        in_time = in_time && begun.elapsed() < self.time;
-                        in_time && rules::LIST.holds(self.shows(*list, entry, needed, now, undecided))
-                    });
-                    if !in_time {
-                        return Err(ListError::TooLong);
-                    }
-                    filtered = true;
-                }
-                Some(_) => return Err(ListError::NotAnArray),
+            let mut in_time = true;
+            filtered |= read.keep(list.member(), |entry| {
+                in_time = in_time && begun.elapsed() < self.time;
+                in_time && rules::LIST.holds(self.shows(*list, entry, needed, now, undecided))
+            })?;
+            if !in_time {
+                return Err(ListError::TooLong);
             }
         }
         if !filtered {
             return Ok(message);
         }
-        let private = Value::String("private".to_owned());
-        match result.iter_mut().find(|(name, _)| name == "cacheScope") {
-            Some((_, scope)) => *scope = private,
-            None if self.era == Era::Modern => result.push(("cacheScope".to_owned(), private)),
-            None => {}
-        }
-        Ok(Bytes::from(parsed.to_string()))
+        Ok(Bytes::from(read.into_private(self.era == Era::Modern)))
     }
 
     fn shows(&self, list: List, entry: &Value, needed: Needed, now: i64, undecided: &mut bool) -> bool {
@@ -265,29 +227,5 @@ impl ListFilter {
         let shown = boundary::visible(&self.gate.policy, &self.presentation, &access, now);
         *undecided |= matches!(shown, Err(Hidden::Undecided));
         shown.is_ok()
-    }
-}
-
-/// Whether two keys of an object, or one of them and one of `keys`, differ in letter case only.
-fn has_folded(object: &Value, keys: &[&str]) -> bool {
-    let other_spelling = |name: &str| {
-        keys.iter()
-            .any(|key| *key != name && key.eq_ignore_ascii_case(name))
-    };
-    object.case_conflict().is_some()
-        || object
-            .as_object()
-            .unwrap_or_default()
-            .iter()
-            .any(|(name, _)| other_spelling(name))
-}
-
-fn member<'a>(object: &'a mut Value, name: &str) -> Option<&'a mut Value> {
-    match object {
-        Value::Object(members) => members
-            .iter_mut()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value),
-        _ => None,
     }
 }
