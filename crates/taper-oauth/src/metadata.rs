@@ -71,6 +71,18 @@ pub struct AuthorizationServerMetadata {
     /// Client ID metadata documents.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub client_id_metadata_document_supported: bool,
+    /// Endpoints for clients that show a certificate, where they are others (RFC 8705 §5).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtls_endpoint_aliases: Option<EndpointAliases>,
+}
+
+/// Endpoints of which each stands instead of the one of the same name (RFC 8705 §5).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EndpointAliases {
+    /// Where tokens are asked for with a certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_endpoint: Option<String>,
 }
 
 impl AuthorizationServerMetadata {
@@ -91,6 +103,13 @@ impl AuthorizationServerMetadata {
             authorization_details_types_supported: texts(&[details::DETAIL_TYPE]),
             ..Self::default()
         }
+    }
+
+    /// Where a client asks for tokens that shows a certificate, or not (RFC 8705 §5).
+    pub fn token_endpoint_for(&self, shows_certificate: bool) -> Option<&str> {
+        let alias = self.mtls_endpoint_aliases.as_ref().filter(|_| shows_certificate);
+        let alias = alias.and_then(|aliases| aliases.token_endpoint.as_deref());
+        alias.or(self.token_endpoint.as_deref())
     }
 
     /// Reads the document that was fetched for `issuer`.
@@ -197,6 +216,33 @@ mod tests {
         assert_eq!(
             AuthorizationServerMetadata::parse(json.as_bytes(), "https://a.example"),
             Ok(document)
+        );
+    }
+
+    #[test]
+    fn who_shows_a_certificate_has_an_endpoint_of_its_own_where_it_is_named() {
+        let check = |members: &str, with: Option<&str>, without: Option<&str>| {
+            let json = format!(r#"{{"issuer":"https://a.example"{members}}}"#);
+            let document = AuthorizationServerMetadata::parse(json.as_bytes(), "https://a.example").unwrap();
+            let got = [true, false].map(|shows| document.token_endpoint_for(shows));
+            assert_eq!(got, [with, without], "{json}");
+        };
+        check("", None, None);
+        check(r#","token_endpoint":"t""#, Some("t"), Some("t"));
+        check(
+            r#","token_endpoint":"t","mtls_endpoint_aliases":{"token_endpoint":"m","revocation_endpoint":"r"}"#,
+            Some("m"),
+            Some("t"),
+        );
+        check(
+            r#","token_endpoint":"t","mtls_endpoint_aliases":{"revocation_endpoint":"r"}"#,
+            Some("t"),
+            Some("t"),
+        );
+        check(
+            r#","mtls_endpoint_aliases":{"token_endpoint":"m"}"#,
+            Some("m"),
+            None,
         );
     }
 

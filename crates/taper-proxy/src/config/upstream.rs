@@ -106,7 +106,7 @@ pub struct Oauth {
     /// Its private key, for `private_key_jwt`: a JWK as `taper keygen` writes it.
     #[serde(default, deserialize_with = "some_path_or_source")]
     pub client_key: Option<SecretSource>,
-    /// Its certificate, for `tls_client_auth` (RFC 8705).
+    /// Its certificate, for `tls_client_auth` and `self_signed_tls_client_auth` (RFC 8705).
     #[serde(default)]
     pub client_certificate: Option<ClientCertificate>,
     /// What is asked for. Default: what the server gives by itself.
@@ -162,7 +162,9 @@ pub enum ClientAuth {
     ClientSecretPost,
     /// RFC 7523 §2.2.
     PrivateKeyJwt,
-    /// RFC 8705 §2.1.
+    /// RFC 8705 §2, by a certificate. Of which kind it is, §2.1 or §2.2, is between the authorization server and
+    /// who registered the client: what is sent is the same.
+    #[serde(alias = "self_signed_tls_client_auth")]
     TlsClientAuth,
 }
 

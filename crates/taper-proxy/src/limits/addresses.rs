@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use taper_service::clock::SharedClock;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::places::{Place, Places};
 use super::rate::{self, Buckets, Pace};
-use super::table::Key;
+use super::table::{Caller, Key};
 use crate::config::{Rate, Rates};
 use crate::refusal::Refusal;
 use crate::rules;
@@ -21,12 +21,14 @@ const USUAL: Rate = Rate {
 };
 /// Bodies of callers without a token that are read at once.
 const MAX_BODIES: usize = 64;
+/// Of them, those of one address.
+const BODIES_OF_ONE: usize = 8;
 
 /// What callers without a token may use up of one server.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     buckets: Buckets,
-    bodies: Arc<Semaphore>,
+    bodies: Arc<Places>,
 }
 
 impl Addresses {
@@ -38,7 +40,7 @@ impl Addresses {
         let quota = rate::quota(rates.per_address.as_ref().unwrap_or(&USUAL))?;
         Ok(Self {
             buckets: Buckets::new(quota, Pace::new(clock)),
-            bodies: Arc::new(Semaphore::new(MAX_BODIES)),
+            bodies: Places::new(MAX_BODIES, BODIES_OF_ONE, BODIES_OF_ONE),
         })
     }
 
@@ -47,11 +49,18 @@ impl Addresses {
     ///
     /// # Errors
     /// M-48, or M-40.
-    pub(crate) fn admit(&self, address: Option<IpAddr>) -> Result<OwnedSemaphorePermit, Refusal> {
-        if !rules::ADDRESS.holds(self.buckets.take(&key(address)).is_ok()) {
+    pub(crate) fn admit(&self, address: Option<IpAddr>) -> Result<Place, Refusal> {
+        let address = key(address);
+        if !rules::ADDRESS.holds(self.buckets.take(&address).is_ok()) {
             return Err(Refusal::Anonymous(rules::ADDRESS));
         }
-        let place = Arc::clone(&self.bodies).try_acquire_owned();
+        // Nothing else is known of the caller.
+        let caller = Caller {
+            holder: address,
+            grant: address,
+            subject: address,
+        };
+        let place = self.bodies.take(&caller);
         place.map_err(|_| Refusal::Anonymous(rules::PLACES))
     }
 }
@@ -107,9 +116,25 @@ mod tests {
     #[test]
     fn few_bodies_are_read_at_once() {
         let (_, addresses) = addresses(1_000);
-        let held: Vec<_> = (0..MAX_BODIES).map(|_| addresses.admit(None).unwrap()).collect();
-        assert_eq!(addresses.admit(None).unwrap_err().rule(), rules::PLACES);
+        let ask = |host: usize| addresses.admit(format!("10.0.0.{host}").parse().ok());
+        let held: Vec<_> = (0..MAX_BODIES)
+            .map(|body| ask(body / BODIES_OF_ONE).unwrap())
+            .collect();
+        assert_eq!(ask(100).unwrap_err().rule(), rules::PLACES);
         drop(held);
-        assert!(addresses.admit(None).is_ok());
+        assert!(ask(100).is_ok());
+    }
+
+    #[test]
+    fn one_address_takes_no_place_from_others() {
+        let (_, addresses) = addresses(1_000);
+        let ask = |text: &str| addresses.admit(text.parse().ok());
+        for address in ["10.0.0.1", "2001:db8::1", ""] {
+            let mut held: Vec<_> = (0..BODIES_OF_ONE).map(|_| ask(address).unwrap()).collect();
+            assert_eq!(ask(address).unwrap_err().rule(), rules::PLACES);
+            assert!(ask("10.0.0.2").is_ok());
+            held.pop();
+            assert!(ask(address).is_ok(), "it is given back");
+        }
     }
 }

@@ -28,8 +28,9 @@ async fn start(shutdown: &Shutdown, more: &str, feed: bool) -> (Server, World, t
     taper_service::secret::write_private_file(&path, key().to_jwk_string().as_bytes()).unwrap();
     let oauth = format!(
         "grant = 'token_exchange'\nsubject_issuer = 'https://idp.test'\nassertion_key = '{}'\n\
-         assertion_audience = '{AUDIENCE}'\n{more}",
-        path.display()
+         assertion_audience = '{AUDIENCE}'\n{}",
+        path.display(),
+        more.replace("SERVER", &server.addr.to_string())
     );
     server.answers(|asked, number| match asked.form.contains_key("subject_token") {
         true => {
@@ -266,6 +267,49 @@ async fn a_subject_that_is_refused_is_in_nobodys_way() {
             .trouble()
             .is_none()
     );
+    shutdown.trigger();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn metadata_is_read_once_for_all_who_wait() {
+    const MANY: usize = 20;
+    let shutdown = Shutdown::new();
+    let (server, world, _folder) = start(&shutdown, "issuer = 'http://SERVER'", false).await;
+    let grants: Vec<Grant> = (0..MANY).map(|n| grant_of(&world, &n.to_string())).collect();
+    let read = || server.asked().len() - server.asked_for_tokens().len();
+    let all = async |before: usize| {
+        server.may.forget_permits(1000);
+        let calls = futures_util::future::join_all(grants.iter().map(|grant| call(&world, grant)));
+        let asked = async {
+            server.was_asked(before + 1).await;
+            server.may.add_permits(1000);
+        };
+        futures_util::future::join(calls, asked).await.0
+    };
+    let addr = server.addr;
+    server.answers(move |asked, number| match asked.path.as_str() {
+        "/token" => token(number, &format!(r#","issued_token_type":"{URN}jwt""#)),
+        _ => json(format!(
+            r#"{{"issuer":"http://{addr}","token_endpoint":"http://{addr}/token"}}"#
+        )),
+    });
+    for answer in all(0).await {
+        assert_eq!(answer.status.as_u16(), 200, "{answer:?}");
+    }
+    assert_eq!((read(), server.asked_for_tokens().len()), (1, MANY));
+
+    // It is old, and so are the tokens. That there is none is told to all who wait, and is one failure.
+    world.clock.advance(3600);
+    server.answers(|_, _| {
+        let mut answer = json("{}");
+        *answer.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+        answer
+    });
+    for answer in all(1 + MANY).await {
+        assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "1"));
+    }
+    assert_eq!((read(), server.asked_for_tokens().len()), (2, MANY));
     shutdown.trigger();
     world.end().await;
 }

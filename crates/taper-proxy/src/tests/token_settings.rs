@@ -110,12 +110,27 @@ fn settings_are_checked_before_the_start() {
     let other = PrivateKey::from_bytes(Algorithm::EdDsa, &[8; 32]).unwrap();
     write("other.jwk", other.to_jwk_string().as_bytes());
     check(UP, "", &format!("{named}, assertion_key = 'other.jwk'"), "");
-    let by_certificate = "grant = 'client_credentials', issuer = 'https://as.test', client_auth = 'tls_client_auth', client_certificate = { certificate = 'secret', key = 'secret' }";
-    check(UP, "", by_certificate, "`tls_client_auth` needs `token_endpoint`");
+    let by_certificate = "grant = 'client_credentials', issuer = 'https://as.test', client_auth = 'tls_client_auth', client_certificate = { certificate = 'client.pem', key = 'client-key.pem' }";
+    check(UP, "", by_certificate, "client.pem");
+    let pair = rcgen::generate_simple_self_signed(["client.test".to_owned()]).unwrap();
+    write("client.pem", pair.cert.pem().as_bytes());
+    write("client-key.pem", pair.signing_key.serialize_pem().as_bytes());
+    check(UP, "", by_certificate, "");
     check(
         UP,
         "",
-        "grant = 'client_credentials', token_endpoint = 'https://as.test/t', client_auth = 'tls_client_auth', client_certificate = { certificate = 'secret', key = 'secret' }",
+        &by_certificate.replace("'tls_client", "'self_signed_tls_client"),
+        "",
+    );
+    check(
+        UP,
+        "",
+        &by_certificate.replace("key = 'client-key.pem'", "key = 'secret'"),
         "not a pair in PEM",
     );
+    let endpoint = |url: &str| {
+        by_certificate.replace("issuer = 'https://as.test'", &format!("token_endpoint = '{url}'"))
+    };
+    check(UP, "", &endpoint("https://as.test/t"), "");
+    check(UP, "", &endpoint("http://127.0.0.1:1/t"), "https is required");
 }

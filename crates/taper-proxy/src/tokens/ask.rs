@@ -1,7 +1,6 @@
 //! One request for a token, to the upstream's own authorization server, and the reading of its answer
 //! (M-52). Nothing that the server says reaches a caller; of its words, the log has codes that are known.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,22 +9,18 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use taper_dpop::{PrivateKey, PublicKey};
 use taper_oauth::assertion::CLIENT_ASSERTION_TYPE;
 use taper_oauth::exchange::{GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_JWT};
-use taper_oauth::{
-    Assertion, AuthorizationServerMetadata, BearerResponse, ErrorBody, ErrorCode, Secret, WireError, bearer,
-    metadata, uri,
-};
+use taper_oauth::{Assertion, BearerResponse, ErrorBody, ErrorCode, Secret, bearer};
 use taper_service::fetch::{FetchError, Fetcher, Request};
 use taper_service::rng;
 use zeroize::Zeroize as _;
 
+use super::endpoint::Endpoint;
 use super::slot::{LEAST_LIFE, Token, UNSAID_LIFE};
 use super::{Cause, Whose};
 use crate::rules;
 
 /// How long one request may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the metadata of an authorization server counts, in seconds.
-const METADATA_LIFE: i64 = 3600;
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
 const GRANT_CLIENT_CREDENTIALS: &str = "client_credentials";
 
 /// Where tokens come from, and what is said there.
@@ -39,16 +34,6 @@ pub(super) struct Source {
     pub(super) audience: Option<String>,
     pub(super) exchange: Option<Exchange>,
     pub(super) fetcher: Fetcher,
-    /// Whether the authorization server may be on loopback without TLS.
-    pub(super) allow_loopback_http: bool,
-}
-
-/// The token endpoint.
-pub(super) enum Endpoint {
-    /// As configured.
-    Fixed(String),
-    /// As the metadata of this issuer says, with when it was read.
-    Of(String, Mutex<Option<(String, i64)>>),
 }
 
 /// By what the client proves that it is itself.
@@ -59,7 +44,7 @@ pub(super) enum ClientProof {
     Post(Secret),
     /// `private_key_jwt`.
     Key(PrivateKey),
-    /// `tls_client_auth`: the fetcher's certificate.
+    /// `tls_client_auth`, `self_signed_tls_client_auth`: the fetcher's certificate.
     Certificate,
 }
 
@@ -73,7 +58,7 @@ pub(super) struct Exchange {
 }
 
 /// Why no token came.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Failed {
     pub(super) cause: Cause,
     /// For the log: words of our own.
@@ -85,13 +70,22 @@ pub(super) struct Failed {
 }
 
 impl Failed {
-    fn new(cause: Cause, concerns_all: bool, reason: impl ToString) -> Self {
+    pub(super) fn new(cause: Cause, concerns_all: bool, reason: impl ToString) -> Self {
         Self {
             cause,
             reason: reason.to_string(),
             concerns_all,
             retry_after: None,
         }
+    }
+
+    /// That there is no answer.
+    pub(super) fn unanswered(error: &FetchError) -> Self {
+        let cause = match error {
+            FetchError::Redirect { .. } | FetchError::TooLarge { .. } => Cause::Malformed,
+            _ => Cause::Unreachable,
+        };
+        Self::new(cause, true, error)
     }
 }
 
@@ -113,12 +107,12 @@ impl Source {
 
     /// Asks for a token once. `now` is in seconds since the Unix epoch.
     pub(super) async fn ask(&self, whose: &Whose, now: i64) -> Result<Token, Failed> {
-        let endpoint = self.endpoint(now).await?;
+        let endpoint = self.endpoint.get(&self.fetcher, now).await?;
         let request = self.request(&endpoint, whose, now)?;
         let answer = self.fetcher.send(request).await.map_err(|error| {
             // Its address may have changed since.
-            self.forget_endpoint();
-            unanswered(&error)
+            self.endpoint.forget();
+            Failed::unanswered(&error)
         })?;
         if answer.status != StatusCode::OK {
             return Err(self.refused(whose, answer.status, &answer.headers, &answer.body));
@@ -143,63 +137,6 @@ impl Source {
     /// subject causes, or the proxy for itself beside them, is in nobody else's way.
     fn concerns_all(&self, whose: &Whose) -> bool {
         *whose == Whose::Own && self.exchange.is_none()
-    }
-
-    async fn endpoint(&self, now: i64) -> Result<String, Failed> {
-        let (issuer, found) = match &self.endpoint {
-            Endpoint::Fixed(endpoint) => return Ok(endpoint.clone()),
-            Endpoint::Of(issuer, found) => (issuer, found),
-        };
-        let known = found.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some((endpoint, read)) = known
-            && (0..METADATA_LIFE).contains(&now.saturating_sub(read))
-        {
-            return Ok(endpoint);
-        }
-        // What a parser says could quote the document.
-        let malformed = |reason: &str| Failed::new(Cause::Malformed, true, reason);
-        let places = [
-            uri::authorization_server_metadata(issuer).map_err(|_| malformed("the issuer is no url"))?,
-            uri::openid_configuration(issuer).map_err(|_| malformed("the issuer is no url"))?,
-        ];
-        let mut document = None;
-        for place in places {
-            let request = Request::get(place.as_str())
-                .timeout(TIMEOUT)
-                .max_bytes(metadata::MAX_DOCUMENT);
-            let answer = self
-                .fetcher
-                .send(request)
-                .await
-                .map_err(|error| unanswered(&error))?;
-            if answer.status == StatusCode::OK {
-                document = Some(answer.body);
-                break;
-            }
-            if answer.status.is_server_error() {
-                let reason = format!("its metadata: status {}", answer.status.as_u16());
-                return Err(Failed::new(Cause::Unreachable, true, reason));
-            }
-        }
-        let document = document.ok_or_else(|| malformed("it has no metadata"))?;
-        let document =
-            AuthorizationServerMetadata::parse(&document, issuer).map_err(|error| match error {
-                WireError::Identity { .. } => malformed("its metadata names another issuer"),
-                _ => malformed("its metadata cannot be read"),
-            })?;
-        let endpoint = document
-            .token_endpoint
-            .ok_or_else(|| malformed("its metadata names no token endpoint"))?;
-        uri::secure(&endpoint, self.allow_loopback_http)
-            .map_err(|_| malformed("its metadata names a token endpoint that is not called"))?;
-        *found.lock().unwrap_or_else(PoisonError::into_inner) = Some((endpoint.clone(), now));
-        Ok(endpoint)
-    }
-
-    fn forget_endpoint(&self) {
-        if let Endpoint::Of(_, found) = &self.endpoint {
-            *found.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        }
     }
 
     fn request(&self, endpoint: &str, whose: &Whose, now: i64) -> Result<Request, Failed> {
@@ -291,14 +228,6 @@ impl Source {
             ..Failed::new(cause, concerns_all, reason)
         }
     }
-}
-
-fn unanswered(error: &FetchError) -> Failed {
-    let cause = match error {
-        FetchError::Redirect { .. } | FetchError::TooLarge { .. } => Cause::Malformed,
-        _ => Cause::Unreachable,
-    };
-    Failed::new(cause, true, error)
 }
 
 /// Wipes a body that held a token, where nobody else holds it.

@@ -5,6 +5,7 @@
 //! asked for once however many requests wait for it; after a failure nobody is asked for a while.
 
 mod ask;
+mod endpoint;
 mod settings;
 mod slot;
 
@@ -350,14 +351,16 @@ impl Tokens {
         slot.used = state.uses;
         let (this, whose) = (Arc::clone(self), whose.clone());
         self.tasks.spawn("upstream-token", async move {
-            let asked = this.source.ask(&whose, this.clock.unix()).await;
-            let outcome = this.settle(&whose, asked);
+            let begun = this.clock.unix();
+            let asked = this.source.ask(&whose, begun).await;
+            let outcome = this.settle(&whose, begun, asked);
             tell.send_replace(Some(outcome));
         });
         flight
     }
 
-    fn settle(&self, whose: &Whose, asked: Result<Token, Failed>) -> Outcome {
+    /// Takes in what came of a request that was begun at `begun`.
+    fn settle(&self, whose: &Whose, begun: i64, asked: Result<Token, Failed>) -> Outcome {
         let now = self.clock.unix();
         if let Some((table, server)) = self.counted.get() {
             let word = asked
@@ -404,7 +407,7 @@ impl Tokens {
                 } else {
                     pause
                 };
-                pause.begin(cause, failed.retry_after, now);
+                pause.begin(cause, failed.retry_after, begun, now);
                 let wait = pause.left(now).map_or(1, |(_, left)| left);
                 Err(Failure {
                     cause,

@@ -13,7 +13,8 @@ use taper_service::fetch::{FetchError, FetchRules, Fetcher};
 use taper_service::secret::{self, SecretError};
 use taper_service::shutdown::Shutdown;
 
-use super::ask::{ClientProof, Endpoint, Exchange, Source};
+use super::ask::{ClientProof, Exchange, Source};
+use super::endpoint::Endpoint;
 use super::{State, Tokens};
 use crate::config::{ClientAuth, ClientCertificate, Oauth, OauthGrant};
 
@@ -48,25 +49,21 @@ impl Tokens {
     /// The tokens of `server`, of which none is there yet. It reads files: not for a runtime thread.
     pub(crate) fn new(server: &str, oauth: &Oauth, around: &Environment<'_>) -> Result<Self, SettingsError> {
         let loopback = around.rules.allow_loopback_http;
+        let shows_certificate = oauth.client_auth == ClientAuth::TlsClientAuth;
         let endpoint = match (&oauth.issuer, &oauth.token_endpoint) {
             (Some(issuer), None) => {
                 uri::issuer(issuer, loopback).map_err(|e| wrong("issuer", e))?;
-                Endpoint::Of(issuer.clone(), Mutex::default())
+                Endpoint::of(issuer, shows_certificate, loopback)
             }
             (None, Some(endpoint)) => {
+                // Without TLS nobody sees a certificate.
+                let loopback = loopback && !shows_certificate;
                 uri::secure(endpoint, loopback).map_err(|e| wrong("token_endpoint", e))?;
                 Endpoint::Fixed(endpoint.clone())
             }
             _ => return Err(wrong("issuer", "one of `issuer` and `token_endpoint` is needed")),
         };
         check_text("client_id", &oauth.client_id)?;
-        if oauth.issuer.is_some() && oauth.client_auth == ClientAuth::TlsClientAuth {
-            // Its metadata may name another endpoint for those (RFC 8705 section 5).
-            return Err(wrong(
-                "issuer",
-                "`tls_client_auth` needs `token_endpoint` instead",
-            ));
-        }
         let proof = proof_of(oauth, around.folder)?;
         let exchange = exchange_of(oauth, around)?;
         if let (ClientProof::Key(client), Some(exchange)) = (&proof, &exchange)
@@ -88,7 +85,6 @@ impl Tokens {
                 audience: oauth.assertion_audience.clone().or_else(|| oauth.issuer.clone()),
                 exchange,
                 fetcher: fetcher_of(oauth, around)?,
-                allow_loopback_http: loopback,
             },
             // One more than for grants: the proxy's own.
             max: oauth.max_tokens.saturating_add(1),

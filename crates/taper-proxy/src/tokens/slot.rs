@@ -134,14 +134,22 @@ pub(super) struct Pause {
 }
 
 impl Pause {
-    /// Begins a pause, longer than the one before it, or as long as was asked for.
-    pub(super) fn begin(&mut self, cause: Cause, asked: Option<u64>, now: i64) {
-        let doubled = FIRST_PAUSE << self.failures.min(16);
-        let seconds = asked.map_or(0, |asked| asked.min(LONGEST_ASKED));
-        let seconds = doubled.min(LONGEST_PAUSE).max(seconds);
+    /// Begins a pause after the failure of a request that was begun at `begun`: longer than the pause before
+    /// it, or as long as was asked for. Requests that were under way together fail together: after the
+    /// first of them the others make the pause no longer, unless they were asked to.
+    pub(super) fn begin(&mut self, cause: Cause, asked: Option<u64>, begun: i64, now: i64) {
+        let asked = asked.map_or(0, |asked| asked.min(LONGEST_ASKED));
+        let is_known = self.cause.is_some() && (begun..=now).contains(&self.since);
+        let (failures, usual) = if is_known {
+            (self.failures, self.left(now).map_or(0, |(_, left)| left))
+        } else {
+            let doubled = FIRST_PAUSE << self.failures.min(16);
+            (self.failures.saturating_add(1), doubled.min(LONGEST_PAUSE))
+        };
+        let seconds = usual.max(asked);
         *self = Self {
-            failures: self.failures.saturating_add(1),
-            since: now,
+            failures,
+            since: if is_known { self.since } else { now },
             until: now.saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX)),
             cause: Some(cause),
         };
@@ -202,7 +210,8 @@ mod tests {
         assert_eq!(pause.left(0), None);
         let lengths: Vec<u64> = (0..8)
             .map(|_| {
-                pause.begin(Cause::Unreachable, None, 1000);
+                let begun = pause.until;
+                pause.begin(Cause::Unreachable, None, begun, 1000);
                 pause.left(1000).unwrap().1
             })
             .collect();
@@ -210,12 +219,30 @@ mod tests {
         assert_eq!(pause.left(1059), Some((Cause::Unreachable, 1)));
         assert_eq!((pause.left(1060), pause.left(999)), (None, None));
         let mut asked = Pause::default();
-        asked.begin(Cause::Refused, Some(120), 0);
+        asked.begin(Cause::Refused, Some(120), 0, 0);
         assert_eq!(asked.left(0), Some((Cause::Refused, 120)));
-        asked.begin(Cause::Refused, Some(u64::MAX), 0);
-        assert_eq!(asked.left(0), Some((Cause::Refused, 300)));
-        asked.begin(Cause::Refused, Some(0), 0);
-        assert_eq!(asked.left(0), Some((Cause::Refused, 4)));
+        asked.begin(Cause::Refused, Some(u64::MAX), 120, 120);
+        assert_eq!(asked.left(120), Some((Cause::Refused, 300)));
+        asked.begin(Cause::Refused, Some(0), 420, 420);
+        assert_eq!(asked.left(420), Some((Cause::Refused, 4)));
+    }
+
+    #[test]
+    fn requests_that_fail_together_make_one_pause() {
+        let mut pause = Pause::default();
+        for begun in [90, 95, 100] {
+            pause.begin(Cause::Unreachable, None, begun, 100);
+            assert_eq!(pause.left(100), Some((Cause::Unreachable, 1)));
+        }
+        pause.begin(Cause::Refused, Some(20), 90, 100);
+        assert_eq!(pause.left(100), Some((Cause::Refused, 20)));
+        pause.begin(Cause::Unreachable, None, 90, 110);
+        assert_eq!(pause.left(110), Some((Cause::Unreachable, 10)));
+        // One that was begun after the pause counts, and so does any after the clock was set back.
+        pause.begin(Cause::Unreachable, None, 120, 120);
+        assert_eq!(pause.left(120), Some((Cause::Unreachable, 2)));
+        pause.begin(Cause::Unreachable, None, 50, 50);
+        assert_eq!(pause.left(50), Some((Cause::Unreachable, 4)));
     }
 
     #[test]
