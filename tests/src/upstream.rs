@@ -90,6 +90,11 @@ impl Upstream {
             .collect()
     }
 
+    /// The requests of callers that got here, in order.
+    pub fn received(&self) -> Vec<Received> {
+        self.received.lock().unwrap().clone()
+    }
+
     /// The last request of a caller that got here.
     pub fn last(&self) -> Option<Received> {
         self.received.lock().unwrap().last().cloned()
