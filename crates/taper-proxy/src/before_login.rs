@@ -28,6 +28,7 @@ use crate::methods::{self, List};
 use crate::pins::Shown;
 use crate::profile::Profile;
 use crate::refusal::Refusal;
+use crate::rules;
 use crate::service::Server;
 
 /// The largest body that is read of a caller without a token, in bytes.
@@ -97,7 +98,11 @@ fn told(
         }
         return Err(Refusal::LoginNeeded);
     }
-    if !methods::exists_in(&message.method, era) || message.params.get("cursor").is_some() {
+    if !methods::exists_in(&message.method, era) {
+        return Err(Refusal::LoginNeeded);
+    }
+    // Each list is whole, and a cursor is a server's own.
+    if !rules::LOGIN.holds(message.params.get("cursor").is_none()) {
         return Err(Refusal::LoginNeeded);
     }
     let Some(id) = &message.id else {

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use taper_tests::upstream::{RESULT, Received, Reply, json};
 
+use crate::guarded;
+
 /// What the proxy shows to the upstream of `git`.
 pub(crate) const OWN_CREDENTIALS: &str = "Bearer own-credentials-of-the-proxy";
 
@@ -36,6 +38,9 @@ pub(crate) fn answer(request: &Received) -> Reply {
         );
         Reply::Whole(text.into_bytes())
     };
+    if let Some(reply) = guarded::answer(server, request) {
+        return reply;
+    }
     match server {
         "asks" => head(
             "401 Unauthorized",

@@ -15,7 +15,7 @@ use taper_tests::daemon::{free_port, write_private};
 use taper_tests::upstream::Upstream;
 use taper_tests::{Answer, Running, Up, authority, named_by_run, raw, taper_bin, taper_ok};
 
-use crate::script;
+use crate::{guarded, script};
 
 /// The issuer whose root key the test has.
 pub(crate) const MINT: &str = "https://mint.example";
@@ -95,6 +95,7 @@ impl Base {
             let set = json!({ "keys": [key] });
             std::fs::write(up.dir().join(file), set.to_string()).unwrap();
         }
+        guarded::prepare(up.dir());
         let mut base = Self {
             up,
             root,
@@ -187,7 +188,7 @@ impl Base {
             },
         ];
         let mut audiences = vec![self.url("git"), self.url("notes")];
-        for server in script::TROUBLED {
+        for server in script::TROUBLED.iter().chain(&guarded::GUARDED) {
             rights.push(Right::AnyTool {
                 server: (*server).into(),
             });
@@ -217,7 +218,7 @@ impl Base {
         issue(grant, &self.root, &mut OsRng).unwrap()
     }
 
-    fn config(&self, name: &str, listen: &str, upstream: &str, setup: &Setup) -> String {
+    fn config(&self, name: &str, listen: &str, upstream: &str, authority: &str, setup: &Setup) -> String {
         let up = &self.up;
         let base = up.mcp().replace("/git/mcp", "");
         let issuer = up.issuer();
@@ -228,6 +229,7 @@ impl Base {
                 format!("[servers.{id}]\nupstream = {{ http = \"{upstream}/{id}\" }}\nread_only = [\"x\"]\n")
             })
             .collect();
+        let guarded = guarded::config(&upstream, authority);
         let (top, limits, edge) = (setup.top, setup.limits, setup.edge);
         format!(
             r#"
@@ -273,7 +275,7 @@ kinds.file.form = "absolute_path"
 upstream = {{ http = "{upstream}/notes" }}
 [servers.other]
 upstream = {{ http = "{upstream}/other" }}
-{troubled}"#
+{troubled}{guarded}"#
         )
     }
 }
@@ -316,7 +318,9 @@ impl<'a> World<'a> {
         let upstream = Upstream::answering(script::answer);
         let at = format!("http://127.0.0.1:{}", free_port());
         let file = format!("bypass-{name}.toml");
-        let config = base.config(name, authority(&at), &upstream.url, &setup);
+        let of_tokens = Upstream::answering(guarded::authority);
+        let tokens = of_tokens.url.trim_end_matches("/mcp");
+        let config = base.config(name, authority(&at), &upstream.url, tokens, &setup);
         std::fs::write(dir.join(&file), config).unwrap();
         let policy = r#"allow if true; deny if tool("git_show"), resource("repo", "acme/payroll");"#;
         std::fs::write(dir.join("bypass.dl"), policy).unwrap();
@@ -339,7 +343,23 @@ impl<'a> World<'a> {
             let session = world.open(world.holder(name));
             world.holder_mut(name).session = session;
         }
+        world.know_the_lists();
         world
+    }
+
+    /// Until the proxy knows the lists of the servers whose tools are pinned.
+    fn know_the_lists(&self) {
+        for server in guarded::LISTED {
+            let call = || self.ask(&self.alice, Era::Modern, server, "tools/call", guarded::LOOK);
+            let passes = (0..400).any(|_| {
+                let passes = self.send(&self.with_nonce(call()).bytes()).status == 200;
+                if !passes {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                passes
+            });
+            assert!(passes, "the list of {server} is not known: {}", self.proxy.log());
+        }
     }
 
     /// Ends the proxy as a crash does, and starts it again.
