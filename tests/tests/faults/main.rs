@@ -12,10 +12,13 @@
 )]
 
 mod clients;
+mod clocks;
 mod crowd;
+mod issuers;
 mod lasting;
 mod programs;
 mod quick;
+mod shortage;
 mod table;
 mod upstreams;
 mod wire;
@@ -28,7 +31,7 @@ use taper_tests::tell;
 use tempfile::TempDir;
 
 use self::quick::Quick;
-use self::world::{Held, Honest, Saw, Setup, World, until};
+use self::world::{Held, Honest, Saw, Setup, World, root_key, until};
 
 /// A server without any trouble.
 fn calm(upstream: &Quick) -> String {
@@ -157,6 +160,52 @@ fn a_program_in_trouble_is_in_nobody_elses_way() {
 }
 
 #[test]
+fn an_issuer_in_trouble_is_in_nobody_elses_way() {
+    let upstream = Quick::start();
+    let (plays, root) = (issuers::plays(), root_key());
+    let (feeds, configured) = issuers::feeds(&root);
+    let setup = Setup {
+        issuers: &configured,
+        root: Some(root),
+        ..Setup::default()
+    };
+    let world = World::start(&calm(&upstream), &setup);
+    let (wrong, saw) = beside(&world, || {
+        let world = &world;
+        std::thread::scope(|scope| {
+            let running: Vec<_> = plays
+                .iter()
+                .zip(&feeds)
+                .enumerate()
+                .map(|(at, (play, feed))| scope.spawn(move || issuers::run(world, at, play, feed)))
+                .collect();
+            let wrong = running.into_iter().flat_map(|row| row.join().unwrap());
+            wrong.collect::<Vec<_>>()
+        })
+    });
+    let ready = until(|| world.ready().contains("ok\n"));
+    ends(world);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(saw.failed.is_empty(), "{:?}", saw.failed);
+    assert!(ready, "it is ready again");
+}
+
+#[test]
+fn a_proxy_short_of_descriptors_goes_on_and_recovers() {
+    shortage::of_descriptors();
+}
+
+#[test]
+fn a_proxy_short_of_memory_loses_nothing_that_it_answered() {
+    shortage::of_memory();
+}
+
+#[test]
+fn a_clock_that_is_set_lets_no_used_proof_pass() {
+    clocks::run();
+}
+
+#[test]
 fn a_crowd_is_in_nobody_elses_way() {
     let wrong = crowd::run(&crowd::Form::chosen());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -167,13 +216,16 @@ fn a_crowd_is_in_nobody_elses_way() {
 fn the_page_has_the_tables() {
     let page = std::fs::read_to_string(taper_tests::root().join("spec/faults.md")).unwrap();
     let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ")).collect();
-    let tables = [(
-        "upstreams",
-        upstreams::plays()
-            .iter()
-            .map(|play| play.row.markdown())
-            .collect::<Vec<_>>(),
-    )];
+    let of_upstreams = upstreams::plays();
+    let (of_issuers, of_programs) = (issuers::plays(), programs::plays());
+    let tables = [
+        (
+            "upstreams",
+            of_upstreams.iter().map(|play| &play.row).collect::<Vec<_>>(),
+        ),
+        ("issuers", of_issuers.iter().map(|play| &play.row).collect()),
+        ("programs", of_programs.iter().map(|play| &play.row).collect()),
+    ];
     for (name, table) in tables {
         let head = format!("| `{name}` | who runs into it gets |");
         let at = rows.iter().position(|row| *row == head).expect(&head);
@@ -182,6 +234,7 @@ fn the_page_has_the_tables() {
             .copied()
             .take_while(|row| !row.starts_with("| `"))
             .collect();
+        let table: Vec<String> = table.into_iter().map(table::Row::markdown).collect();
         assert_eq!(told, table, "{name}");
     }
 }

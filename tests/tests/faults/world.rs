@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use serde_json::json;
 use taper_capability::{Grant, Party, Right, RootKey, issue};
 use taper_dpop::{Algorithm, PrivateKey};
 use taper_tests::call::{Call, now};
-use taper_tests::daemon::free_port;
+use taper_tests::daemon::{free_port, write_private};
 use taper_tests::{Running, authority, get, taper_bin};
 use tempfile::TempDir;
 
@@ -30,7 +31,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Waits until `holds`; whether it did.
 pub(crate) fn until(holds: impl Fn() -> bool) -> bool {
-    let end = Instant::now() + PATIENCE;
+    until_within(PATIENCE, holds)
+}
+
+/// The same for what may take longer.
+pub(crate) fn until_within(patience: Duration, holds: impl Fn() -> bool) -> bool {
+    let end = Instant::now() + patience;
     while !holds() {
         if Instant::now() > end {
             return false;
@@ -82,6 +88,15 @@ impl Caller {
             .header("mcp-method", method)
     }
 
+    /// The call that passes where clocks say so many seconds more, with a nonce if there is one.
+    pub(crate) fn call_at(&self, seconds: i64, nonce: Option<&str>) -> Call {
+        let call = self.call();
+        let mut claims = call.claims();
+        claims.iat += seconds;
+        claims.nonce = nonce.map(str::to_owned);
+        call.proven_by(&self.jwk, &claims)
+    }
+
     /// Where the proxy is.
     pub(crate) fn at(&self) -> &str {
         &self.at
@@ -105,7 +120,7 @@ pub(crate) struct World {
     public: String,
     /// Where callers find it.
     pub(crate) at: String,
-    root: RootKey,
+    root: Arc<RootKey>,
 }
 
 /// How a proxy differs from the usual one.
@@ -123,6 +138,13 @@ pub(crate) struct Setup<'a> {
     pub(crate) before: &'a [&'a str],
     /// Its environment.
     pub(crate) env: &'a [(&'a str, &'a Path)],
+    /// The root key of the issuers, if the test has to have it first.
+    pub(crate) root: Option<Arc<RootKey>>,
+}
+
+/// A root key for all issuers.
+pub(crate) fn root_key() -> Arc<RootKey> {
+    Arc::new(RootKey::generate(7, &mut OsRng))
 }
 
 impl World {
@@ -136,11 +158,12 @@ impl World {
 
     /// The same in a folder that has further files.
     pub(crate) fn start_in(dir: &Path, servers: &str, setup: &Setup<'_>) -> Self {
-        let root = RootKey::generate(7, &mut OsRng);
+        let root = setup.root.clone().unwrap_or_else(root_key);
         let mut key = serde_json::to_value(root.public().to_jwk()).unwrap();
         key["kid"] = root.id().to_string().into();
         fs::write(dir.join("mint.json"), json!({ "keys": [key] }).to_string()).unwrap();
         fs::write(dir.join("faults.dl"), "allow if true;").unwrap();
+        write_private(&dir.join("feed-secret"), "secret-of-the-feed");
         let at = format!("http://127.0.0.1:{}", free_port());
         let admin = format!("http://127.0.0.1:{}", free_port());
         let public = setup.public.map_or_else(|| at.clone(), str::to_owned);
@@ -212,9 +235,14 @@ without_feed = true
 
     /// The same, by an issuer whose clock says `at`.
     pub(crate) fn caller_at(&self, server: &str, at: i64, ttl: i64) -> Caller {
+        self.caller_of(MINT, server, at, ttl)
+    }
+
+    /// The same, by another issuer with the same root key.
+    pub(crate) fn caller_of(&self, issuer: &str, server: &str, at: i64, ttl: i64) -> Caller {
         let key = PrivateKey::generate(Algorithm::EdDsa, &mut OsRng);
         let grant = Grant {
-            issuer: MINT.into(),
+            issuer: issuer.into(),
             id: Grant::new_id(&mut OsRng),
             subject: Party {
                 iss: "https://idp.example".into(),
@@ -245,6 +273,38 @@ without_feed = true
     /// A holder of a new grant over all of a server.
     pub(crate) fn caller(&self, server: &str) -> Caller {
         self.caller_for(server, 3_000)
+    }
+
+    /// What `/readyz` says.
+    pub(crate) fn ready(&self) -> String {
+        get(&self.at, "/readyz").body
+    }
+
+    /// Whether its process has not ended.
+    pub(crate) fn is_running(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.proxy.id())).unwrap_or_default();
+        stat.rsplit_once(") ")
+            .is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    }
+
+    /// The size of its address space, in bytes.
+    pub(crate) fn address_space(&self) -> usize {
+        let pages = fs::read_to_string(format!("/proc/{}/statm", self.proxy.id())).unwrap();
+        pages.split(' ').next().unwrap().parse::<usize>().unwrap() * 4096
+    }
+
+    /// Ends it however it takes, and starts it anew on the same state, without a limit.
+    pub(crate) fn restart(&mut self) {
+        self.proxy.kill();
+        self.proxy = Self::run(&self.dir, &self.at, &Setup::default());
+    }
+
+    /// Ends it; its folder, and its log.
+    pub(crate) fn ends(self) -> (TempDir, String) {
+        let folder = self._folder.expect("a folder of its own");
+        let (success, log) = self.proxy.stop_for_log();
+        assert!(success, "{log}");
+        (folder, log)
     }
 
     /// What its process holds now.

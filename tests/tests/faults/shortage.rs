@@ -1,0 +1,132 @@
+//! A proxy that is short of what the operating system gives: descriptors, memory.
+
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
+
+use taper_tests::call::Call;
+use taper_tests::upstream::RESULT;
+use taper_tests::{authority, taper_ok};
+
+use crate::calm;
+use crate::quick::Quick;
+use crate::wire::Wire;
+use crate::world::{Setup, World, keep_open, until};
+
+/// Descriptors that the proxy may have.
+const FILES: usize = 64;
+/// Connections that are opened: more than that.
+const CONNECTIONS: usize = 2 * FILES;
+/// Lines in the log about connections that cannot be accepted: pauses become a second long.
+const FEW: usize = 100;
+const CANNOT: &str = "cannot accept connections for now";
+/// By how much the proxy's address space may grow, in bytes.
+const ROOM: usize = 24 << 20;
+
+/// Connections there go on, new ones wait, and are served as soon as there are descriptors again.
+pub(crate) fn of_descriptors() {
+    let upstream = Quick::start();
+    let setup = Setup {
+        before: &["prlimit", &format!("--nofile={FILES}")],
+        edge: "header_read_timeout = \"1m\"",
+        ..Setup::default()
+    };
+    let world = World::start(&calm(&upstream), &setup);
+    let caller = world.caller("calm");
+    let mut there = Wire::open(&world.at);
+    let goes_on = |there: &mut Wire| {
+        let got = there.exchange(&keep_open(&caller.call().bytes()));
+        assert_eq!((got.status, got.body.as_str()), (200, RESULT), "{got:?}");
+    };
+    goes_on(&mut there);
+    let crowd: Vec<TcpStream> = (0..CONNECTIONS)
+        .map(|_| TcpStream::connect(authority(&world.at)).unwrap())
+        .collect();
+    let cannot = |log: &str| log.matches(CANNOT).count();
+    assert!(until(|| cannot(&world.proxy.log()) > 2), "nothing was short");
+    for _ in 0..50 {
+        goes_on(&mut there);
+    }
+    drop(crowd);
+    let got = caller.asks(&caller.call());
+    assert_eq!(
+        (got.status, got.body.as_str()),
+        (200, RESULT),
+        "afterwards: {got:?}"
+    );
+    goes_on(&mut there);
+    let (folder, log) = world.ends();
+    assert!(!log.contains("panicked"), "{log}");
+    assert!(cannot(&log) < FEW, "it does not wait between two attempts: {log}");
+    let verified = taper_ok(folder.path(), &["audit", "verify", "--dir", "state"]);
+    assert!(verified.starts_with("intact "), "{verified}");
+}
+
+/// Callers send what does not fit. The program goes on, or it ends; what it answered is in its journal, and another one goes
+/// on from there.
+pub(crate) fn of_memory() {
+    let upstream = Quick::start();
+    let servers = format!(
+        "{}[servers.large]\nupstream = {{ http = \"{}\" }}\ncatalogue.facts = \"off\"\nread_only = [\"echo\"]\n\
+         limits = {{ max_body = 16777216, body_timeout = \"5s\" }}\n",
+        calm(&upstream),
+        upstream.url
+    );
+    let mut world = World::start(&servers, &Setup::default());
+    let caller = world.caller("calm");
+    let answered = |world: &World| {
+        let got = Wire::try_open(&world.at).map(|mut wire| wire.asks(&caller.call()));
+        got.is_some_and(|got| got.status == 200 && got.body == RESULT)
+    };
+    assert!(answered(&world));
+    let bytes = world.address_space() + ROOM;
+    let limited = Command::new("prlimit")
+        .args([
+            "--pid",
+            &world.proxy.id().to_string(),
+            &format!("--as={bytes}:{bytes}"),
+        ])
+        .status();
+    assert!(limited.unwrap().success());
+    let large = world.caller("large");
+    let padding = " ".repeat(8 << 20);
+    let calls: Vec<Call> = (0..16)
+        .map(|_| large.says(&(crate::world::CALL.to_owned() + &padding)))
+        .collect();
+    std::thread::scope(|scope| {
+        for call in &calls {
+            // Whether it is answered is not known: all that counts is that nothing wrong is.
+            let wire = Wire::try_open(&world.at);
+            scope.spawn(move || wire.map(|mut wire| wire.asks(call)));
+        }
+    });
+    let mut acknowledged = 1;
+    for _ in 0..20 {
+        acknowledged += usize::from(answered(&world));
+    }
+    let ended = !until_alive(&world);
+    world.restart();
+    assert!(answered(&world), "it goes on from what there is");
+    acknowledged += 1;
+    let (folder, log) = world.ends();
+    assert!(!log.contains("panicked"), "{log}");
+    let verified = taper_ok(folder.path(), &["audit", "verify", "--dir", "state"]);
+    assert!(verified.starts_with("intact "), "{verified}");
+    let show = ["audit", "show", "--dir", "state", "--decision", "allow"];
+    let shown = taper_ok(folder.path(), &show);
+    let allowed = shown.lines().count();
+    assert!(
+        allowed >= acknowledged,
+        "{allowed} of {acknowledged} answers are in the journal"
+    );
+    taper_tests::tell(&format!(
+        "faults: short of memory the proxy {}",
+        if ended { "ended" } else { "went on" }
+    ));
+}
+
+/// Whether it answers, if not at once.
+fn until_alive(world: &World) -> bool {
+    std::thread::sleep(Duration::from_millis(100));
+    world.is_running()
+}
