@@ -27,6 +27,8 @@ pub(crate) enum Kind {
     ReadsNoAnswer,
     /// Never reads its stream.
     ReadsNoStream,
+    /// Asks for pages of the proxy's own and never reads them.
+    ReadsNoPage,
     /// Closes its side of the connection behind its request.
     HalfCloses,
     /// Sends requests without waiting, and then garbage.
@@ -41,11 +43,12 @@ pub(crate) enum Kind {
     Churns,
 }
 
-pub(crate) const KINDS: [Kind; 10] = [
+pub(crate) const KINDS: [Kind; 11] = [
     Kind::DripsHead,
     Kind::DripsBody,
     Kind::ReadsNoAnswer,
     Kind::ReadsNoStream,
+    Kind::ReadsNoPage,
     Kind::HalfCloses,
     Kind::Pipelines,
     Kind::ProvesWrongly,
@@ -101,7 +104,7 @@ impl Tally {
     /// Whether a client of this kind got what it should, at least once.
     fn is_of(&self, kind: Kind) -> bool {
         match kind {
-            Kind::DripsHead => true,
+            Kind::DripsHead | Kind::ReadsNoPage => true,
             Kind::HalfCloses => self.half_closed > 0,
             Kind::ReadsNoAnswer | Kind::ReadsNoStream => self.cut > 0,
             _ => !self.refused.is_empty(),
@@ -243,6 +246,7 @@ impl Client {
                 Kind::DripsHead => self.drips_head().await,
                 Kind::DripsBody => self.drips_body().await,
                 Kind::ReadsNoAnswer | Kind::ReadsNoStream => self.reads_nothing().await,
+                Kind::ReadsNoPage => self.reads_no_page().await,
                 Kind::HalfCloses => self.half_closes().await,
                 Kind::Pipelines => self.pipelines().await,
                 Kind::ProvesWrongly => self.proves_wrongly().await,
@@ -253,7 +257,10 @@ impl Client {
             self.rounds += 1;
             self.doing("its pause");
             // A flood that nobody reads fills buffers of megabytes: the machine would do little else.
-            let is_flooded = matches!(self.kind, Kind::ReadsNoAnswer | Kind::ReadsNoStream);
+            let is_flooded = matches!(
+                self.kind,
+                Kind::ReadsNoAnswer | Kind::ReadsNoStream | Kind::ReadsNoPage
+            );
             sleep(if is_flooded { PAUSE * 20 } else { PAUSE }).await;
         }
         self.doing("nothing");
@@ -339,6 +346,22 @@ impl Client {
                 self.tally.cut += 1;
             }
             got => self.tally.wrong.push(format!("expected half an answer: {got:?}")),
+        }
+    }
+
+    /// Sends until it is stopped, which only the end of the connection does.
+    async fn reads_no_page(&mut self) {
+        let Some(mut line) = Line::open_small(self.caller.at()).await else {
+            return self.wrong("no connection");
+        };
+        let host = authority(self.caller.at());
+        let pages = format!("GET /healthz HTTP/1.1\r\nhost: {host}\r\n\r\n").repeat(500);
+        self.doing("the end of its connection");
+        let sent = timeout(PATIENCE, async {
+            while line.stream.write_all(pages.as_bytes()).await.is_ok() {}
+        });
+        if sent.await.is_err() {
+            self.wrong("the connection does not end");
         }
     }
 
@@ -449,7 +472,11 @@ impl Client {
         match self.rounds % 3 {
             0 => {}
             1 => {
-                let page = Call::new("GET", &format!("{}/healthz", self.caller.at()));
+                let page = format!(
+                    "{}/.well-known/oauth-protected-resource/side/mcp",
+                    self.caller.at()
+                );
+                let page = Call::new("GET", &page);
                 line.sends(&page.bytes()).await;
                 let got = line.answer().await;
                 self.tally.answer(got);

@@ -18,6 +18,7 @@ mod issuers;
 mod lasting;
 mod programs;
 mod quick;
+mod restarts;
 mod shortage;
 mod table;
 mod upstreams;
@@ -198,6 +199,11 @@ fn a_proxy_short_of_descriptors_goes_on_and_recovers() {
 #[test]
 fn a_proxy_short_of_memory_loses_nothing_that_it_answered() {
     shortage::of_memory();
+}
+
+#[test]
+fn a_server_that_is_started_anew_gets_no_request_twice() {
+    restarts::run();
 }
 
 #[test]

@@ -81,6 +81,7 @@ pub(crate) fn plays() -> Vec<Play> {
         does("dies in a short answer", dies_in_short, failed),
         does("dies in a long answer", dies_in_long, cut),
         does("dies in an event", dies_in_event, cut),
+        does("resets the connection in a long answer", resets_in_long, cut),
         does("resets the connection", resets, failed),
         does("does not speak HTTP", no_http, failed),
         does("sends a head of 2 MiB", large_head, failed),
@@ -99,6 +100,12 @@ pub(crate) fn plays() -> Vec<Play> {
         does("answers what is not JSON, to a call", not_json, whole),
         does("answers with another request's id", other_id, whole),
         does("sends a line of 3 MiB in an event", large_line, whole),
+        play(
+            "answers without end, to a caller that goes away",
+            Server::Does(endless_answer),
+            Leaves,
+            Gets::Left,
+        ),
         play(
             "floods a caller that goes away",
             Server::Does(flood_of_events),
@@ -201,6 +208,17 @@ fn dies_in_event(stream: &mut TcpStream) {
 
 fn resets(stream: &mut TcpStream) {
     reset(stream);
+}
+
+fn resets_in_long(stream: &mut TcpStream) {
+    dies_in_long(stream);
+    reset(stream);
+}
+
+fn endless_answer(stream: &mut TcpStream) {
+    if put(stream, CHUNKED) {
+        for_ever(stream, chunk(&" ".repeat(32_768)).as_bytes());
+    }
 }
 
 fn no_http(stream: &mut TcpStream) {

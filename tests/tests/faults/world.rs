@@ -361,6 +361,9 @@ impl Held {
     }
 }
 
+/// Between two calls that go on while something else is in trouble.
+const BETWEEN: Duration = Duration::from_millis(5);
+
 /// Calls that go on while something else is in trouble.
 pub(crate) struct Honest<'a> {
     pub(crate) caller: &'a Caller,
@@ -385,7 +388,7 @@ impl Saw {
 impl Honest<'_> {
     /// Calls one after another, on one connection, until `over`.
     pub(crate) fn goes_on(&self, over: &AtomicBool) -> Saw {
-        self.calls_while(Duration::ZERO, |_| !over.load(Ordering::Relaxed))
+        self.calls_while(BETWEEN, |_| !over.load(Ordering::Relaxed))
     }
 
     /// So many calls, with a pause after each.

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt as _};
 
 use super::callers::CallerCertificate;
+use super::taken::Taken;
 use super::tls::H2;
 use super::traffic::{Quiet, Traffic};
 use super::{BoxError, EdgeLimits, Peer};
@@ -128,6 +129,7 @@ async fn answer<IO, P, S, B>(
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
+    let stream = Taken::within(limits.write_timeout, stream);
     let traffic = Traffic::new();
     let counted = traffic.clone();
     let answer = service_fn(move |mut request: Request<Incoming>| {

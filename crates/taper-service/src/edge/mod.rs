@@ -12,6 +12,7 @@ mod body;
 mod callers;
 mod certificate;
 mod connection;
+mod taken;
 mod tls;
 mod traffic;
 #[cfg(unix)]
@@ -66,6 +67,10 @@ pub struct EdgeLimits {
     /// header read timeout is the bound when it is shorter.
     #[serde(with = "crate::config::duration")]
     pub idle_timeout: Duration,
+    /// How long a peer may take nothing of what waits to be sent to it, before its connection ends. It counts anew with
+    /// each byte. Default 60 s.
+    #[serde(with = "crate::config::duration")]
+    pub write_timeout: Duration,
     /// Requests at once on one HTTP/2 connection. Default 100.
     pub max_streams: u32,
     /// How long running requests may go on after the shutdown was triggered. Default 20 s.
@@ -80,6 +85,7 @@ impl Default for EdgeLimits {
             max_header_bytes: 16 * 1024,
             max_connections: 1024,
             idle_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
             max_streams: 100,
             drain_timeout: Duration::from_secs(20),
         }
