@@ -2,6 +2,9 @@
 
 use taper_capability::json::{self, JsonLimits, Value};
 
+/// The member that says for whom a client may keep a list.
+const SCOPE: &str = "cacheScope";
+
 /// Why an answer cannot be filtered.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
@@ -27,11 +30,8 @@ impl Read {
         if parsed.as_object().is_none() {
             return Err(ReadError::NotAMessage);
         }
-        if has_folded(&parsed, &["result"])
-            || parsed
-                .get("result")
-                .is_some_and(|result| has_folded(result, members))
-        {
+        let is_folded = |result: &Value| has_folded(result, members) || has_folded(result, &[SCOPE]);
+        if has_folded(&parsed, &["result"]) || parsed.get("result").is_some_and(is_folded) {
             return Err(ReadError::Folded);
         }
         Ok(Self(parsed))
@@ -62,9 +62,9 @@ impl Read {
     pub(crate) fn into_private(mut self, is_modern: bool) -> String {
         if let Some(Value::Object(result)) = member(&mut self.0, "result") {
             let private = Value::String("private".to_owned());
-            match result.iter_mut().find(|(name, _)| name == "cacheScope") {
+            match result.iter_mut().find(|(name, _)| name == SCOPE) {
                 Some((_, scope)) => *scope = private,
-                None if is_modern => result.push(("cacheScope".to_owned(), private)),
+                None if is_modern => result.push((SCOPE.to_owned(), private)),
                 None => {}
             }
         }
@@ -93,5 +93,52 @@ fn member<'a>(object: &'a mut Value, name: &str) -> Option<&'a mut Value> {
             .find(|(n, _)| n == name)
             .map(|(_, value)| value),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(result: &str) -> Result<Read, ReadError> {
+        let message = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{result}}}"#);
+        Read::new(message.as_bytes(), &JsonLimits::default(), &["tools"])
+    }
+
+    #[test]
+    fn what_another_reader_may_take_for_a_list_or_its_scope_is_refused() {
+        for result in [
+            r#"{"Tools":[]}"#,
+            r#"{"tools":[],"TOOLS":[]}"#,
+            r#"{"tools":[],"cachescope":"public"}"#,
+            r#"{"x":1,"X":2}"#,
+        ] {
+            assert!(matches!(read(result), Err(ReadError::Folded)), "{result}");
+        }
+        assert!(matches!(
+            read(r#"{"tools":{}}"#).unwrap().keep("tools", |_| true),
+            Err(ReadError::NotAnArray)
+        ));
+    }
+
+    #[test]
+    fn what_is_left_is_for_one_caller() {
+        let check = |result: &str, is_modern: bool, expected: &str| {
+            let mut read = read(result).unwrap();
+            assert!(read.keep("tools", |tool| tool.as_str() != Some("b")).unwrap());
+            let expected = format!(r#"{{"jsonrpc":"2.0","id":1,"result":{expected}}}"#);
+            assert_eq!(read.into_private(is_modern), expected);
+        };
+        check(r#"{"tools":["a","b"]}"#, false, r#"{"tools":["a"]}"#);
+        check(
+            r#"{"tools":["b"]}"#,
+            true,
+            r#"{"tools":[],"cacheScope":"private"}"#,
+        );
+        check(
+            r#"{"cacheScope":"public","tools":["a"]}"#,
+            false,
+            r#"{"cacheScope":"private","tools":["a"]}"#,
+        );
     }
 }
