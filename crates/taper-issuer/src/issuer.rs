@@ -11,6 +11,7 @@ use axum::routing::{get, post};
 use taper_service::clock::SharedClock;
 use taper_service::config::resolve;
 use taper_service::edge::Bound;
+use taper_service::files;
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
 use taper_store::{Audit as _, EmbeddedStore, JournalConfig, Record, RecordKind};
@@ -97,6 +98,7 @@ impl Issuer {
     /// [`BindError`].
     pub async fn bind(self) -> Result<BoundIssuer, BindError> {
         let edge = &self.config.edge;
+        files::allow((edge.max_connections as u64).saturating_mul(2));
         let parts = &self.state.parts;
         let tls = parts.tls.as_ref();
         let public = Bound::bind(self.config.listen, edge.clone()).await?.over(tls);

@@ -13,6 +13,7 @@ use taper_dpop::{NonceKey, NonceKeys};
 use taper_service::clock::SharedClock;
 use taper_service::edge::{Bound, Tls};
 use taper_service::fetch::Fetcher;
+use taper_service::files;
 use taper_service::pool::CpuPool;
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
@@ -117,6 +118,7 @@ impl Proxy {
             store,
             clock,
         } = self;
+        files::allow(ready.connections());
         let tls = ready.tls.as_ref();
         let public = Bound::bind(ready.listen, ready.edge.clone()).await?.over(tls);
         let admin = match ready.admin_listen {

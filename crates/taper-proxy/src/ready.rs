@@ -109,6 +109,17 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
+    /// How many connections the limits permit at once: from callers, from operators, and to upstreams.
+    pub(crate) fn connections(&self) -> u64 {
+        let listeners = 1 + u64::from(self.admin_listen.is_some());
+        let to_upstreams = self.servers.iter().map(|(profile, ..)| {
+            let limits = &profile.limits;
+            (limits.max_running as u64).saturating_add(limits.max_streams as u64)
+        });
+        let from_callers = (self.edge.max_connections as u64).saturating_mul(listeners);
+        to_upstreams.fold(from_callers, u64::saturating_add)
+    }
+
     pub(crate) fn new(config: &Config, folder: &Path, clock: &SharedClock) -> Result<Self, OpenError> {
         let public = config.public_url.trim_end_matches('/');
         let parsed = uri::secure(public, true).map_err(|e| setting("public_url", e))?;

@@ -320,7 +320,7 @@ impl Shared {
                 let ready = (gate, credentials, method, url);
                 looked_up.map(|done| Worked::since(began, done)).ok_or(ready)
             };
-            let short = self.pool.run_short(short);
+            let short = self.pool.run_short(short).await;
             let worked = match short.map_err(|error| self.busy(error))? {
                 Ok(worked) => worked,
                 Err((gate, credentials, method, url)) => {

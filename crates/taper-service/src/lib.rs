@@ -12,6 +12,7 @@
 //! | [`shutdown`] | tracked tasks, signals, draining; the only way to start a task |
 //! | [`edge`] | the HTTP listener with its limits |
 //! | [`fetch`] | guarded outbound HTTP |
+//! | [`files`] | how many files may be open |
 //! | [`pool`] | bounded CPU work off the runtime |
 //! | [`suggest`] | "did you mean" |
 
@@ -19,6 +20,7 @@ pub mod clock;
 pub mod config;
 pub mod edge;
 pub mod fetch;
+pub mod files;
 pub mod metrics;
 pub mod pool;
 pub mod rng;

@@ -1,6 +1,6 @@
 //! CPU work, bounded: signature checks and policy evaluation run here, off the runtime, so that a
 //! flood of them costs a quick refusal instead of the latency of everything else. What is known to be
-//! short stays where it is.
+//! short stays where it is while there is room.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,6 +11,9 @@ use tokio::sync::Semaphore;
 /// Clones share the bounds.
 #[derive(Clone, Debug)]
 pub struct CpuPool {
+    /// For what stays on its thread: one less than there are workers, so that a flood of it does not take all threads of
+    /// the runtime, and is shed like everything else.
+    here: Arc<Semaphore>,
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
     workers: usize,
@@ -34,6 +37,7 @@ impl CpuPool {
         let workers = workers.clamp(1, Semaphore::MAX_PERMITS);
         let places = workers.saturating_add(queue).min(Semaphore::MAX_PERMITS);
         Self {
+            here: Arc::new(Semaphore::new(workers.saturating_sub(1).max(1))),
             running: Arc::new(Semaphore::new(workers)),
             admitted: Arc::new(Semaphore::new(places)),
             workers,
@@ -76,14 +80,21 @@ impl CpuPool {
             .map_err(|_| PoolError::Failed)
     }
 
-    /// Runs `f`, which never blocks and is over in the time of one signature check, on the spot: two changes of
-    /// threads cost a good part of that, and whoever waits for its turn waits for the runtime's instead.
+    /// Runs `f`, which never blocks and is over in the time of one signature check: on the spot, which saves two
+    /// changes of threads, while another thread of the runtime is left for everything else; otherwise as
+    /// [`Self::run`] does.
     ///
     /// # Errors
-    /// [`PoolError::Failed`] when `f` panicked; [`PoolError::Busy`] at once when the queue is full.
-    pub fn run_short<T>(&self, f: impl FnOnce() -> T) -> Result<T, PoolError> {
-        let _place = self.admitted.try_acquire().map_err(|_| PoolError::Busy)?;
-        catch_unwind(AssertUnwindSafe(f)).map_err(|_| PoolError::Failed)
+    /// Those of [`Self::run`].
+    pub async fn run_short<T, F>(&self, f: F) -> Result<T, PoolError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        if let Ok(_here) = self.here.try_acquire() {
+            return catch_unwind(AssertUnwindSafe(f)).map_err(|_| PoolError::Failed);
+        }
+        self.run(f).await
     }
 }
 
@@ -115,25 +126,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_short_stays_unless_the_queue_is_full() {
+    async fn what_is_short_stays_unless_others_do() {
         let pool = CpuPool::new(1, 1);
         let here = std::thread::current().id();
         let ran_at = || std::thread::current().id();
-        assert_eq!(pool.run_short(ran_at), Ok(here));
         let (release, held) = mpsc::channel::<()>();
         let first = pool.run(move || held.recv().is_ok());
         let rest = async {
-            assert_eq!(pool.run_short(ran_at), Ok(here), "no worker is free");
-            let second = pool.run(|| 2);
-            let full = async {
-                assert_eq!(pool.run_short(ran_at), Err(PoolError::Busy));
-                release.send(()).unwrap();
-            };
-            tokio::join!(biased; second, full).0
+            assert_eq!(pool.run_short(ran_at).await, Ok(here), "no worker is free");
+            let taken = pool.here.try_acquire().unwrap();
+            let mut second = Box::pin(pool.run_short(ran_at));
+            assert!(second.as_mut().now_or_never().is_none(), "it waits its turn");
+            assert_eq!(pool.run_short(ran_at).await, Err(PoolError::Busy));
+            release.send(()).unwrap();
+            let second = second.await;
+            drop(taken);
+            second
         };
         let (first, second) = tokio::join!(biased; first, rest);
-        assert_eq!((first, second), (Ok(true), Ok(2)));
-        assert_eq!(pool.run_short(ran_at), Ok(here));
+        assert_eq!(first, Ok(true));
+        assert_ne!(second.unwrap(), here);
+        assert_eq!(pool.run_short(ran_at).await, Ok(here), "its place is free again");
     }
 
     #[tokio::test]
@@ -145,7 +158,7 @@ mod tests {
                 Err(PoolError::Failed)
             );
             assert_eq!(
-                pool.run_short(|| -> u8 { panic!("on purpose") }),
+                pool.run_short(|| -> u8 { panic!("on purpose") }).await,
                 Err(PoolError::Failed)
             );
         }

@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
@@ -58,9 +58,25 @@ pub(crate) trait Folder: Send {
     fn sync(&mut self, dir: &Path) -> io::Result<()>;
 }
 
-/// The folder as the system has it.
-#[derive(Debug)]
-pub(crate) struct SystemFolder;
+/// The folder as the system has it. It is opened before the first change in it: afterwards a lack of descriptors
+/// cannot come between a change and its sync.
+#[derive(Debug, Default)]
+pub(crate) struct SystemFolder {
+    open: Option<(PathBuf, File)>,
+}
+
+impl SystemFolder {
+    fn opened(&mut self, dir: &Path) -> io::Result<&File> {
+        if self.open.as_ref().is_some_and(|(path, _)| path != dir) {
+            self.open = None;
+        }
+        let (_, file) = match self.open.take() {
+            Some(open) => self.open.insert(open),
+            None => self.open.insert((dir.to_path_buf(), File::open(dir)?)),
+        };
+        Ok(file)
+    }
+}
 
 impl Folder for SystemFolder {
     fn open(&mut self, path: &Path) -> io::Result<Box<dyn Disk>> {
@@ -69,6 +85,7 @@ impl Folder for SystemFolder {
     }
 
     fn create(&mut self, path: &Path) -> io::Result<Box<dyn Disk>> {
+        self.opened(parent(path))?;
         // A left-over of a crash could have any mode.
         match fs::remove_file(path) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -87,7 +104,7 @@ impl Folder for SystemFolder {
     }
 
     fn sync(&mut self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+        self.opened(dir)?.sync_all()
     }
 }
 
@@ -134,7 +151,7 @@ pub(crate) fn open_rw(path: &Path) -> Result<File, StoreError> {
 
 /// Replaces a small file: after a crash it has the old or the new content, nothing between.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    place(&mut SystemFolder, path, bytes).map(drop)
+    place(&mut SystemFolder::default(), path, bytes).map(drop)
 }
 
 /// As [`replace`], in the given folder; the new file is still open when it returns.
@@ -153,7 +170,7 @@ pub(crate) fn place(folder: &mut dyn Folder, path: &Path, bytes: &[u8]) -> Resul
 
 /// Makes the names in a folder durable.
 pub(crate) fn sync_folder(dir: &Path) -> Result<(), StoreError> {
-    SystemFolder
+    SystemFolder::default()
         .sync(dir)
         .map_err(StoreError::io("sync the folder", dir))
 }

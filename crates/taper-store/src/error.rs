@@ -181,6 +181,13 @@ impl StoreError {
         move |source| Self::Io { action, path, source }
     }
 
+    /// Whether the process or the machine has as many files open as it may, which passes.
+    pub(crate) fn is_short_of_files(&self) -> bool {
+        /// `ENFILE` and `EMFILE`, the same everywhere.
+        const TOO_MANY: [i32; 2] = [23, 24];
+        matches!(self, Self::Io { source, .. } if source.raw_os_error().is_some_and(|code| TOO_MANY.contains(&code)))
+    }
+
     /// The journal in `dir` is not one to build on.
     pub(crate) fn untrusted(dir: &Path, reason: impl Into<String>) -> Self {
         Self::Untrusted {

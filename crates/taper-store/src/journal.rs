@@ -7,7 +7,8 @@
 //! damage: it is reported and the journal does not open.
 //!
 //! A commit that finds the newest segment large enough begins another one first, which is complete
-//! and durable under its name before anything is written to it.
+//! and durable under its name before anything is written to it. While no more files can be open, that waits,
+//! and so does the plain checkpoint; a commit itself opens none.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -57,7 +58,7 @@ impl Default for Options {
             known: Applied::NOTHING,
             segment_bytes: SEGMENT_BYTES,
             generation: 1,
-            folder: Box::new(SystemFolder),
+            folder: Box::<SystemFolder>::default(),
         }
     }
 }
@@ -247,7 +248,8 @@ impl Journal {
 
     fn try_commit(&mut self, payloads: &[Vec<u8>], rng: &mut dyn CryptoRngCore) -> Result<(), StoreError> {
         if self.offset >= self.segment_bytes && self.tree.size() > self.segment {
-            self.roll_over()?;
+            // The newest segment takes more until there are descriptors again.
+            unless_short_of_files(self.roll_over())?;
         }
         let mut tree = self.tree.clone();
         let mut bytes = Vec::new();
@@ -267,10 +269,12 @@ impl Journal {
         self.tree = tree;
         let note = self.sign()?;
         self.write_slot(&note)?;
-        self.unpublished += 1;
+        self.unpublished = self.unpublished.saturating_add(1);
         if self.unpublished >= PUBLISH_EVERY {
-            self.publish(&note)?;
-            self.unpublished = 0;
+            // It may be behind; the next commit tries again.
+            if unless_short_of_files(self.publish(&note))? {
+                self.unpublished = 0;
+            }
         }
         Ok(())
     }
@@ -313,6 +317,15 @@ impl Journal {
         let nowhere = || Box::new(std::fs::File::open("/dev/null").unwrap());
         self.log = wrap(std::mem::replace(&mut self.log, nowhere()));
         self.slots = wrap(std::mem::replace(&mut self.slots, nowhere()));
+    }
+}
+
+/// Whether it was done. That no more files can be open says nothing about the disk, and nothing was done then: what can
+/// wait is done later.
+fn unless_short_of_files(done: Result<(), StoreError>) -> Result<bool, StoreError> {
+    match done {
+        Err(error) if error.is_short_of_files() => Ok(false),
+        done => done.map(|()| true),
     }
 }
 

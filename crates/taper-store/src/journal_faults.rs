@@ -117,19 +117,19 @@ impl FaultyFolder {
 
 impl Folder for FaultyFolder {
     fn open(&mut self, path: &Path) -> io::Result<Box<dyn Disk>> {
-        self.file(false, || SystemFolder.open(path))
+        self.file(false, || SystemFolder::default().open(path))
     }
 
     fn create(&mut self, path: &Path) -> io::Result<Box<dyn Disk>> {
-        self.file(true, || SystemFolder.create(path))
+        self.file(true, || SystemFolder::default().create(path))
     }
 
     fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.run(false, || SystemFolder.rename(from, to))
+        self.0.run(false, || SystemFolder::default().rename(from, to))
     }
 
     fn sync(&mut self, dir: &Path) -> io::Result<()> {
-        self.0.run(false, || SystemFolder.sync(dir))
+        self.0.run(false, || SystemFolder::default().sync(dir))
     }
 }
 
@@ -233,6 +233,74 @@ fn a_short_or_an_interrupted_write_goes_on() {
             }
         }
     }
+}
+
+#[test]
+fn commits_go_on_while_no_more_files_can_be_open() {
+    struct Short(Arc<Mutex<bool>>);
+    impl Short {
+        fn check(&self) -> io::Result<()> {
+            let short = *self.0.lock().unwrap();
+            if short {
+                Err(io::Error::from_raw_os_error(24))
+            } else {
+                Ok(())
+            }
+        }
+    }
+    impl Folder for Short {
+        fn open(&mut self, path: &Path) -> io::Result<Box<dyn Disk>> {
+            self.check()?;
+            SystemFolder::default().open(path)
+        }
+        fn create(&mut self, path: &Path) -> io::Result<Box<dyn Disk>> {
+            self.check()?;
+            SystemFolder::default().create(path)
+        }
+        fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+            SystemFolder::default().rename(from, to)
+        }
+        fn sync(&mut self, dir: &Path) -> io::Result<()> {
+            SystemFolder::default().sync(dir)
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let short = Arc::new(Mutex::new(false));
+    let options = Options {
+        segment_bytes: 1000,
+        folder: Box::new(Short(Arc::clone(&short))),
+        ..Options::default()
+    };
+    let (mut journal, _) = open_with(dir.path(), options).unwrap();
+    let segments = || segment::list(dir.path()).unwrap().len();
+    journal.unpublished = PUBLISH_EVERY;
+    *short.lock().unwrap() = true;
+    for n in 0..4 {
+        journal.commit(&batch(n), &mut OsRng).unwrap();
+    }
+    assert_eq!((segments(), journal.unpublished), (1, PUBLISH_EVERY + 4));
+    *short.lock().unwrap() = false;
+    journal.commit(&batch(4), &mut OsRng).unwrap();
+    assert_eq!((segments(), journal.unpublished), (2, 0));
+    journal.close().unwrap();
+    let report = verify_dir(dir.path()).unwrap();
+    assert!(report.is_ok(), "{report:?}");
+    assert_eq!(read_records(dir.path()).unwrap().count(), 10);
+}
+
+#[test]
+fn nothing_is_opened_between_a_change_and_its_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = SystemFolder::default();
+    drop(folder.create(&dir.path().join("one.tmp")).unwrap());
+    let elsewhere = dir.path().with_extension("moved");
+    std::fs::rename(dir.path(), &elsewhere).unwrap();
+    assert!(
+        SystemFolder::default().sync(dir.path()).is_err(),
+        "it is not there"
+    );
+    folder.sync(dir.path()).unwrap();
+    std::fs::remove_dir_all(&elsewhere).unwrap();
 }
 
 #[test]

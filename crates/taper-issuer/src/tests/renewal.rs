@@ -219,15 +219,6 @@ async fn what_is_revoked_is_not_renewed() {
         .await;
     assert!(answer.text.contains("revoked"), "{}", answer.text);
     renewed(&rig, &spared, "another grant").await;
-    // Also of one that has ended it is said that it is revoked.
-    rig.clock.set(NOW + LIFE);
-    renewal(&rig, &capability)
-        .refused("ended", 400, "invalid_grant")
-        .await;
-    renewal(&rig, &spared)
-        .refused("only ended", 400, "invalid_scope")
-        .await;
-    rig.clock.set(NOW);
     admin(
         &rig,
         json!({"subject": {"iss": rig.provider.issuer, "sub": "alice"}}),
@@ -247,6 +238,21 @@ async fn what_is_revoked_is_not_renewed() {
     admin(&rig, json!({"client": "agent"})).await;
     renewal(&rig, &spared)
         .refused("client", 400, "unauthorized_client")
+        .await;
+}
+
+#[tokio::test]
+async fn of_what_is_revoked_and_has_ended_it_is_said_that_it_is_revoked() {
+    let rig = Rig::new().await;
+    let (revoked, spared) = (granted(&rig).await, granted(&rig).await);
+    let grant = rig.verify(&revoked).grant_id().to_owned();
+    admin(&rig, json!({"grant": grant})).await;
+    rig.clock.set(NOW + LIFE);
+    renewal(&rig, &revoked)
+        .refused("ended", 400, "invalid_grant")
+        .await;
+    renewal(&rig, &spared)
+        .refused("only ended", 400, "invalid_scope")
         .await;
 }
 
