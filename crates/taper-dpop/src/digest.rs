@@ -105,15 +105,43 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sha2::Digest as _;
 
     #[test]
     fn whoever_computes_it_it_is_sha_256() {
-        let bytes: Vec<u8> = (0..=255).cycle().take(4_000).collect();
-        for end in (0..200).chain([255, 256, 257, 4_000]) {
-            let whole: [u8; 32] = sha2::Sha256::digest(&bytes[..end]).into();
-            assert_eq!(sha256(&bytes[..end]), whole, "{end}");
-        }
+        // By a third program: so many times `a`, around the ends of blocks.
+        let check = |times: usize, expected: &str| {
+            let hash = sha256(&vec![b'a'; times]);
+            let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(hash, expected, "{times}");
+        };
+        check(
+            0,
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        );
+        check(
+            1,
+            "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb",
+        );
+        check(
+            55,
+            "9f4390f8d30c2dd92ec9f095b65e2b9ae9b0a925a5258e241c9f1e910f734318",
+        );
+        check(
+            56,
+            "b35439a4ac6f0948b6d6f9e3c6af0f5f590ce20f1bde7090ef7970686ec6738a",
+        );
+        check(
+            64,
+            "ffe054fe7ae0cb6dc65c3af9b61d5209f439851db43d0ba5997337df154668eb",
+        );
+        check(
+            1_000,
+            "41edece42d63e8d9bf515a9ba6932e1c20cbc9f5a5d134645adb5db1b9737ea3",
+        );
+        check(
+            100_000,
+            "6d1cf22d7cc09b085dfc25ee1a1f3ae0265804c607bc2074ad253bcc82fd81ee",
+        );
     }
 
     #[test]

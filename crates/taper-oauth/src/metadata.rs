@@ -3,7 +3,7 @@
 //! Identifiers are text and are compared byte for byte. Reading ignores members that are not known here, as
 //! the RFCs demand.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::WireError;
 use crate::{details, exchange, json};
@@ -72,7 +72,7 @@ pub struct AuthorizationServerMetadata {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub client_id_metadata_document_supported: bool,
     /// Endpoints for clients that show a certificate, where they are others (RFC 8705 §5).
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
     pub mtls_endpoint_aliases: Option<EndpointAliases>,
 }
 
@@ -177,6 +177,13 @@ impl ProtectedResourceMetadata {
     }
 }
 
+/// What is of another form is none: it concerns few of those who read the document.
+fn lenient<'de, D: Deserializer<'de>>(from: D) -> Result<Option<EndpointAliases>, D::Error> {
+    let value = serde_json::Value::deserialize(from)?;
+    let object = Some(value).filter(serde_json::Value::is_object);
+    Ok(object.and_then(|object| serde_json::from_value(object).ok()))
+}
+
 pub(crate) fn same(expected: &str, found: &str) -> Result<(), WireError> {
     if expected == found {
         return Ok(());
@@ -244,6 +251,10 @@ mod tests {
             Some("m"),
             None,
         );
+        for other in ["null", "\"m\"", "7", r#"{"token_endpoint":7}"#, r#"["m"]"#] {
+            let members = format!(r#","token_endpoint":"t","mtls_endpoint_aliases":{other}"#);
+            check(&members, Some("t"), Some("t"));
+        }
     }
 
     #[test]

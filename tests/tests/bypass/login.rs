@@ -121,7 +121,7 @@ fn often() -> Vec<Row> {
         row("T-113", name, move |world, era, call| {
             let list = bare(said(call, era, "tools/list", ""));
             // There is one an hour.
-            world.send(&list.bytes());
+            world.send_and_see(&list);
             spoil(list)
         })
         .twin(at("seldom"))

@@ -27,8 +27,8 @@ pub(crate) fn rows() -> Vec<Row> {
         of("T-108", "described in other words", "paint"),
         of("T-108", "never approved", "new"),
         of("T-108", "listed no more", "gone"),
-        of("T-109", "listed twice", "twice"),
-        of("T-108", "approved under the name of another", "Look"),
+        of("T-108", "listed twice", "twice"),
+        of("T-108", "approved in other letter case", "Look"),
         row("T-108", "of which nothing is known", |world, era, _| {
             call(world, era, "silent", "look")
         })

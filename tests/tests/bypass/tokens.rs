@@ -43,7 +43,7 @@ pub(crate) fn rows() -> Vec<Row> {
             "of one that was refused a moment ago",
             |world, era, _| {
                 let call = on_behalf(world, era, IDP, "put-off");
-                world.send(&call.bytes());
+                world.send_and_see(&call);
                 Call { proofs: None, ..call }
             },
         )

@@ -443,6 +443,16 @@ impl<'a> World<'a> {
         raw(&self.at, bytes)
     }
 
+    /// Sends a request and waits until its line is in the log, so that it is not taken for another's.
+    pub(crate) fn send_and_see(&self, call: &Call) {
+        let from = self.proxy.logged();
+        self.send(&call.bytes());
+        let line = self.proxy.find_in_log(from, PATIENCE, |log| {
+            log.contains("\"target\":\"taper::request\"").then_some(())
+        });
+        assert!(line.is_some(), "{}", self.proxy.log());
+    }
+
     /// The rule that the proxy logged since `from`, once it has logged one.
     pub(crate) fn rule_since(&self, from: usize) -> Option<String> {
         self.proxy.find_in_log(from, PATIENCE, |log| {

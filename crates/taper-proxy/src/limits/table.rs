@@ -14,8 +14,9 @@ pub(super) struct Key([u64; 2]);
 impl Key {
     /// The key of these parts, each with its length.
     pub(super) fn of(parts: &[&[u8]]) -> Self {
-        static SECRETS: LazyLock<[RandomState; 2]> = LazyLock::new(Default::default);
-        Self(SECRETS.each_ref().map(|secret| secret.hash_one(parts)))
+        static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+        // Two messages under one key: two states of one thread have keys that follow from each other.
+        Self([0_u8, 1].map(|half| SECRET.hash_one((half, parts))))
     }
 }
 

@@ -2,6 +2,7 @@
 //! (RFC 8414, else OpenID Connect Discovery; RFC 8705 §5 for who shows a certificate). The metadata is read
 //! once for all who wait for it, and a failure is told to all of them.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt as _;
@@ -88,7 +89,13 @@ impl Told {
             {
                 return Ok(endpoint.clone());
             }
-            let begin = || read(self.by.clone(), fetcher.clone()).boxed().shared();
+            // A panic would stay here for all who come later.
+            let begin = || {
+                let reading = AssertUnwindSafe(read(self.by.clone(), fetcher.clone())).catch_unwind();
+                let broken = || Failed::new(Cause::Malformed, true, "the reading of its metadata broke");
+                let outcome = reading.map(move |outcome| outcome.unwrap_or_else(|_| Err(broken())));
+                outcome.boxed().shared()
+            };
             state.reading.get_or_insert_with(begin).clone()
         };
         let outcome = reading.clone().await;

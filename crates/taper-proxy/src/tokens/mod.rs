@@ -10,10 +10,12 @@ mod settings;
 mod slot;
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use taper_capability::VerifiedChain;
 use taper_dpop::PublicKey;
 use taper_oauth::assertion::Behalf;
@@ -352,7 +354,10 @@ impl Tokens {
         let (this, whose) = (Arc::clone(self), whose.clone());
         self.tasks.spawn("upstream-token", async move {
             let begun = this.clock.unix();
-            let asked = this.source.ask(&whose, begun).await;
+            // What is under way is counted: a panic must not leave it so.
+            let asked = AssertUnwindSafe(this.source.ask(&whose, begun)).catch_unwind();
+            let broken = || Failed::new(Cause::Malformed, true, "the request for it broke");
+            let asked = asked.await.unwrap_or_else(|_| Err(broken()));
             let outcome = this.settle(&whose, begun, asked);
             tell.send_replace(Some(outcome));
         });

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -77,6 +78,7 @@ pub(crate) struct World {
     proxy_url: String,
     admin_url: String,
     upstream: Upstream,
+    refused: Arc<AtomicU64>,
     holders: BTreeMap<&'static str, (Token, String)>,
 }
 
@@ -118,7 +120,8 @@ impl World {
         std::os::unix::fs::symlink(real("node_modules"), dir.join("node_modules")).unwrap();
         std::fs::write(dir.join("boundary.dl"), "allow if true;\n").unwrap();
         let provider = provider(dir, &provider_url);
-        let upstream = upstream(&provider.text("/introspection_endpoint"));
+        let refused = Arc::new(AtomicU64::new(0));
+        let upstream = upstream(&provider.text("/introspection_endpoint"), &refused);
         let config = config(&[&proxy_url, &admin_url, &provider_url], &upstream.url);
         let proxy = daemon::start(dir, "proxy", &config, &proxy_url);
         let holder = |(name, subject, issuer): (&'static str, &str, &str)| {
@@ -133,6 +136,7 @@ impl World {
             proxy,
             admin_url,
             upstream,
+            refused,
             holders: SUBJECTS.map(holder).into(),
             proxy_url,
             folder,
@@ -160,6 +164,11 @@ impl World {
         let received = self.upstream.received();
         let here = received.iter().filter(|request| request.path() == path);
         here.map(|request| bearer(request).expect("a token")).collect()
+    }
+
+    /// Requests of which the upstream did not take the token.
+    pub(crate) fn refused_by_upstreams(&self) -> u64 {
+        self.refused.load(Ordering::SeqCst)
     }
 
     pub(crate) fn all_at_upstreams(&self) -> String {
@@ -307,8 +316,9 @@ fn certificates(dir: &Path) {
 
 /// One upstream for all servers. It takes tokens that the authorization server calls active, and that are for
 /// the server at this path; it says what it was told of the token.
-fn upstream(introspection: &str) -> Upstream {
+fn upstream(introspection: &str, refused: &Arc<AtomicU64>) -> Upstream {
     let (introspection, known) = (introspection.to_owned(), Known::default());
+    let refused = Arc::clone(refused);
     Upstream::answering(move |request| {
         let server = request.path().trim_start_matches('/').split('/').next().unwrap();
         let told = bearer(request).map(|token| introspect(&introspection, &known, &token));
@@ -320,6 +330,7 @@ fn upstream(introspection: &str) -> Upstream {
                 && audience.split('?').next() == Some(&ours)
         };
         let Some(told) = told.filter(is_good) else {
+            refused.fetch_add(1, Ordering::SeqCst);
             return Reply::Whole(b"HTTP/1.1 401 Unauthorized\r\nwww-authenticate: Bearer\r\nconnection: close\r\ncontent-length: 0\r\n\r\n".to_vec());
         };
         let text = json!({
