@@ -35,6 +35,8 @@ use crate::rules;
 use crate::sse::Event;
 
 const AGAIN: Duration = Duration::from_secs(10);
+/// How long a stream waits until it may be decided again: thousands that were opened together are asked about together.
+const TURN: Duration = Duration::from_secs(1);
 /// How often in a row it may be undecided whether a stream goes on.
 const MAX_UNDECIDED: u8 = 3;
 /// Up to this size an answer whose size is known is read whole before its head goes out, in bytes. So
@@ -478,7 +480,7 @@ impl Lease {
         let (accesses, now) = (self.accesses.clone(), self.clock.unix());
         let decided = self
             .pool
-            .run(move || again(&gate, &presentation, accesses, now))
+            .run_behind(TURN, move || again(&gate, &presentation, accesses, now))
             .await;
         let refusal = match decided {
             Ok(Ok(())) => {

@@ -4,6 +4,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
@@ -16,6 +17,8 @@ pub struct CpuPool {
     here: Arc<Semaphore>,
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
+    /// Turns of what stands behind everything else.
+    behind: Arc<Semaphore>,
     workers: usize,
     places: usize,
 }
@@ -40,6 +43,7 @@ impl CpuPool {
             here: Arc::new(Semaphore::new(workers.saturating_sub(1).max(1))),
             running: Arc::new(Semaphore::new(workers)),
             admitted: Arc::new(Semaphore::new(places)),
+            behind: Arc::new(Semaphore::new(workers)),
             workers,
             places,
         }
@@ -78,6 +82,23 @@ impl CpuPool {
         tokio::task::spawn_blocking(work)
             .await
             .map_err(|_| PoolError::Failed)
+    }
+
+    /// As [`Self::run`], for what may come in great number at once and is not urgent: only as many of it as there are
+    /// workers are in the queue, the others wait for their turn in front of it.
+    ///
+    /// # Errors
+    /// Those of [`Self::run`]; [`PoolError::Busy`] when its turn does not come within `patience`.
+    pub async fn run_behind<T, F>(&self, patience: Duration, f: F) -> Result<T, PoolError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let turn = tokio::time::timeout(patience, self.behind.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            return Err(PoolError::Busy);
+        };
+        self.run(f).await
     }
 
     /// Runs `f`, which never blocks and is over in the time of one signature check: on the spot, which saves two
@@ -123,6 +144,30 @@ mod tests {
         assert_eq!((first, second, third), (Ok(true), Ok(2), Err(PoolError::Busy)));
         assert_eq!(pool.run(|| 4).await, Ok(4));
         assert_eq!(pool.in_use(), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_stands_behind_leaves_the_queue_to_others() {
+        let (pool, patience) = (CpuPool::new(1, 2), Duration::from_secs(1));
+        let (release, held) = mpsc::channel::<()>();
+        let busy = pool.run(move || held.recv().is_ok());
+        let one = pool.run_behind(patience, || 1);
+        let two = pool.run_behind(patience, || 2);
+        let others = async {
+            assert_eq!(pool.in_use(), (1, 1), "one of the two waits in front");
+            let mut urgent = Box::pin(pool.run(|| 3));
+            assert!(
+                urgent.as_mut().now_or_never().is_none(),
+                "it has a place in the queue"
+            );
+            tokio::time::advance(patience * 2).await;
+            release.send(()).unwrap();
+            urgent.await
+        };
+        let (busy, one, two, urgent) = tokio::join!(biased; busy, one, two, others);
+        assert_eq!((busy, one, urgent), (Ok(true), Ok(1), Ok(3)));
+        assert_eq!(two, Err(PoolError::Busy), "its turn did not come in time");
+        assert_eq!(pool.run_behind(patience, || 4).await, Ok(4));
     }
 
     #[tokio::test]

@@ -118,6 +118,10 @@ impl Tally {
                 let told = rule_of(&got).unwrap_or_else(|| rule.to_owned());
                 *self.refused.entry(told).or_default() += 1;
             }
+            // All workers are busy: then nothing else is looked at.
+            Some(got) if got.status == 503 && rule_of(&got).as_deref() == Some("M-29") => {
+                *self.refused.entry("M-29".to_owned()).or_default() += 1;
+            }
             None => self.unanswered += 1,
             got => self.wrong.push(format!("expected {status}, {rule}: {got:?}")),
         }
@@ -263,7 +267,13 @@ impl Client {
             );
             sleep(if is_flooded { PAUSE * 20 } else { PAUSE }).await;
         }
-        self.doing("nothing");
+        let stopped = self
+            .tally
+            .wrong
+            .first()
+            .map_or("nothing", String::as_str)
+            .to_owned();
+        self.doing(&stopped);
         if !self.tally.is_of(self.kind) {
             self.wrong("it never got what it should");
         }

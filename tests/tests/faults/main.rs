@@ -197,6 +197,11 @@ fn a_proxy_short_of_descriptors_goes_on_and_recovers() {
 }
 
 #[test]
+fn handshakes_that_stall_keep_nobody_out() {
+    shortage::of_connections();
+}
+
+#[test]
 fn a_proxy_short_of_memory_loses_nothing_that_it_answered() {
     shortage::of_memory();
 }

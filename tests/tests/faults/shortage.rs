@@ -1,12 +1,14 @@
-//! A proxy that is short of what the operating system gives: descriptors, memory.
+//! A proxy that is short of what the operating system gives, or of connections: descriptors, memory, handshakes that stall.
 
+use std::fs;
 use std::net::TcpStream;
 use std::process::Command;
-use std::time::Duration;
 
 use taper_tests::call::Call;
+use taper_tests::daemon::write_private;
 use taper_tests::upstream::RESULT;
 use taper_tests::{authority, taper_ok};
+use tempfile::TempDir;
 
 use crate::calm;
 use crate::quick::Quick;
@@ -17,6 +19,8 @@ use crate::world::{Setup, World, keep_open, until};
 const FILES: usize = 64;
 /// Connections that are opened: more than that.
 const CONNECTIONS: usize = 2 * FILES;
+/// Connections that a proxy over TLS may have.
+const HANDSHAKES: usize = 50;
 /// Lines in the log about connections that cannot be accepted: pauses become a second long.
 const FEW: usize = 100;
 const CANNOT: &str = "cannot accept connections for now";
@@ -104,7 +108,7 @@ pub(crate) fn of_memory() {
     for _ in 0..20 {
         acknowledged += usize::from(answered(&world));
     }
-    let ended = !until_alive(&world);
+    let ended = !world.is_running();
     world.restart();
     assert!(answered(&world), "it goes on from what there is");
     acknowledged += 1;
@@ -125,8 +129,50 @@ pub(crate) fn of_memory() {
     ));
 }
 
-/// Whether it answers, if not at once.
-fn until_alive(world: &World) -> bool {
-    std::thread::sleep(Duration::from_millis(100));
-    world.is_running()
+/// As many handshakes as there may be connections begin and go no further. They end, and who comes next is served.
+pub(crate) fn of_connections() {
+    let (upstream, folder) = (Quick::start(), TempDir::new().unwrap());
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = folder.path().join("certificate.pem");
+    fs::write(&certificate, pair.cert.pem()).unwrap();
+    write_private(&folder.path().join("key.pem"), &pair.signing_key.serialize_pem());
+    let setup = Setup {
+        public: Some("https://localhost"),
+        edge: &format!("header_read_timeout = \"2s\"\nmax_connections = {HANDSHAKES}"),
+        issuers: "[tls]\ncertificate = \"certificate.pem\"\nkey = \"key.pem\"\n",
+        ..Setup::default()
+    };
+    let world = World::start_in(folder.path(), &calm(&upstream), &setup);
+    let before = world.holds();
+    // A record that says that 512 bytes come, of which none does, or nothing at all.
+    let stalled: Vec<Wire> = (0..HANDSHAKES)
+        .map(|n| {
+            let mut wire = Wire::open(&world.at);
+            wire.sends(if n % 2 == 0 { b"\x16\x03\x01\x02\x00" } else { b"" });
+            wire
+        })
+        .collect();
+    let url = format!(
+        "https://localhost:{}/healthz",
+        world.at.rsplit_once(':').unwrap().1
+    );
+    let mut curl = Command::new("curl");
+    curl.args([
+        "-sS",
+        "--max-time",
+        "30",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "--cacert",
+    ]);
+    let served = curl.arg(&certificate).arg(&url).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&served.stdout), "200", "{served:?}");
+    for mut wire in stalled {
+        assert_eq!(wire.reads_head().status, 0);
+    }
+    let back = until(|| world.holds().files <= before.files);
+    assert!(back, "before {before:?}, afterwards {:?}", world.holds());
+    assert!(world.proxy.stop());
 }

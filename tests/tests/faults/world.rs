@@ -192,7 +192,8 @@ without_feed = true
             authority(&admin),
         );
         fs::write(dir.join("proxy.toml"), config).unwrap();
-        let proxy = Self::run(dir, &at, setup);
+        let over_tls = public.starts_with("https:");
+        let proxy = Self::run(dir, if over_tls { &admin } else { &at }, setup);
         Self {
             dir: dir.to_owned(),
             _folder: None,
