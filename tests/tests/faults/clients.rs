@@ -1,6 +1,7 @@
 //! Callers that misbehave, each in its own way, round after round, and count what they got.
 
 use std::collections::BTreeMap;
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -78,6 +79,8 @@ pub(crate) struct Tally {
     /// Requests behind which the connection was closed on this side, and how many were answered.
     pub(crate) half_closed: u64,
     pub(crate) half_answered: u64,
+    /// Garbage that was answered with 400.
+    pub(crate) garbage: u64,
     /// Requests that a busy machine sent too late: their connections had ended.
     pub(crate) unanswered: u64,
     pub(crate) wrong: Vec<String>,
@@ -95,6 +98,7 @@ impl Tally {
             sum.cut += tally.cut;
             sum.half_closed += tally.half_closed;
             sum.half_answered += tally.half_answered;
+            sum.garbage += tally.garbage;
             sum.unanswered += tally.unanswered;
             sum.wrong.extend(tally.wrong);
         }
@@ -177,7 +181,8 @@ impl Place {
 pub(crate) struct Watched(Arc<Mutex<(String, BTreeMap<usize, String>)>>);
 
 impl Watched {
-    pub(crate) fn start(patience: Duration) -> Self {
+    /// Also ends the process of this id.
+    pub(crate) fn start(patience: Duration, id: u32) -> Self {
         let watched = Self::default();
         let on = Arc::downgrade(&watched.0);
         std::thread::spawn(move || {
@@ -191,6 +196,7 @@ impl Watched {
             tell(&format!(
                 "faults: after {patience:?} waiting for {phase}; {groups:?}"
             ));
+            let _ = Command::new("kill").args(["-9", &id.to_string()]).status();
             std::process::exit(1);
         });
         watched
@@ -303,7 +309,7 @@ impl Client {
 
     async fn drips_head(&mut self) {
         let Some(mut line) = self.open().await else { return };
-        let head = format!("GET /healthz HTTP/1.1\r\nx: {}", "x".repeat(1000));
+        let head = format!("GET /healthz HTTP/1.1\r\nx: {}", "x".repeat(300));
         for byte in head.bytes() {
             if !line.sends(&[byte]).await || line.is_over(DRIP).await {
                 return;
@@ -402,7 +408,7 @@ impl Client {
         // What is no head is no request, and is not counted.
         match line.answer().await {
             None => {}
-            Some(got) if got.status == 400 => {}
+            Some(got) if got.status == 400 => self.tally.garbage += 1,
             got => self.tally.wrong.push(format!("garbage: {got:?}")),
         }
     }

@@ -44,6 +44,11 @@ pub(crate) struct Form {
 }
 
 impl Form {
+    /// Whether its figures count.
+    pub(crate) fn measures(&self) -> bool {
+        self.ratio.is_some()
+    }
+
     /// The one of this run.
     pub(crate) fn chosen() -> Self {
         let minutes = |n: u64| Duration::from_secs(60 * n);
@@ -66,7 +71,14 @@ impl Form {
                 patience: minutes(4),
             }
         };
-        form.streams = form.streams.min(open_files().saturating_sub(OTHER_FILES) / 2);
+        let most = open_files().saturating_sub(OTHER_FILES) / 2;
+        assert!(
+            form.streams <= most || !form.measures(),
+            "{} streams need `ulimit -n {}`",
+            form.streams,
+            2 * form.streams + OTHER_FILES
+        );
+        form.streams = form.streams.min(most);
         form
     }
 }
@@ -112,7 +124,7 @@ pub(crate) fn run(form: &Form) -> Vec<String> {
         ..Setup::default()
     };
     let world = World::start(&servers(&calm_one, &side, &lasting), &setup);
-    let watched = Watched::start(form.patience);
+    let watched = Watched::start(form.patience, world.proxy.id());
     let caller = world.caller("calm");
     assert_eq!(caller.asks(&caller.call()).status, 200);
     let before = (world.holds(), Counts::of(&world));
@@ -130,6 +142,15 @@ pub(crate) fn run(form: &Form) -> Vec<String> {
     let (tally, streams) = crowd.ends();
     watched.phase("the proxy that comes to rest");
     let mut wrong = tally.wrong.clone();
+    if tally.half_closed == tally.half_answered {
+        wrong.push("whoever closes its side is always answered".to_owned());
+    }
+    if tally.garbage == 0 {
+        wrong.push("garbage is never answered with 400".to_owned());
+    }
+    if tally.unanswered * 10 > tally.refused.values().sum() {
+        wrong.push(format!("{} requests were not answered", tally.unanswered));
+    }
     wrong.extend(lost(&quiet, &crowded));
     wrong.extend(streams.wrong(form.streams));
     let honest_calls = quiet.took.len() + crowded.took.len();

@@ -4,7 +4,7 @@
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rand_core::OsRng;
@@ -157,7 +157,6 @@ impl Feed {
         };
         let (status, length) = match trouble {
             Some(Trouble::Status) => ("500 Internal Server Error", body.len()),
-            Some(Trouble::Endless) => ("200 OK", 1 << 40),
             _ => ("200 OK", body.len()),
         };
         let head = format!(
@@ -170,16 +169,20 @@ impl Feed {
                 None
             }
             Some(Trouble::Slow) => {
-                for byte in (head + &body).bytes() {
+                // The head as it should be: it is the body that takes too long.
+                stream.write_all(head.as_bytes()).ok()?;
+                for byte in body.bytes() {
                     stream.write_all(&[byte]).ok()?;
                     std::thread::sleep(Duration::from_millis(200));
                 }
                 Some(())
             }
             Some(Trouble::Endless) => {
+                let head = format!("HTTP/1.1 200 OK\r\n{signature}transfer-encoding: chunked\r\n\r\n");
                 stream.write_all(head.as_bytes()).ok()?;
+                let chunk = format!("10000\r\n{}\r\n", " ".repeat(65_536));
                 loop {
-                    stream.write_all(&[b' '; 65_536]).ok()?;
+                    stream.write_all(chunk.as_bytes()).ok()?;
                 }
             }
             _ => stream.write_all((head + &body).as_bytes()).ok(),
@@ -195,20 +198,27 @@ pub(crate) fn feeds(root: &Arc<RootKey>) -> (Vec<Arc<Feed>>, String) {
     (feeds, configured)
 }
 
-/// Plays one row; what went otherwise.
-pub(crate) fn run(world: &World, at: usize, play: &Play, feed: &Feed) -> Vec<String> {
+/// Plays one row and counts what was refused; what went otherwise.
+pub(crate) fn run(world: &World, at: usize, play: &Play, feed: &Feed, refused: &AtomicUsize) -> Vec<String> {
     let issuer = name(at);
     let caller = world.caller_of(&issuer, "calm", now(), 3_000);
     let mut wrong = Vec::new();
-    let gets = |wanted: u16| until_within(PATIENCE, || caller.asks(&caller.call()).status == wanted);
+    let asks = || {
+        let got = caller.asks(&caller.call());
+        if got.status == 503 {
+            refused.fetch_add(1, Ordering::SeqCst);
+        }
+        got
+    };
+    let gets = |wanted: u16| until_within(PATIENCE, || asks().status == wanted);
     if !gets(200) {
-        wrong.push(format!("at first: {:?}", caller.asks(&caller.call())));
+        wrong.push(format!("at first: {:?}", asks()));
     }
     feed.on.store(true, Ordering::SeqCst);
     if !gets(503) {
         wrong.push("what it said counts on and on".to_owned());
     }
-    wrong.extend(play.row.gets.wrong(&caller.asks(&caller.call())));
+    wrong.extend(play.row.gets.wrong(&asks()));
     let said = world.ready();
     let line = said.lines().find(|line| line.starts_with(&issuer));
     if !line.is_some_and(|line| line.contains("stale")) {
@@ -220,7 +230,7 @@ pub(crate) fn run(world: &World, at: usize, play: &Play, feed: &Feed) -> Vec<Str
     }
     feed.on.store(false, Ordering::SeqCst);
     if !gets(200) {
-        wrong.push(format!("afterwards: {:?}", caller.asks(&caller.call())));
+        wrong.push(format!("afterwards: {:?}", asks()));
     }
     wrong
         .into_iter()

@@ -26,7 +26,8 @@ mod wire;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use taper_tests::tell;
 use tempfile::TempDir;
@@ -82,11 +83,32 @@ fn kept_within(world: &World, before: Held, may_grow: usize) -> Option<String> {
     (!back || grown > may_grow).then(|| format!("before {before:?}, afterwards {now:?}"))
 }
 
+/// What the proxy holds as soon as two looks agree: what came before may still be ending.
+fn rests(world: &World) -> Held {
+    let last = std::cell::Cell::new(world.holds());
+    until(|| {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let now = world.holds();
+        let before = last.replace(now);
+        (before.files, before.threads) == (now.files, now.threads)
+    });
+    last.get()
+}
+
+/// Taken by whoever measures: nobody else is running then.
+static ALONE: RwLock<()> = RwLock::new(());
+
+/// Others may run, but nobody who measures.
+fn together() -> RwLockReadGuard<'static, ()> {
+    ALONE.read().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// By how many KiB the proxy's memory may be larger after all troubles than before them.
 const MAY_GROW: usize = 64 * 1024;
 
 #[test]
 fn a_server_in_trouble_is_in_nobody_elses_way() {
+    let _together = together();
     let upstream = Quick::start();
     let plays = upstreams::plays();
     let mut servers = calm(&upstream);
@@ -100,7 +122,7 @@ fn a_server_in_trouble_is_in_nobody_elses_way() {
     // One call of each thread's kind, so that what is made once is there.
     let caller = world.caller("calm");
     assert_eq!(caller.asks(&caller.call()).status, 200);
-    let before = world.holds();
+    let before = rests(&world);
     let (wrong, saw) = beside(&world, || {
         let world = &world;
         std::thread::scope(|scope| {
@@ -114,6 +136,7 @@ fn a_server_in_trouble_is_in_nobody_elses_way() {
             wrong.collect::<Vec<_>>()
         })
     });
+    let miscounted = table::miscounted(&world, plays.iter().map(|play| &play.row), upstreams::PLACES);
     let left = kept(&world, before);
     tell(&format!(
         "faults: {} servers in trouble; beside them {} calls, p50 {:?}, p99 {:?}",
@@ -125,11 +148,12 @@ fn a_server_in_trouble_is_in_nobody_elses_way() {
     ends(world);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(saw.failed.is_empty(), "{:?}", saw.failed);
-    assert_eq!(left, None);
+    assert_eq!((miscounted, left), (None, None));
 }
 
 #[test]
 fn a_program_in_trouble_is_in_nobody_elses_way() {
+    let _together = together();
     let upstream = Quick::start();
     let folder = TempDir::new().unwrap();
     let plays = programs::plays();
@@ -140,7 +164,7 @@ fn a_program_in_trouble_is_in_nobody_elses_way() {
     let world = World::start_in(folder.path(), &servers, &Setup::default());
     let caller = world.caller("calm");
     assert_eq!(caller.asks(&caller.call()).status, 200);
-    let before = world.holds();
+    let before = rests(&world);
     let (wrong, saw) = beside(&world, || {
         let world = &world;
         std::thread::scope(|scope| {
@@ -153,15 +177,17 @@ fn a_program_in_trouble_is_in_nobody_elses_way() {
         })
     });
     let running = programs::all_gone(&world);
+    let miscounted = table::miscounted(&world, plays.iter().map(|play| &play.row), 1);
     let left = kept(&world, before);
     ends(world);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(saw.failed.is_empty(), "{:?}", saw.failed);
-    assert_eq!((running, left), (None, None));
+    assert_eq!((running, miscounted, left), (None, None, None));
 }
 
 #[test]
 fn an_issuer_in_trouble_is_in_nobody_elses_way() {
+    let _together = together();
     let upstream = Quick::start();
     let (plays, root) = (issuers::plays(), root_key());
     let (feeds, configured) = issuers::feeds(&root);
@@ -171,21 +197,34 @@ fn an_issuer_in_trouble_is_in_nobody_elses_way() {
         ..Setup::default()
     };
     let world = World::start(&calm(&upstream), &setup);
+    let caller = world.caller("calm");
+    assert_eq!(caller.asks(&caller.call()).status, 200);
+    let before = rests(&world);
+    let refused = AtomicUsize::new(0);
     let (wrong, saw) = beside(&world, || {
-        let world = &world;
+        let (world, refused) = (&world, &refused);
         std::thread::scope(|scope| {
             let running: Vec<_> = plays
                 .iter()
                 .zip(&feeds)
                 .enumerate()
-                .map(|(at, (play, feed))| scope.spawn(move || issuers::run(world, at, play, feed)))
+                .map(|(at, (play, feed))| scope.spawn(move || issuers::run(world, at, play, feed, refused)))
                 .collect();
             let wrong = running.into_iter().flat_map(|row| row.join().unwrap());
             wrong.collect::<Vec<_>>()
         })
     });
     let ready = until(|| world.ready().contains("ok\n"));
+    let counted = world.counted("taper_proxy_refusals_total", &["rule=\"M-13\""]);
+    assert_eq!(counted, refused.into_inner() as f64, "refusals under M-13");
+    // A connection to each feed is kept.
+    let before = Held {
+        files: before.files + plays.len(),
+        ..before
+    };
+    let left = kept(&world, before);
     ends(world);
+    assert_eq!(left, None);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(saw.failed.is_empty(), "{:?}", saw.failed);
     assert!(ready, "it is ready again");
@@ -193,32 +232,43 @@ fn an_issuer_in_trouble_is_in_nobody_elses_way() {
 
 #[test]
 fn a_proxy_short_of_descriptors_goes_on_and_recovers() {
+    let _together = together();
     shortage::of_descriptors();
 }
 
 #[test]
 fn handshakes_that_stall_keep_nobody_out() {
+    let _together = together();
     shortage::of_connections();
 }
 
 #[test]
 fn a_proxy_short_of_memory_loses_nothing_that_it_answered() {
+    let _together = together();
     shortage::of_memory();
 }
 
 #[test]
 fn a_server_that_is_started_anew_gets_no_request_twice() {
+    let _together = together();
     restarts::run();
 }
 
 #[test]
 fn a_clock_that_is_set_lets_no_used_proof_pass() {
+    let _together = together();
     clocks::run();
 }
 
 #[test]
 fn a_crowd_is_in_nobody_elses_way() {
-    let wrong = crowd::run(&crowd::Form::chosen());
+    let form = crowd::Form::chosen();
+    let (_alone, _together) = if form.measures() {
+        (Some(ALONE.write().unwrap_or_else(PoisonError::into_inner)), None)
+    } else {
+        (None, Some(together()))
+    };
+    let wrong = crowd::run(&form);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 

@@ -2,6 +2,7 @@
 //! trouble is over for programs that are started from then on, and another caller's call passes.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::table::{Gets, Row};
@@ -21,6 +22,12 @@ while read -r line; do
 done
 "#;
 
+/// Instead of what a program does at its start: there is none.
+const NOT_THERE: &str = "-";
+/// A program that does not read: its message is larger than what waits in a pipe.
+const STOPS_READING: &str = "stops reading";
+const LARGE: usize = 300_000;
+
 /// A row, what its program does at its start, and what it does with each message.
 pub(crate) struct Play {
     pub(crate) row: Row,
@@ -36,11 +43,11 @@ pub(crate) fn plays() -> Vec<Play> {
     };
     let failed = Gets::Refused(502, "M-30");
     vec![
-        play("is not there", "exec /nonexistent", "", failed),
+        play("is not there", NOT_THERE, "", failed),
         play("ends at its start", "exit 3", "", failed),
         play("dies of a message", "", "kill -9 $$", failed),
         play("takes a message and says nothing", "", ":", failed),
-        play("stops reading", "exec sleep 98761", "", failed),
+        play(STOPS_READING, "exec sleep 98761", "", failed),
         play(
             "writes what is no message",
             "",
@@ -79,15 +86,13 @@ pub(crate) fn plays() -> Vec<Play> {
 /// The server of the `at`-th row, for the proxy's configuration.
 pub(crate) fn configured(dir: &Path, at: usize, play: &Play) -> String {
     let flag = flag(dir, at);
-    let command = [
-        "/bin/sh",
-        "-c",
-        PROGRAM,
-        "program",
-        flag.to_str().unwrap(),
-        play.at_start,
-        play.at_message,
-    ];
+    let at_start = play.at_start.replace("9876", &number());
+    let at_message = play.at_message.replace("9876", &number());
+    let flag = flag.to_str().unwrap();
+    let command = match play.at_start {
+        NOT_THERE => vec![flag],
+        _ => vec!["/bin/sh", "-c", PROGRAM, "program", flag, &at_start, &at_message],
+    };
     format!(
         "[servers.p{at}]\nread_only = [\"echo\"]\ncatalogue.facts = \"off\"\n\
          upstream = {{ stdio = {}, era = \"modern\", idle = \"5s\", max_children = 32 }}\n\
@@ -96,14 +101,20 @@ pub(crate) fn configured(dir: &Path, at: usize, play: &Play) -> String {
     )
 }
 
+/// By what programs of this run are known: other runs have others.
+fn number() -> String {
+    format!("9{}", std::process::id())
+}
+
 fn flag(dir: &Path, at: usize) -> PathBuf {
     dir.join(format!("program-{at}-is-well"))
 }
 
-fn asks(caller: &Caller, id: u32) -> Got {
+fn asks(caller: &Caller, id: u32, padding: usize) -> Got {
     let version = "2026-07-28";
     let meta = format!(r#""_meta":{{"io.modelcontextprotocol/protocolVersion":"{version}"}}"#);
-    let params = format!(r#"{{"name":"echo","arguments":{{}},{meta}}}"#);
+    let padding = "x".repeat(padding);
+    let params = format!(r#"{{"name":"echo","arguments":{{"text":"{padding}"}},{meta}}}"#);
     let message = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{params}}}"#);
     let call = caller
         .says(&message)
@@ -113,16 +124,30 @@ fn asks(caller: &Caller, id: u32) -> Got {
     caller.asks(&call)
 }
 
+/// Ends the trouble.
+fn heal(dir: &Path, at: usize, play: &Play) {
+    let flag = flag(dir, at);
+    if play.at_start != NOT_THERE {
+        return fs::write(flag, "").unwrap();
+    }
+    // Whole before it is there.
+    let next = flag.with_extension("next");
+    fs::write(&next, format!("#!/bin/sh\nset -- \"$0\" '' ''\n{PROGRAM}")).unwrap();
+    fs::set_permissions(&next, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::rename(next, flag).unwrap();
+}
+
 /// Plays one row; what went otherwise.
 pub(crate) fn run(world: &World, at: usize, play: &Play) -> Vec<String> {
     let server = format!("p{at}");
     let mut wrong = Vec::new();
     let (first, second) = (world.caller(&server), world.caller(&server));
-    wrong.extend(play.row.gets.wrong(&asks(&first, 1)));
+    let padding = if play.row.name == STOPS_READING { LARGE } else { 0 };
+    wrong.extend(play.row.gets.wrong(&asks(&first, 1, padding)));
     wrong.extend(play.row.gets.uncounted(world, &server, 1));
-    fs::write(flag(world.dir(), at), "").unwrap();
+    heal(world.dir(), at, play);
     for id in 1..=3 {
-        let got = asks(&second, id);
+        let got = asks(&second, id, 0);
         if !(got.status == 200 && got.whole && got.body.contains("content")) {
             wrong.push(format!("afterwards: {got:?}"));
         }
@@ -143,7 +168,7 @@ pub(crate) fn left(world: &World) -> Vec<String> {
         let is_child = stat
             .rsplit_once(") ")
             .is_some_and(|(_, rest)| rest.split(' ').nth(1) == Some(&parent));
-        if is_child || command.starts_with("sleep 9876") {
+        if is_child || command.starts_with(&format!("sleep {}", number())) {
             left.push(command);
         }
     }

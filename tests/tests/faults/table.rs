@@ -1,6 +1,8 @@
 //! One row of a table: a trouble, and what whoever runs into it gets. The page `spec/faults.md` has the
 //! same rows.
 
+use std::collections::BTreeMap;
+
 use crate::wire::Got;
 use crate::world::{World, until};
 
@@ -39,14 +41,12 @@ impl Gets {
     /// What is not as it should be.
     pub(crate) fn wrong(self, got: &Got) -> Option<String> {
         let is_so = match self {
-            Self::Refused(status, rule) => {
-                got.status == status && got.whole && (got.body.is_empty() || got.body.contains(rule))
-            }
+            Self::Refused(status, rule) => got.status == status && got.whole && got.body.contains(rule),
             Self::Cut => got.status == 200 && !got.whole,
             Self::Whole => got.status == 200 && got.whole,
             Self::Left => got.status == 200,
         };
-        (!is_so).then(|| format!("expected {}, got {got:?}", self.text()))
+        (!is_so || got.silent).then(|| format!("expected {}, got {got:?}", self.text()))
     }
 
     /// Whether a failure of `server` is not counted `times`.
@@ -58,6 +58,25 @@ impl Gets {
         let counted = || world.counted("taper_proxy_requests_total", &labels);
         (!until(|| counted() == times as f64)).then(|| format!("it is counted {} times", counted()))
     }
+}
+
+/// Whether each refusal of `rows` is counted under its rule, `times` for each row and no more. A look at the end.
+pub(crate) fn miscounted<'a>(
+    world: &World,
+    rows: impl Iterator<Item = &'a Row>,
+    times: usize,
+) -> Option<String> {
+    let mut wanted = BTreeMap::<&str, usize>::new();
+    for row in rows {
+        if let Gets::Refused(_, rule) = row.gets {
+            *wanted.entry(rule).or_default() += times;
+        }
+    }
+    let wrong = wanted.into_iter().filter_map(|(rule, wanted)| {
+        let counted = world.counted("taper_proxy_refusals_total", &[&format!("rule=\"{rule}\"")]);
+        (counted != wanted as f64).then(|| format!("{rule}: {wanted} refused, {counted} counted"))
+    });
+    wrong.reduce(|all, one| format!("{all}; {one}"))
 }
 
 impl Row {

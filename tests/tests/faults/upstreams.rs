@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use taper_tests::authority;
+use taper_tests::daemon::free_port;
 use taper_tests::upstream::{RESULT, json, request};
 
 use crate::table::{Gets, Row};
@@ -343,7 +344,12 @@ pub(crate) struct Troubled {
 
 impl Troubled {
     fn start(server: &Server) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // One that is closed for a while is not given to anybody else meanwhile.
+        let port = match server {
+            Server::Refuses => free_port(),
+            _ => 0,
+        };
+        let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let addr = listener.local_addr().unwrap();
         let mut troubled = Self {
             addr,

@@ -19,16 +19,19 @@ pub(crate) struct Got {
     pub(crate) body: String,
     /// Whether the body ended as its framing says.
     pub(crate) whole: bool,
+    /// Whether nothing came for [`SILENCE`], which is never an end.
+    pub(crate) silent: bool,
 }
 
 /// How much of a body is kept.
 const KEPT: usize = 64 * 1024;
-/// After this long without a byte an answer counts as cut: nothing here is silent for longer.
+/// After this long without a byte nobody waits any more.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// One connection.
 pub(crate) struct Wire {
     reader: BufReader<TcpStream>,
+    silent: bool,
 }
 
 impl Wire {
@@ -48,6 +51,7 @@ impl Wire {
         stream.set_nodelay(true).unwrap();
         Self {
             reader: BufReader::new(stream),
+            silent: false,
         }
     }
 
@@ -81,6 +85,7 @@ impl Wire {
             })
         };
         if got.status == 0 {
+            got.silent = self.silent;
             return got;
         }
         let (length, coding) = (header("content-length"), header("transfer-encoding"));
@@ -92,6 +97,7 @@ impl Wire {
             self.take(length, &mut body).is_some()
         };
         got.body = String::from_utf8_lossy(&body).into_owned();
+        got.silent = self.silent;
         got
     }
 
@@ -101,7 +107,10 @@ impl Wire {
         while !head.ends_with(b"\r\n\r\n") {
             match self.reader.read_until(b'\n', &mut head) {
                 Ok(1..) => {}
-                Ok(0) | Err(_) => return Got::default(),
+                ended => {
+                    self.heard(ended);
+                    return Got::default();
+                }
             }
         }
         let head = String::from_utf8_lossy(&head).into_owned();
@@ -115,7 +124,8 @@ impl Wire {
     fn chunks(&mut self, body: &mut Vec<u8>) -> Option<()> {
         loop {
             let mut line = String::new();
-            self.reader.read_line(&mut line).ok()?;
+            let read = self.reader.read_line(&mut line);
+            self.heard(read)?;
             let size = usize::from_str_radix(line.trim_end(), 16).ok()?;
             self.take(size, body)?;
             self.take(2, &mut Vec::new())?;
@@ -125,12 +135,22 @@ impl Wire {
         }
     }
 
+    /// How much was read; `None` at the end. Notes whether it is one.
+    fn heard(&mut self, read: std::io::Result<usize>) -> Option<usize> {
+        use std::io::ErrorKind::{TimedOut, WouldBlock};
+        if let Err(error) = &read {
+            self.silent |= matches!(error.kind(), TimedOut | WouldBlock);
+        }
+        read.ok().filter(|n| *n > 0)
+    }
+
     /// Reads exactly `size` bytes.
     fn take(&mut self, size: usize, body: &mut Vec<u8>) -> Option<()> {
         let (mut left, mut piece) = (size, vec![0; size.min(64 * 1024)]);
         while left > 0 {
             let most = left.min(piece.len());
-            let n = self.reader.read(&mut piece[..most]).ok().filter(|n| *n > 0)?;
+            let read = self.reader.read(&mut piece[..most]);
+            let n = self.heard(read)?;
             body.extend(&piece[..n.min(KEPT.saturating_sub(body.len()))]);
             left -= n;
         }

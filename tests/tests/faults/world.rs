@@ -294,10 +294,11 @@ without_feed = true
         pages.split(' ').next().unwrap().parse::<usize>().unwrap() * 4096
     }
 
-    /// Ends it however it takes, and starts it anew on the same state, without a limit.
-    pub(crate) fn restart(&mut self) {
+    /// Ends it however it takes, and starts it anew on the same state, without a limit; the log of the first.
+    pub(crate) fn restart(&mut self) -> String {
         self.proxy.kill();
-        self.proxy = Self::run(&self.dir, &self.at, &Setup::default());
+        let next = Self::run(&self.dir, &self.at, &Setup::default());
+        std::mem::replace(&mut self.proxy, next).crash()
     }
 
     /// Ends it; its folder, and its log.
