@@ -18,6 +18,8 @@ use crate::world::{Setup, World, keep_open, until};
 
 /// Descriptors that the proxy may have.
 const FILES: usize = 64;
+/// Calls meanwhile, each of them a commit of the journal: it publishes a checkpoint after 1,024.
+const CALLS: usize = 1_100;
 /// Connections that are opened: more than that.
 const CONNECTIONS: usize = 2 * FILES;
 /// Connections that a proxy over TLS may have.
@@ -49,7 +51,7 @@ pub(crate) fn of_descriptors() {
         .collect();
     let cannot = |log: &str| log.matches(CANNOT).count();
     assert!(until(|| cannot(&world.proxy.log()) > 2), "nothing was short");
-    for _ in 0..50 {
+    for _ in 0..CALLS {
         goes_on(&mut there);
     }
     drop(crowd);
