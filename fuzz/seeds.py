@@ -70,6 +70,26 @@ PAGES = [
         "time": 5,
     },
 ]
+# Streams with each line end, comments, marks and an unfinished event; the first bytes are the target's own.
+STREAMS = [
+    b": hello\n\nid: 1\nevent: message\ndata: {\"jsonrpc\":\"2.0\",\ndata: \"id\":1}\n\n",
+    b"\xef\xbb\xbfdata: a\r\n\r\ndata:b\rdata\r\rretry: 10\n\n",
+    b"id: 1\ndata:\n\ndata: no end\n",
+]
+TOOL = {
+    "name": "look", "title": "T", "annotations": {"readOnlyHint": True, "openWorldHint": False},
+    "inputSchema": {"type": "object", "properties": {
+        "region": {"type": "string", "x-mcp-header": "Region"},
+        "at": {"properties": {"n": {"type": "integer", "x-mcp-header": "N"}}}}},
+    "_meta": {"n": [1, 1.5, -0.0, 1e21]},
+}
+ANSWERS = [
+    {"jsonrpc": "2.0", "id": 1, "result": {"tools": [TOOL, {"name": "b"}, {"name": "c"}], "ttlMs": 0, "cacheScope": "public"}},
+    {"jsonrpc": "2.0", "id": 1, "result": {
+        "resources": [{"uri": "repo://a/b"}], "resourceTemplates": [{"uriTemplate": "repo://{a}"}],
+        "prompts": [{"name": "p"}], "tasks": [{"taskId": "t"}], "nextCursor": "c"}},
+    {"jsonrpc": "2.0", "id": 1, "error": {"code": -32601, "message": "no"}},
+]
 
 
 def from_base64url(text: str) -> bytes | None:
@@ -118,6 +138,10 @@ def of_files() -> Iterator[tuple[str, bytes]]:
     for line in AGENT:
         yield "agent_wire", json.dumps(line).encode()
     yield "receipt_verify", json.dumps(RECEIPT).encode()
+    for number, stream in enumerate(STREAMS):
+        yield "event_stream", bytes([12 + 20 * number, 1, 2, 3, 4, 5, 6, 7]) + stream
+    for answer in ANSWERS:
+        yield "list_answer", json.dumps(answer).encode()
 
 
 def of_chance() -> Iterator[tuple[str, bytes]]:
