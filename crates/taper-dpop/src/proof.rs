@@ -170,6 +170,7 @@ pub struct VerifiedProof {
     key: PublicKey,
     jti_hash: [u8; 32],
     iat: i64,
+    nonce: Option<String>,
     content_digest: Option<ContentDigest>,
 }
 
@@ -321,6 +322,7 @@ impl CheckedProof<'_> {
             key: proof.key,
             jti_hash: Sha256::digest(proof.claims.jti.as_bytes()).into(),
             iat: proof.claims.iat,
+            nonce: proof.claims.nonce,
             content_digest,
         })
     }
@@ -355,6 +357,14 @@ impl VerifiedProof {
     #[must_use]
     pub fn replayable_until(&self) -> i64 {
         replayable_until(self.iat)
+    }
+
+    /// Whether the proof carries a nonce that counts at `now`. What [`Proof::check`] found may be over: the nonce may
+    /// be too old, or another key in force.
+    #[must_use]
+    pub fn has_nonce(&self, key: &NonceKey, now: i64) -> bool {
+        let nonce = self.nonce.as_deref();
+        nonce.is_some_and(|nonce| key.check(nonce, now).is_ok())
     }
 
     /// Checks the body against the proof: a digest that is there must be this body's.

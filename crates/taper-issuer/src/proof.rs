@@ -4,17 +4,21 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderValue};
 use rand_core::CryptoRngCore;
+use taper_dpop::rule::r;
 use taper_dpop::{
-    Error, Expectation, MAX_FUTURE, NonceKey, NonceKeys, NonceRule, Proof, TokenHash, VerifiedProof,
+    Error, Expectation, MAX_AGE, MAX_FUTURE, NonceKey, NonceKeys, NonceRule, Proof, TokenHash, VerifiedProof,
     base64url_encode,
 };
 use taper_oauth::ErrorCode;
 use taper_service::rng;
-use taper_store::{Doubt, Seen, SeenProofs};
+use taper_store::{Doubt, LONGEST_LIFE, Seen, SeenProofs};
 
 use crate::config::NonceMode;
 use crate::error::Refusal;
 use crate::rules;
+
+// So long a proof counts at most, and so long the store keeps it.
+const _: () = assert!(MAX_AGE + 2 * MAX_FUTURE <= LONGEST_LIFE);
 
 /// Checks proofs for the endpoints of this node.
 pub(crate) struct ProofGate<S> {
@@ -100,8 +104,13 @@ impl<S: SeenProofs> ProofGate<S> {
         })
     }
 
-    /// Takes the proof out of use. `account` bears the quota of live proofs.
+    /// Takes the proof out of use, if it still counts: since it was verified, it may have become too old, or
+    /// been forgotten. `account` bears the quota of live proofs.
     pub(crate) fn spend(&self, proof: &VerifiedProof, account: &str, now: i64) -> Result<(), Refusal> {
+        // An entry that has ended would not stop a replay.
+        if !r::IAT.holds(now <= proof.replayable_until()) {
+            return Err(refused(Error::Iat("too old")));
+        }
         let jkt = *proof.thumbprint().as_bytes();
         let jti = base64url_encode(proof.jti_hash());
         let busy =
@@ -110,7 +119,7 @@ impl<S: SeenProofs> ProofGate<S> {
             .seen
             .insert_once(account, jkt, &jti, proof.replayable_until(), now)
         {
-            Ok(Seen::Fresh) => Ok(()),
+            Ok(Seen::Fresh) => self.check_not_forgotten(proof, now),
             Ok(Seen::Replay) if rules::REPLAY.holds(false) => Ok(()),
             Ok(Seen::Replay) => Err(Refusal::new(
                 rules::REPLAY,
@@ -119,6 +128,18 @@ impl<S: SeenProofs> ProofGate<S> {
             )),
             Ok(Seen::Quota) => Err(busy("too many requests").with_status(429)),
             Err(error) => Err(busy("the server cannot remember the proof now").with_detail(error)),
+        }
+    }
+
+    /// What was forgotten since the proof was verified is found out only when it is taken.
+    fn check_not_forgotten(&self, proof: &VerifiedProof, now: i64) -> Result<(), Refusal> {
+        let doubt = self.seen.doubt(now);
+        let in_doubt = doubt.covers(proof.iat(), proof.replayable_until(), MAX_FUTURE)
+            && !proof.has_nonce(&self.nonce_key(&doubt), now);
+        if rules::NONCE.holds(!in_doubt) {
+            Ok(())
+        } else {
+            Err(refused(Error::Nonce))
         }
     }
 }
@@ -170,5 +191,94 @@ fn refused(error: Error) -> Refusal {
             "repeat with the nonce of this answer",
         ),
         error => Refusal::new(error.rule(), ErrorCode::InvalidDpopProof, error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use taper_dpop::{Algorithm, PrivateKey, ProofClaims};
+    use taper_store::StoreError;
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+    const URL: &str = "https://issuer.example/token";
+    const END: i64 = NOW + MAX_AGE + MAX_FUTURE;
+
+    /// Remembers nothing; what is in doubt is set by hand.
+    struct Forgetful(Mutex<Doubt>);
+
+    impl SeenProofs for Forgetful {
+        fn insert_once(&self, _: &str, _: [u8; 32], _: &str, _: i64, _: i64) -> Result<Seen, StoreError> {
+            Ok(Seen::Fresh)
+        }
+
+        fn is_seen(&self, _: [u8; 32], _: &str, _: i64) -> bool {
+            false
+        }
+
+        fn complete_since(&self) -> Option<i64> {
+            None
+        }
+
+        fn doubt(&self, _: i64) -> Doubt {
+            *self.0.lock().unwrap()
+        }
+    }
+
+    fn doubt(forgotten_until: i64, setbacks: u64) -> Doubt {
+        Doubt {
+            complete_since: None,
+            forgotten_until,
+            setbacks,
+        }
+    }
+
+    fn gate(mode: NonceMode) -> ProofGate<Forgetful> {
+        let seen = Forgetful(Mutex::new(doubt(i64::MIN, 0)));
+        ProofGate::new(Arc::new(seen), mode, &mut rng::os())
+    }
+
+    fn verified(gate: &ProofGate<Forgetful>, nonce: Option<&str>) -> VerifiedProof {
+        let key = PrivateKey::generate(Algorithm::EdDsa, &mut rng::os());
+        let claims = ProofClaims::new("POST", URL, NOW, &mut rng::os()).nonce(nonce);
+        let mut headers = HeaderMap::new();
+        headers.insert("dpop", claims.sign(&key).unwrap().parse().unwrap());
+        let proven = gate.verify(&headers, URL, None, NOW);
+        proven.map(|proven| proven.proof).ok().unwrap()
+    }
+
+    fn rule(spent: Result<(), Refusal>) -> Option<String> {
+        spent.err().map(|refusal| refusal.rule.to_string())
+    }
+
+    #[test]
+    fn a_proof_that_became_too_old_since_it_was_verified_is_not_spent() {
+        let gate = gate(NonceMode::Off);
+        let proof = verified(&gate, None);
+        assert_eq!(rule(gate.spend(&proof, "a", END)), None);
+        assert_eq!(rule(gate.spend(&proof, "a", END + 1)).as_deref(), Some("R-07"));
+    }
+
+    #[test]
+    fn a_proof_that_was_forgotten_since_it_was_verified_is_not_spent() {
+        let spent = |mode: NonceMode, until: i64, setbacks: u64| {
+            let gate = gate(mode);
+            let nonce = gate.nonces.of(0, || NonceKey::generate(&mut rng::os())).mint(NOW);
+            let nonce = (mode == NonceMode::Demand).then_some(nonce.as_str());
+            let proof = verified(&gate, nonce);
+            *gate.seen.0.lock().unwrap() = doubt(until, setbacks);
+            rule(gate.spend(&proof, "a", NOW))
+        };
+        assert_eq!(spent(NonceMode::Off, END - 1, 1), None);
+        assert_eq!(spent(NonceMode::Off, END, 1).as_deref(), Some("X-04"));
+        assert_eq!(
+            spent(NonceMode::Demand, END, 0),
+            None,
+            "its nonce is from after that"
+        );
+        assert_eq!(spent(NonceMode::Demand, END, 1).as_deref(), Some("X-04"));
     }
 }

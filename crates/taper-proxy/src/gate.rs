@@ -20,13 +20,13 @@ use taper_capability::rules::NOT_EXPIRED;
 use taper_capability::{Access, AccessKind, UnverifiedToken, VerifiedChain, VerifiedPresentation};
 use taper_dpop::rule::r;
 use taper_dpop::{
-    Algorithm, CheckedProof, Expectation, MAX_FUTURE, NonceKey, NonceKeys, NonceRule, Proof, PublicKey,
-    TokenHash, base64url_encode,
+    Algorithm, CheckedProof, Expectation, MAX_AGE, MAX_FUTURE, NonceKey, NonceKeys, NonceRule, Proof,
+    PublicKey, TokenHash, VerifiedProof, base64url_encode,
 };
 use taper_policy::Denial;
 use taper_policy::boundary::BoundaryPolicy;
 use taper_service::rng;
-use taper_store::{CallCounters, DecisionRecord, Doubt, Reservation, Seen, SeenProofs};
+use taper_store::{CallCounters, DecisionRecord, Doubt, LONGEST_LIFE, Reservation, Seen, SeenProofs};
 
 use crate::account::{self, Kind};
 use crate::catalogue::Catalogue;
@@ -44,6 +44,9 @@ use crate::refusal::{Denied, Refusal};
 use crate::rules;
 use crate::session::Owner;
 use crate::tasks::{self, Tasks};
+
+// So long a proof counts at most, and so long the store keeps it.
+const _: () = assert!(MAX_AGE + 2 * MAX_FUTURE <= LONGEST_LIFE);
 
 /// Everything that a judgement needs beside the request.
 pub(crate) struct Gate {
@@ -418,7 +421,20 @@ impl Gate {
         self.check_unused(&asked.presentation, now)
     }
 
-    /// Takes the proof once.
+    /// Refuses a proof that may have been used and forgotten by now, unless its nonce is from after that (M-28).
+    fn check_not_forgotten(&self, proof: &VerifiedProof, now: i64) -> Result<(), Refusal> {
+        let doubt = self.seen.doubt(now);
+        let in_doubt = doubt.covers(proof.iat(), proof.replayable_until(), MAX_FUTURE)
+            && !proof.has_nonce(&self.nonce_key(&doubt), now);
+        if rules::RESTART.holds(!in_doubt) {
+            Ok(())
+        } else {
+            Err(Refusal::Restart)
+        }
+    }
+
+    /// Takes the proof once. What was forgotten since its claims were checked is found out only now: it was
+    /// known until then, or is in doubt (M-28).
     fn take_once(&self, presentation: &VerifiedPresentation, now: i64) -> Result<(), Refusal> {
         let (chain, proof) = (presentation.chain(), presentation.proof());
         let seen = self.seen.insert_once(
@@ -429,7 +445,7 @@ impl Gate {
             now,
         );
         match seen {
-            Ok(Seen::Fresh) => Ok(()),
+            Ok(Seen::Fresh) => self.check_not_forgotten(proof, now),
             Ok(Seen::Replay) if r::REPLAY.holds(false) => Ok(()),
             Ok(Seen::Replay) => Err(Refusal::Replay),
             Ok(Seen::Quota) => Err(Refusal::Quota),

@@ -76,7 +76,7 @@ pub use record::{DecisionRecord, GrantRecord, LinkRecord, Outcome, Record, Recor
 pub use repair::{RepairReport, repair};
 pub use retain::Retired;
 pub use revocation::{Bound, NO_HISTORY, NewRevocation, Revocation, RevocationKey, RevocationRecord};
-pub use seen::{SeenLimits, SeenStore};
+pub use seen::{LONGEST_LIFE, SeenLimits, SeenStore};
 pub use sweep::Swept;
 pub use sweep_clock::SweepClock;
 pub use tiles::export_tiles;

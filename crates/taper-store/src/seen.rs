@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
@@ -27,6 +27,9 @@ const LOCK_FILE: &str = "seen.lock";
 /// How long an entry is kept after its end, in seconds. A clock that is corrected by less has forgotten nothing
 /// that could be accepted again.
 pub(crate) const SLACK: i64 = 10;
+/// How long after now a proof may be acceptable, in seconds: 300 s of age and two times 60 s for clocks that differ
+/// . What ends later was taken while the clock was ahead.
+pub const LONGEST_LIFE: i64 = 420;
 
 /// How much is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,19 +57,21 @@ pub struct SeenStore {
     log: Mutex<SeenLog>,
     limits: SeenLimits,
     complete_since: Option<i64>,
-    forgotten: Forgotten,
+    forgotten: Mutex<Forgotten>,
     swept_at: AtomicI64,
+    /// Nothing in the table ends later.
+    farthest: AtomicI64,
     _lock: FolderLock,
 }
 
-/// Until when what was forgotten could be accepted.
+/// Until when what was forgotten could be accepted. It is locked after a shard, never before.
 #[derive(Debug)]
 struct Forgotten {
     /// Of all.
-    until: AtomicI64,
+    until: i64,
     /// Of what was forgotten since the clock was last seen to be set back.
-    lately: AtomicI64,
-    setbacks: AtomicU64,
+    lately: i64,
+    setbacks: u64,
 }
 
 #[derive(Default)]
@@ -105,8 +110,13 @@ impl SeenStore {
             log: Mutex::new(log),
             limits,
             complete_since: loaded.complete_since,
-            forgotten: Forgotten::until(loaded.forgotten_until),
+            forgotten: Mutex::new(Forgotten {
+                until: loaded.forgotten_until,
+                lately: i64::MIN,
+                setbacks: 0,
+            }),
             swept_at: AtomicI64::new(i64::MIN),
+            farthest: AtomicI64::new(seen_log::last_end(&loaded.entries)),
             _lock: lock,
         };
         for entry in loaded.entries {
@@ -164,6 +174,7 @@ impl SeenStore {
         if let Some(replaced) = shard.insert(entry) {
             self.release(&[replaced.tag]);
         }
+        self.farthest.fetch_max(entry.keep_until, Ordering::SeqCst);
         None
     }
 
@@ -210,6 +221,21 @@ impl SeenStore {
         }
     }
 
+    /// Forgets what was taken while the clock was ahead of `now`: it would count against quotas until the time that
+    /// the clock showed. All of it at once, so that nonces get a new key once.
+    fn forget_far(&self, now: i64) {
+        let latest = latest_end(now);
+        let farthest = self.farthest.fetch_min(latest, Ordering::SeqCst);
+        if farthest <= latest {
+            return;
+        }
+        locked(&self.forgotten).note(farthest);
+        for shard in &self.shards {
+            let far = locked(shard).forget_after(latest, farthest, &self.forgotten);
+            self.release(&far);
+        }
+    }
+
     fn shard(&self, key: &[u8; 32]) -> Option<&Mutex<Shard>> {
         let [first, ..] = key;
         self.shards.get(usize::from(*first) % SHARDS)
@@ -234,6 +260,7 @@ impl SeenProofs for SeenStore {
             tag,
             keep_until,
         };
+        self.forget_far(now);
         if let Attempt::Done(seen) = self.attempt(entry, now)? {
             return Ok(seen);
         }
@@ -258,39 +285,35 @@ impl SeenProofs for SeenStore {
     }
 
     fn doubt(&self, now: i64) -> Doubt {
-        let setbacks = self.forgotten.seen_at(now);
+        let mut forgotten = locked(&self.forgotten);
+        forgotten.seen_at(now);
         Doubt {
             complete_since: self.complete_since,
-            forgotten_until: self.forgotten.until.load(Ordering::SeqCst),
-            setbacks,
+            forgotten_until: forgotten.until,
+            setbacks: forgotten.setbacks,
         }
     }
 }
 
 impl Forgotten {
-    fn until(until: i64) -> Self {
-        Self {
-            until: AtomicI64::new(until),
-            lately: AtomicI64::new(i64::MIN),
-            setbacks: AtomicU64::new(0),
-        }
+    /// Entries are forgotten, the last of which has this end.
+    fn note(&mut self, keep_until: i64) {
+        self.until = self.until.max(keep_until);
+        self.lately = self.lately.max(keep_until);
     }
 
-    /// An entry of this end is forgotten now.
-    fn note(&self, keep_until: i64) {
-        self.until.fetch_max(keep_until, Ordering::SeqCst);
-        self.lately.fetch_max(keep_until, Ordering::SeqCst);
-    }
-
-    /// How often the clock was set back, when it shows `now`.
-    fn seen_at(&self, now: i64) -> u64 {
-        if self.lately.load(Ordering::SeqCst) >= now {
-            // Counted first: whoever finds nothing lately finds the new number.
-            self.setbacks.fetch_add(1, Ordering::SeqCst);
-            self.lately.store(i64::MIN, Ordering::SeqCst);
+    /// Counts a setback of the clock, if it shows `now`.
+    fn seen_at(&mut self, now: i64) {
+        if self.lately >= now {
+            self.setbacks += 1;
+            self.lately = i64::MIN;
         }
-        self.setbacks.load(Ordering::SeqCst)
     }
+}
+
+/// No proof that may be accepted at `now`, or a little before, ends later.
+pub(crate) const fn latest_end(now: i64) -> i64 {
+    now.saturating_add(LONGEST_LIFE + SLACK)
 }
 
 fn key_of(jkt: [u8; 32], jti: &str) -> [u8; 32] {
@@ -333,9 +356,10 @@ impl Shard {
     }
 
     /// Removes entries that expired [`SLACK`] ago, about `limit` of them, and returns whose they were.
-    fn sweep(&mut self, now: i64, limit: usize, forgotten: &Forgotten) -> Vec<[u8; 8]> {
+    fn sweep(&mut self, now: i64, limit: usize, forgotten: &Mutex<Forgotten>) -> Vec<[u8; 8]> {
         let before = now.saturating_sub(SLACK);
         let mut tags = Vec::new();
+        let mut last = None;
         while tags.len() < limit {
             let Some(mut oldest) = self
                 .by_expiry
@@ -345,8 +369,7 @@ impl Shard {
                 break;
             };
             let keep_until = *oldest.key();
-            // Before it is gone, so that nobody finds neither.
-            forgotten.note(keep_until);
+            last = Some(keep_until);
             let Some(key) = oldest.get_mut().pop() else {
                 oldest.remove();
                 continue;
@@ -358,6 +381,25 @@ impl Shard {
                 .is_some_and(|entry| entry.keep_until == keep_until)
             {
                 tags.extend(self.live.remove(&key).map(|entry| entry.tag));
+            }
+        }
+        // Under the shard's lock: whoever finds an entry gone finds it noted.
+        if let Some(last) = last {
+            locked(forgotten).note(last);
+        }
+        tags
+    }
+
+    /// Removes entries that end after `latest`, and returns whose they were; an end up to `noted` is noted already.
+    fn forget_after(&mut self, latest: i64, noted: i64, forgotten: &Mutex<Forgotten>) -> Vec<[u8; 8]> {
+        let far = self.by_expiry.split_off(&latest.saturating_add(1));
+        if let Some((last, _)) = far.last_key_value().filter(|(last, _)| **last > noted) {
+            locked(forgotten).note(*last);
+        }
+        let mut tags = Vec::new();
+        for key in far.values().flatten() {
+            if self.live.get(key).is_some_and(|entry| entry.keep_until > latest) {
+                tags.extend(self.live.remove(key).map(|entry| entry.tag));
             }
         }
         tags
@@ -505,6 +547,58 @@ mod tests {
         drop(store);
         let store = open(&path, 3);
         assert!(store.doubt(3).covers(0, 60, 5), "and the one after it");
+    }
+
+    #[test]
+    fn what_was_taken_while_the_clock_was_ahead_takes_no_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seen");
+        let store = open(&path, 0);
+        let ahead = 86_400;
+        for jti in ["a", "b", "c"] {
+            assert_eq!(insert(&store, "g", jti, ahead).unwrap(), Seen::Fresh);
+        }
+        assert_eq!(insert(&store, "g", "d", ahead).unwrap(), Seen::Quota);
+        assert_eq!(store.doubt(ahead).setbacks, 0);
+        for jti in ["d", "e", "f"] {
+            assert_eq!(insert(&store, "g", jti, 1).unwrap(), Seen::Fresh);
+        }
+        assert_eq!(store.len(), 3);
+        // A nonce shows that a proof is none of them.
+        let doubt = store.doubt(1);
+        assert_eq!((doubt.forgotten_until, doubt.setbacks), (ahead + 60, 1));
+        assert_eq!(store.doubt(1), doubt, "it is told once");
+        drop(store);
+        let store = open(&path, 1);
+        assert_eq!((store.len(), store.doubt(1).forgotten_until), (3, ahead + 60));
+        assert_eq!(insert(&store, "g", "d", 1).unwrap(), Seen::Replay);
+    }
+
+    #[test]
+    fn who_finds_an_entry_gone_finds_doubt_about_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir.path().join("seen"), 0);
+        // One clock goes to and fro, and somebody looks all the time.
+        std::thread::scope(|scope| {
+            for round in 0..200 {
+                let jti = round.to_string();
+                assert_eq!(insert(&store, "g", &jti, 0).unwrap(), Seen::Fresh);
+                let looked = scope.spawn({
+                    let (store, jti) = (&store, jti.clone());
+                    move || {
+                        while store.is_seen([1; 32], &jti, 0) {}
+                        store.doubt(0)
+                    }
+                });
+                store.doubt(0);
+                for shard in &store.shards {
+                    let expired = locked(shard).sweep(OVER, usize::MAX, &store.forgotten);
+                    store.release(&expired);
+                }
+                let doubt = looked.join().unwrap();
+                assert!(doubt.covers(0, 60, 5) && doubt.setbacks > round, "{doubt:?}");
+            }
+        });
     }
 
     #[test]

@@ -9,6 +9,7 @@
 //! until (i64, `MIN` for nothing: the latest end of an entry that was dropped), check (8). Entry, 56 bytes: key (32), grant tag (8), keep until (i64), check (8). Numbers are big
 //! endian, a check is a truncated SHA-256 of what precedes it.
 
+use std::cmp::Reverse;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -18,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::disk;
 use crate::error::StoreError;
-use crate::seen::SLACK;
+use crate::seen::{SLACK, latest_end};
 
 /// Seconds after which a generation may be replaced.
 pub(crate) const GENERATION: i64 = 600;
@@ -82,8 +83,8 @@ impl SeenLog {
         new: bool,
         now: i64,
     ) -> Result<(Self, Loaded), StoreError> {
-        let current = disk::read_small(&dir.join(CURRENT), FILE_LIMIT)?;
-        let older = disk::read_small(&dir.join(OLDER), FILE_LIMIT)?;
+        let current = read_file(&dir.join(CURRENT))?;
+        let older = read_file(&dir.join(OLDER))?;
         let mut loaded = match (&current, &older) {
             (None, None) if new => Loaded {
                 entries: Vec::new(),
@@ -104,15 +105,16 @@ impl SeenLog {
             loaded.complete_since = loaded.complete_since.max(older.complete_since);
             loaded.forgotten_until = loaded.forgotten_until.max(older.forgotten_until);
         }
-        let over = now.saturating_sub(SLACK);
-        let ends = |entries: &[Entry]| entries.iter().map(|entry| entry.keep_until).max();
+        let counts = now.saturating_sub(SLACK)..=latest_end(now);
         let (kept, dropped) = loaded
             .entries
             .into_iter()
-            .partition::<Vec<_>, _>(|entry| entry.keep_until >= over);
+            .partition::<Vec<_>, _>(|entry| counts.contains(&entry.keep_until));
         loaded.entries = kept;
-        loaded.forgotten_until = loaded.forgotten_until.max(ends(&dropped).unwrap_or(i64::MIN));
-        loaded.entries.sort_unstable_by_key(|entry| entry.key);
+        loaded.forgotten_until = loaded.forgotten_until.max(last_end(&dropped));
+        // Of two under one key, the one that counts for longer stays.
+        let order = |entry: &Entry| (entry.key, Reverse(entry.keep_until));
+        loaded.entries.sort_unstable_by_key(order);
         loaded.entries.dedup_by_key(|entry| entry.key);
 
         let boot_id = boot_id.unwrap_or_default();
@@ -124,7 +126,7 @@ impl SeenLog {
         let file = prepare(dir, &bytes)?;
         install(dir)?;
         disk::remove_if_exists(&dir.join(OLDER))?;
-        let newest = ends(&loaded.entries).unwrap_or(i64::MIN);
+        let newest = last_end(&loaded.entries);
         let log = Self {
             dir: dir.to_path_buf(),
             boot_id: boot_id.to_owned(),
@@ -167,8 +169,9 @@ impl SeenLog {
     fn write(&mut self, entry: &Entry, now: i64) -> Result<(), StoreError> {
         // A clock that was set back does not keep a generation going for as long as it was ahead.
         self.started = self.started.min(now);
-        let over = now.saturating_sub(SLACK);
-        if now.saturating_sub(self.started) >= GENERATION && self.older_newest < over {
+        // One that was written while the clock was ahead goes too: nonces are asked for until the time that it showed.
+        let over = self.older_newest < now.saturating_sub(SLACK) || self.older_newest > latest_end(now);
+        if now.saturating_sub(self.started) >= GENERATION && over {
             self.rotate(now)?;
         }
         let path = self.dir.join(CURRENT);
@@ -210,11 +213,25 @@ impl SeenLog {
     }
 }
 
+/// The latest end of these; `i64::MIN` for none.
+pub(crate) fn last_end(entries: &[Entry]) -> i64 {
+    let ends = entries.iter().map(|entry| entry.keep_until);
+    ends.max().unwrap_or(i64::MIN)
+}
+
 /// The kernel's id of this boot, if there is one.
 pub(crate) fn boot_id() -> Option<String> {
     let text = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let id = text.trim();
     (!id.is_empty() && id.len() <= 40).then(|| id.to_owned())
+}
+
+/// A file that is too large is lost, and so no reason not to start.
+fn read_file(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    if fs::metadata(path).is_ok_and(|found| found.len() > FILE_LIMIT) {
+        return Ok(Some(Vec::new()));
+    }
+    disk::read_small(path, FILE_LIMIT)
 }
 
 /// Makes the next generation, with `bytes` in it.
@@ -402,9 +419,9 @@ mod tests {
         // And when only one of the two names could be changed.
         let dir = folder();
         let (mut log, _) = SeenLog::open(dir.path(), BOOT, false, 100).unwrap();
-        log.append(&entry(3, 2_000), 101).unwrap();
+        log.append(&entry(3, 1_000), 101).unwrap();
         fs::rename(dir.path().join(CURRENT), dir.path().join(OLDER)).unwrap();
-        log.append(&entry(4, 2_000), now).unwrap();
+        log.append(&entry(4, 1_000), now).unwrap();
         let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, now).unwrap();
         assert_eq!((keys(&loaded), loaded.complete_since), (vec![3, 4], None));
     }
@@ -424,6 +441,48 @@ mod tests {
             fs::write(&path, &bytes[..bytes.len() - cut]).unwrap();
             let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 200).unwrap();
             assert_eq!((keys(&loaded), loaded.complete_since), (vec![1], None));
+        }
+    }
+
+    #[test]
+    fn of_two_entries_of_one_key_the_longer_stays() {
+        for ends in [[400, 405], [405, 400]] {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut log, _) = SeenLog::open(dir.path(), BOOT, true, 100).unwrap();
+            for end in ends {
+                log.append(&entry(1, end), 100).unwrap();
+            }
+            let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 402).unwrap();
+            assert_eq!(loaded.entries, [entry(1, 405)]);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_does_not_keep_generations() {
+        let dir = folder();
+        let (mut log, _) = SeenLog::open(dir.path(), BOOT, false, 100).unwrap();
+        let ahead = 86_400;
+        for n in 0..3 {
+            log.append(&entry(n, ahead + 420), ahead).unwrap();
+        }
+        for now in 1_000..3_000 {
+            log.append(&entry(4, now + 300), now).unwrap();
+        }
+        let size = |name: &str| fs::metadata(dir.path().join(name)).unwrap().len();
+        assert!(size(CURRENT) + size(OLDER) <= 2 * (HEADER as u64 + 1_100 * ENTRY as u64));
+        drop(log);
+        let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 3_000).unwrap();
+        assert_eq!((keys(&loaded), loaded.forgotten_until), (vec![4], ahead + 420));
+    }
+
+    #[test]
+    fn a_file_that_is_too_large_is_lost() {
+        for name in [CURRENT, OLDER] {
+            let dir = folder();
+            let file = File::create(dir.path().join(name)).unwrap();
+            file.set_len(FILE_LIMIT + 1).unwrap();
+            let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 200).unwrap();
+            assert_eq!(loaded.complete_since, Some(200), "{name}");
         }
     }
 

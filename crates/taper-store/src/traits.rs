@@ -294,7 +294,10 @@ pub enum Seen {
 /// Proofs that were seen (RULES 22).
 pub trait SeenProofs: Send + Sync {
     /// Remembers the proof (`jkt`, `jti`) until `keep_until`, unless it is known. `issuer_grant`
-    /// names whose quota it counts against. Times are seconds since the Unix epoch.
+    /// names whose quota it counts against. Times are seconds since the Unix epoch. What ends more than
+    /// [`crate::LONGEST_LIFE`] after `now` is forgotten soon, and in doubt from then on.
+    ///
+    /// A proof that is fresh here may be one that was forgotten: the caller asks [`SeenProofs::doubt`] **afterwards**.
     ///
     /// It is synchronous: a few hashes, two short locks and one `write(2)` into the page cache, some
     /// microseconds together.
@@ -318,8 +321,8 @@ pub trait SeenProofs: Send + Sync {
     /// or before this time, with a nonce challenge. Seconds since the Unix epoch.
     fn complete_since(&self) -> Option<i64>;
 
-    /// Which proofs that may be presented at `now` may have been forgotten. It is asked before a proof is looked
-    /// up, and notices a clock that was set back.
+    /// Which proofs that may be presented at `now` may have been forgotten. It notices a clock that was set back.
+    /// What it said counts no longer when a proof is taken: who finds it gone asks again.
     fn doubt(&self, now: i64) -> Doubt;
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
-use taper_capability::{Grant, RootKey, issue};
+use taper_capability::{Grant, RootKey, VerifiedPresentation, issue};
 use taper_dpop::{Algorithm, MAX_AGE, MAX_FUTURE, NonceKey, NonceKeys, PrivateKey};
 use taper_service::rng;
 use taper_store::{Doubt, RevocationKey, Seen, SeenProofs, StoreError};
@@ -17,13 +17,14 @@ use crate::error::AnswerContext;
 use crate::forward::Leaving;
 use crate::gate::{Asked, Gate};
 use crate::headers::Credentials;
-use crate::session::Owners;
 
 const LOG: &str = r#"{"repo_path":"acme/web"}"#;
 
 /// Remembers nothing, so that what the gate itself refuses shows.
 struct Forgetful {
     doubt: Mutex<Doubt>,
+    /// What is in doubt when the next proof is taken.
+    then: Mutex<Option<Doubt>>,
 }
 
 impl Forgetful {
@@ -35,12 +36,16 @@ impl Forgetful {
         };
         Self {
             doubt: Mutex::new(doubt),
+            then: Mutex::default(),
         }
     }
 }
 
 impl SeenProofs for Forgetful {
     fn insert_once(&self, _: &str, _: [u8; 32], _: &str, _: i64, _: i64) -> Result<Seen, StoreError> {
+        if let Some(then) = self.then.lock().unwrap().take() {
+            *self.doubt.lock().unwrap() = then;
+        }
         Ok(Seen::Fresh)
     }
 
@@ -73,6 +78,23 @@ fn gate_over(world: &World, seen: Arc<Forgetful>) -> Gate {
     }
 }
 
+fn asked(world: &World, presentation: Arc<VerifiedPresentation>, headers: HeaderMap, body: String) -> Asked {
+    let server = world.shared.servers.get("git").unwrap();
+    Asked {
+        presentation,
+        profile: Arc::clone(&server.profile),
+        sessions: Arc::clone(&server.sessions),
+        tasks: Arc::clone(&server.tasks),
+        limiter: Arc::clone(&server.limiter),
+        catalogue: Arc::clone(&server.catalogue),
+        method: Method::POST,
+        headers,
+        body: Bytes::from(body),
+        client_ip: None,
+        decision_id: "d".into(),
+    }
+}
+
 #[tokio::test]
 async fn a_proof_that_may_be_forgotten_is_not_taken() {
     let world = World::start(usual()).await;
@@ -82,19 +104,7 @@ async fn a_proof_that_may_be_forgotten_is_not_taken() {
         let headers = ask.request().headers().clone();
         let credentials = Credentials::of(&headers).unwrap();
         let presentation = gate.authenticate(&credentials, "POST", URL, NOW).unwrap();
-        let asked = Asked {
-            presentation: Arc::new(presentation),
-            profile: Arc::clone(&world.shared.servers.get("git").unwrap().profile),
-            sessions: Arc::new(Owners::new(1)),
-            tasks: Arc::new(Owners::new(1)),
-            limiter: Arc::clone(&world.shared.servers.get("git").unwrap().limiter),
-            catalogue: Arc::clone(&world.shared.servers.get("git").unwrap().catalogue),
-            method: Method::POST,
-            headers,
-            body: Bytes::from(ask.body),
-            client_ip: None,
-            decision_id: "d".into(),
-        };
+        let asked = asked(&world, Arc::new(presentation), headers, ask.body);
         // The body took until `now`.
         let refusal = gate.judge(asked, now).verdict.err();
         refusal.map(|refusal| refusal.rule().to_string())
@@ -167,6 +177,44 @@ async fn after_a_setback_of_the_clock_a_proof_that_may_be_forgotten_needs_a_new_
     gate.nonce_mode = NonceMode::Demand;
     assert_eq!(refused(&gate, NOW, Some(&before)).as_deref(), Some("R-10"));
     assert_eq!(refused(&gate, NOW, Some(&after)), None);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_proof_that_was_forgotten_while_its_body_arrived_is_not_taken() {
+    let world = World::start(usual()).await;
+    let seen = Arc::new(Forgetful::new(None));
+    let mut gate = gate_over(&world, Arc::clone(&seen));
+    // A proof that was in order when its head came, and what came in doubt before it was taken.
+    let judged = |gate: &Gate, nonce: Option<String>, until: i64, setbacks: u64| {
+        let ask = world
+            .call("git_log", LOG)
+            .claims(move |c| c.nonce = nonce.clone());
+        let headers = ask.request().headers().clone();
+        let credentials = Credentials::of(&headers).unwrap();
+        let presentation = gate.authenticate(&credentials, "POST", URL, NOW).unwrap();
+        *seen.then.lock().unwrap() = Some(Doubt {
+            complete_since: None,
+            forgotten_until: until,
+            setbacks,
+        });
+        let asked = asked(&world, Arc::new(presentation), headers, ask.body);
+        let refusal = gate.judge(asked, NOW).verdict.err();
+        refusal.map(|refusal| refusal.rule().to_string())
+    };
+    let end = NOW + MAX_AGE + MAX_FUTURE;
+    assert_eq!(judged(&gate, None, end - 1, 1), None, "what is younger is known");
+    gate.nonce_mode = NonceMode::Demand;
+    let nonce = Some(gate.nonce(NOW));
+    assert_eq!(
+        judged(&gate, nonce.clone(), end, 1),
+        None,
+        "it is from after that"
+    );
+    assert_eq!(judged(&gate, nonce, end, 2).as_deref(), Some("M-28"));
+    gate.nonce_mode = NonceMode::Off;
+    seen.doubt.lock().unwrap().forgotten_until = i64::MIN;
+    assert_eq!(judged(&gate, None, end, 2).as_deref(), Some("M-28"));
     world.end().await;
 }
 
@@ -250,19 +298,7 @@ async fn what_ended_while_its_record_waited_for_the_disk_is_not_forwarded() {
         let credentials = Credentials::of(&headers).unwrap();
         let presentation = shared.gate.authenticate(&credentials, "POST", URL, NOW);
         let presentation = Arc::new(presentation.unwrap());
-        let asked = Asked {
-            presentation: Arc::clone(&presentation),
-            profile: Arc::clone(&server.profile),
-            sessions: Arc::clone(&server.sessions),
-            tasks: Arc::clone(&server.tasks),
-            limiter: Arc::clone(&server.limiter),
-            catalogue: Arc::clone(&server.catalogue),
-            method: Method::POST,
-            headers,
-            body: Bytes::from(ask.body),
-            client_ip: None,
-            decision_id: "d".into(),
-        };
+        let asked = asked(&world, Arc::clone(&presentation), headers, ask.body);
         let judgement = shared.gate.judge(asked, NOW);
         let mut context = AnswerContext::default();
         let settled = shared.settle(judgement, &server.profile, &mut context).await;

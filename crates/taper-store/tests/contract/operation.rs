@@ -93,7 +93,7 @@ pub(crate) fn operations(model: &Model) -> BoxedStrategy<Operation> {
         5 => (1..1_u8 << COUNTERS).prop_map(|counters| O::Reserve { counters }),
         5 => (0..calls).prop_map(|call| O::Commit { call }),
         1 => (0..calls).prop_map(|call| O::GiveBack { call }),
-        3 => (0..2_u8, 0..3_u8, 0..600_i64).prop_map(|(key, id, keep)| O::Proof { key, id, keep }),
+        3 => (0..2_u8, 0..3_u8, 0..=taper_store::LONGEST_LIFE).prop_map(|(key, id, keep)| O::Proof { key, id, keep }),
         2 => any::<bool>().prop_map(|later| O::Audit { later }),
         4 => prop::sample::select(vec![1_i64, 300, 3_600, 50_000, MARGIN, 200_000])
             .prop_map(|seconds| O::Advance { seconds }),
