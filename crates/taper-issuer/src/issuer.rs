@@ -79,6 +79,8 @@ impl Issuer {
             Arc::new(move || now.unix_millis()),
             rng::os(),
         )?;
+        let (steady, opened) = (Arc::clone(&clock), clock.steady());
+        let store = store.with_steady_clock(Arc::new(move || steady.steady().saturating_sub(opened)));
         tracing::info!(
             store.records = report.records,
             store.replayed = report.replayed,

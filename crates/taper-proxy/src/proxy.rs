@@ -85,6 +85,8 @@ impl Proxy {
         let now_ms = Arc::new(move || of_store.unix_millis());
         let (store, report) =
             EmbeddedStore::open_with(&ready.state, "proxy", ready.journal.settings(), now_ms, rng::os())?;
+        let (steady, opened) = (Arc::clone(&clock), clock.steady());
+        let store = store.with_steady_clock(Arc::new(move || steady.steady().saturating_sub(opened)));
         tracing::info!(
             records = report.records,
             dropped_bytes = report.dropped_bytes,

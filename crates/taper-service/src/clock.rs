@@ -5,9 +5,9 @@
 //! be repeated and an expiry tested to the second.
 
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -21,6 +21,9 @@ pub trait Clock: Send + Sync + Debug {
 
     /// Milliseconds since the Unix epoch.
     fn unix_millis(&self) -> i64;
+
+    /// The time by a clock that nobody sets, from a beginning of its own: only differences mean something.
+    fn steady(&self) -> Duration;
 }
 
 /// The clock that a program hands to its parts.
@@ -48,12 +51,22 @@ impl Clock for SystemClock {
             Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |ms| -ms),
         }
     }
+
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the machine's clocks"
+    )]
+    fn steady(&self) -> Duration {
+        static BEGINNING: OnceLock<Instant> = OnceLock::new();
+        BEGINNING.get_or_init(Instant::now).elapsed()
+    }
 }
 
 /// A clock that stands still until it is set or advanced.
 #[derive(Debug)]
 pub struct ManualClock {
     millis: AtomicI64,
+    passed: AtomicI64,
 }
 
 impl ManualClock {
@@ -61,6 +74,7 @@ impl ManualClock {
     pub fn new(unix: i64) -> Self {
         Self {
             millis: AtomicI64::new(unix.saturating_mul(1000)),
+            passed: AtomicI64::new(0),
         }
     }
 
@@ -69,7 +83,7 @@ impl ManualClock {
         Arc::new(Self::new(unix))
     }
 
-    /// Moves the clock to `unix` seconds, forward or back.
+    /// Sets the clock to `unix` seconds, forward or back, while no time passes.
     pub fn set(&self, unix: i64) {
         self.millis.store(unix.saturating_mul(1000), Ordering::SeqCst);
     }
@@ -82,12 +96,17 @@ impl ManualClock {
     /// Moves the clock by `millis` milliseconds; a negative number moves it back.
     pub fn advance_millis(&self, millis: i64) {
         self.millis.fetch_add(millis, Ordering::SeqCst);
+        self.passed.fetch_add(millis.max(0), Ordering::SeqCst);
     }
 }
 
 impl Clock for ManualClock {
     fn unix_millis(&self) -> i64 {
         self.millis.load(Ordering::SeqCst)
+    }
+
+    fn steady(&self) -> Duration {
+        Duration::from_millis(self.passed.load(Ordering::SeqCst).unsigned_abs())
     }
 }
 
@@ -185,7 +204,13 @@ mod tests {
         clock.advance(5);
         clock.advance_millis(999);
         assert_eq!((clock.unix(), clock.unix_millis()), (105, 105_999));
+        assert_eq!(clock.steady(), Duration::from_millis(5_999));
         clock.set(-1);
+        assert_eq!(
+            clock.steady(),
+            Duration::from_millis(5_999),
+            "setting takes no time"
+        );
         clock.advance_millis(1);
         assert_eq!(clock.unix(), -1, "seconds are rounded down before the epoch too");
     }

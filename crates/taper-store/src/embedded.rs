@@ -27,8 +27,8 @@ use crate::seen::{SeenLimits, SeenStore};
 use crate::state::{Restored, State};
 use crate::sweep::Swept;
 use crate::traits::{
-    Audit, CallCounters, Clients, Doubt, GrantPage, Grants, Receipt, RefreshFamilies, RevocationPage,
-    Revocations, Rotation, Seen, SeenProofs, SubjectAt,
+    Audit, CallCounters, Clients, Doubt, GrantPage, Grants, OpenFor, Receipt, RefreshFamilies,
+    RevocationPage, Revocations, Rotation, Seen, SeenProofs, SubjectAt,
 };
 use crate::writer::{self, Command, QUEUE, Writer};
 
@@ -151,6 +151,14 @@ impl EmbeddedStore {
         };
         let store = Self::start(journal, state, seen, now_ms, rng)?;
         Ok((store, report))
+    }
+
+    /// With a clock that nobody sets, which tells how long it has been since now. Without one, a wall clock that was
+    /// behind when the store was opened hides which proofs may be forgotten.
+    #[must_use]
+    pub fn with_steady_clock(mut self, open_for: OpenFor) -> Self {
+        self.seen = self.seen.with_steady_clock(open_for);
+        self
     }
 
     fn start(

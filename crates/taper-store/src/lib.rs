@@ -81,8 +81,8 @@ pub use sweep::Swept;
 pub use sweep_clock::SweepClock;
 pub use tiles::export_tiles;
 pub use traits::{
-    Audit, CallCounters, Clients, Doubt, GrantPage, Grants, Receipt, RefreshFamilies, RevocationPage,
-    Revocations, Rotation, Seen, SeenProofs, SubjectAt,
+    Audit, CallCounters, Clients, Doubt, GrantPage, Grants, OpenFor, Receipt, RefreshFamilies,
+    RevocationPage, Revocations, Rotation, Seen, SeenProofs, SubjectAt,
 };
 pub use verify::{
     BadRecord, Records, StoredRecord, VerifyReport, find_journals, read_records, verify_against, verify_dir,

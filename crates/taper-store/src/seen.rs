@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use crate::disk::{self, FolderLock};
 use crate::error::StoreError;
 use crate::seen_log::{self, Entry, SeenLog};
-use crate::traits::{Doubt, Seen, SeenProofs};
+use crate::traits::{Doubt, OpenFor, Seen, SeenProofs};
 
 const SHARDS: usize = 16;
 /// Expired entries that one insertion clears away; more than one, so that they cannot pile up.
@@ -57,6 +57,7 @@ pub struct SeenStore {
     log: Mutex<SeenLog>,
     limits: SeenLimits,
     complete_since: Option<i64>,
+    open_for: Option<OpenFor>,
     forgotten: Mutex<Forgotten>,
     swept_at: AtomicI64,
     /// Nothing in the table ends later.
@@ -110,6 +111,7 @@ impl SeenStore {
             log: Mutex::new(log),
             limits,
             complete_since: loaded.complete_since,
+            open_for: None,
             forgotten: Mutex::new(Forgotten {
                 until: loaded.forgotten_until,
                 lately: i64::MIN,
@@ -126,6 +128,22 @@ impl SeenStore {
             }
         }
         Ok(store)
+    }
+
+    /// With a clock that nobody sets, which tells how long it has been since now.
+    pub(crate) fn with_steady_clock(mut self, open_for: OpenFor) -> Self {
+        self.open_for = Some(open_for);
+        self
+    }
+
+    /// When it was opened, by a clock that shows `now`: the clock may have been behind then.
+    fn complete_since_at(&self, now: i64) -> Option<i64> {
+        let since = self.complete_since?;
+        let Some(open_for) = &self.open_for else {
+            return Some(since);
+        };
+        let seconds = i64::try_from(open_for().as_secs()).unwrap_or(i64::MAX);
+        Some(since.max(now.saturating_sub(seconds)))
     }
 
     /// How many proofs the table has.
@@ -288,7 +306,7 @@ impl SeenProofs for SeenStore {
         let mut forgotten = locked(&self.forgotten);
         forgotten.seen_at(now);
         Doubt {
-            complete_since: self.complete_since,
+            complete_since: self.complete_since_at(now),
             forgotten_until: forgotten.until,
             setbacks: forgotten.setbacks,
         }
@@ -413,6 +431,9 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
     use super::*;
 
     const LIMITS: SeenLimits = SeenLimits {
@@ -515,6 +536,29 @@ mod tests {
         drop(store);
         std::fs::remove_file(path.join("seen.log")).unwrap();
         assert_eq!(open(&path, 9).complete_since(), Some(9));
+    }
+
+    #[test]
+    fn a_clock_that_was_behind_at_the_start_leaves_doubt() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seen");
+        drop(open(&path, 7_000));
+        std::fs::remove_file(path.join("seen.log")).unwrap();
+        let passed = Arc::new(AtomicUsize::new(0));
+        let store = open(&path, 0).with_steady_clock({
+            let passed = Arc::clone(&passed);
+            Arc::new(move || Duration::from_secs(passed.load(Ordering::SeqCst) as u64))
+        });
+        assert_eq!(store.doubt(0).complete_since, Some(0));
+        passed.store(60, Ordering::SeqCst);
+        assert_eq!(store.doubt(60).complete_since, Some(0), "time passes");
+        assert_eq!(
+            store.doubt(7_260).complete_since,
+            Some(7_200),
+            "the clock was set"
+        );
+        assert!(store.doubt(7_260).covers(7_000, 7_360, 60));
+        assert_eq!(store.doubt(-9).complete_since, Some(0));
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! Entries are written with `write(2)` and never synced: the page cache survives the process, not
 //! the machine. Hence the header names the kernel's boot. After another boot, or when the file is
-//! damaged or gone, the table is complete only since now, and says so until the file is replaced for
-//! good. Two generations take turns: the older is deleted when all its entries have expired.
+//! damaged or gone, the table is complete only since now, and says so, later ones within the same boot too: the
+//! clock may have been behind. Two generations take turns: the older is deleted when all its entries have expired.
 //!
 //! Header, 80 bytes: magic (16), boot id (40, zero-padded), complete since (i64, `MIN` for always), forgotten
 //! until (i64, `MIN` for nothing: the latest end of an entry that was dropped), check (8). Entry, 56 bytes: key (32), grant tag (8), keep until (i64), check (8). Numbers are big
@@ -91,12 +91,17 @@ impl SeenLog {
                 complete_since: None,
                 forgotten_until: i64::MIN,
             },
-            // The older one alone is what a crash between two renames leaves.
-            (None, _) => Loaded {
-                entries: Vec::new(),
-                complete_since: Some(now),
-                forgotten_until: i64::MIN,
-            },
+            // The older one without it is what a crash between two renames leaves; the next one then says what the
+            // file before the older one had.
+            (None, _) => {
+                let next = read_file(&dir.join(NEXT))?;
+                let next = next.map(|bytes| read(&bytes, boot_id, now));
+                Loaded {
+                    entries: Vec::new(),
+                    complete_since: Some(now),
+                    forgotten_until: next.map_or(i64::MIN, |next| next.forgotten_until),
+                }
+            }
             (Some(bytes), _) => read(bytes, boot_id, now),
         };
         if let Some(bytes) = older {
@@ -310,7 +315,8 @@ fn read(bytes: &[u8], boot_id: Option<&str>, now: i64) -> Loaded {
     if known {
         Loaded {
             entries,
-            complete_since: since,
+            // How long ago that was, no clock knows that may have been set since.
+            complete_since: since.map(|since| since.max(now)),
             forgotten_until,
         }
     } else {
@@ -385,7 +391,7 @@ mod tests {
             if boot.is_some() {
                 // A second start, within the window, must not forget that the first was in doubt.
                 let (_, loaded) = SeenLog::open(dir.path(), boot, false, 210).unwrap();
-                assert_eq!(loaded.complete_since, Some(200));
+                assert_eq!(loaded.complete_since, Some(210));
             }
         };
         check(|_| {}, Some("another-boot"), &[1, 2]);
@@ -424,6 +430,16 @@ mod tests {
         log.append(&entry(4, 1_000), now).unwrap();
         let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, now).unwrap();
         assert_eq!((keys(&loaded), loaded.complete_since), (vec![3, 4], None));
+    }
+
+    #[test]
+    fn a_rotation_that_ended_between_two_renames_keeps_its_bound() {
+        let dir = folder();
+        fs::rename(dir.path().join(CURRENT), dir.path().join(OLDER)).unwrap();
+        fs::write(dir.path().join(NEXT), header(BOOT.unwrap(), None, 90_000)).unwrap();
+        let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 200).unwrap();
+        assert_eq!((keys(&loaded), loaded.complete_since), (vec![1, 2], Some(200)));
+        assert_eq!(loaded.forgotten_until, 90_000);
     }
 
     fn flip(path: &Path, at: usize) {

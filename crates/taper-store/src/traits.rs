@@ -1,5 +1,8 @@
 //! What programs ask of a store, whichever it is.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use crate::counters::{Counter, Reservation};
@@ -280,6 +283,9 @@ pub trait CallCounters: Send + Sync {
     fn reserve(&self, issuer: &str, counters: &[Counter]) -> Result<Reservation, StoreError>;
 }
 
+/// Tells how long a store has been open, by a clock that nobody sets.
+pub type OpenFor = Arc<dyn Fn() -> Duration + Send + Sync>;
+
 /// The answer for one proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seen {
@@ -330,7 +336,7 @@ pub trait SeenProofs: Send + Sync {
 /// after they were.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Doubt {
-    /// As [`SeenProofs::complete_since`].
+    /// As [`SeenProofs::complete_since`], by the clock that shows now.
     pub complete_since: Option<i64>,
     /// Proofs of which nothing can be accepted after this time were forgotten when the clock was later than now or at
     /// the end of their time; `i64::MIN` for none. Seconds since the Unix epoch.
