@@ -64,6 +64,9 @@ const DRIP: Duration = Duration::from_millis(100);
 const AT_ONCE: u64 = 8;
 /// As many rounds show all that a client does.
 const LEAST_ROUNDS: u64 = 3;
+/// Pages that are asked for at once by who reads none, and how many clients do so.
+const PAGES: usize = 100;
+const PAGE_CLIENTS: usize = 2;
 /// A connection that reads little takes little.
 const SMALL_BUFFER: u32 = 4096;
 
@@ -227,6 +230,10 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(n: usize, kind: Kind, world: &World, place: &Place) -> Self {
+        let kind = match kind {
+            Kind::ReadsNoPage if n / KINDS.len() >= PAGE_CLIENTS => Kind::Replays,
+            kind => kind,
+        };
         let server = match kind {
             Kind::ReadsNoAnswer | Kind::ReadsNoStream => "lasting",
             Kind::HalfCloses => "half",
@@ -371,10 +378,13 @@ impl Client {
             return self.wrong("no connection");
         };
         let host = authority(self.caller.at());
-        let pages = format!("GET /healthz HTTP/1.1\r\nhost: {host}\r\n\r\n").repeat(500);
+        let pages = format!("GET /healthz HTTP/1.1\r\nhost: {host}\r\n\r\n").repeat(PAGES);
         self.doing("the end of its connection");
-        let sent = timeout(PATIENCE, async {
-            while line.stream.write_all(pages.as_bytes()).await.is_ok() {}
+        // At a pace: its buffers take ten thousands of pages, and that is not what is measured.
+        let sent = timeout(PATIENCE * 4, async {
+            while line.stream.write_all(pages.as_bytes()).await.is_ok() {
+                sleep(PAUSE).await;
+            }
         });
         if sent.await.is_err() {
             self.wrong("the connection does not end");

@@ -236,12 +236,18 @@ pub(crate) fn present(text: &str, holder: KeyName, now: i64) -> Result<VerifiedP
 pub(crate) fn access_of(chain: &VerifiedChain, case: &AccessCase) -> Access {
     let mut access = case.access.clone();
     if let Some(used) = &case.used {
-        let used = |index: usize| used.get(index % used.len()).copied().unwrap_or(1);
+        // By their names: what was counted does not depend on where a check stands.
+        let used = |name: &str| {
+            let turn: usize = name.bytes().map(usize::from).sum();
+            used.get(turn % used.len()).copied().unwrap_or(1)
+        };
         access.calls = chain
             .counters()
-            .iter()
-            .enumerate()
-            .map(|(i, counter)| (counter.name.clone(), used(i)))
+            .into_iter()
+            .map(|counter| {
+                let n = used(&counter.name);
+                (counter.name, n)
+            })
             .collect();
     }
     access
