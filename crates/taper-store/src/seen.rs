@@ -73,6 +73,8 @@ struct Forgotten {
     /// Of what was forgotten since the clock was last seen to be set back.
     lately: i64,
     setbacks: u64,
+    /// What ends later than this is noted, and still to be removed.
+    far: Option<i64>,
 }
 
 #[derive(Default)]
@@ -116,6 +118,7 @@ impl SeenStore {
                 until: loaded.forgotten_until,
                 lately: i64::MIN,
                 setbacks: 0,
+                far: None,
             }),
             swept_at: AtomicI64::new(i64::MIN),
             farthest: AtomicI64::new(seen_log::last_end(&loaded.entries)),
@@ -239,18 +242,31 @@ impl SeenStore {
         }
     }
 
-    /// Forgets what was taken while the clock was ahead of `now`: it would count against quotas until the time that
-    /// the clock showed. All of it at once, so that nonces get a new key once.
-    fn forget_far(&self, now: i64) {
+    /// Notes as forgotten what was taken while the clock was ahead of `now`, all of it at once and as soon as that is
+    /// seen: nonces get a new key once, before one is handed out.
+    fn note_far(&self, now: i64) {
         let latest = latest_end(now);
         let farthest = self.farthest.fetch_min(latest, Ordering::SeqCst);
-        if farthest <= latest {
-            return;
+        if farthest > latest {
+            let mut forgotten = locked(&self.forgotten);
+            forgotten.note(farthest);
+            forgotten.far = Some(forgotten.far.map_or(latest, |far| far.min(latest)));
         }
-        locked(&self.forgotten).note(farthest);
+    }
+
+    /// Removes what was noted so: it would count against quotas until the time that the clock showed.
+    fn forget_far(&self, now: i64) {
+        self.note_far(now);
+        let (far, noted) = {
+            let mut forgotten = locked(&self.forgotten);
+            (forgotten.far.take(), forgotten.until)
+        };
+        let Some(latest) = far else {
+            return;
+        };
         for shard in &self.shards {
-            let far = locked(shard).forget_after(latest, farthest, &self.forgotten);
-            self.release(&far);
+            let gone = locked(shard).forget_after(latest, noted, &self.forgotten);
+            self.release(&gone);
         }
     }
 
@@ -303,6 +319,7 @@ impl SeenProofs for SeenStore {
     }
 
     fn doubt(&self, now: i64) -> Doubt {
+        self.note_far(now);
         let mut forgotten = locked(&self.forgotten);
         forgotten.seen_at(now);
         Doubt {
@@ -604,14 +621,18 @@ mod tests {
         }
         assert_eq!(insert(&store, "g", "d", ahead).unwrap(), Seen::Quota);
         assert_eq!(store.doubt(ahead).setbacks, 0);
-        for jti in ["d", "e", "f"] {
-            assert_eq!(insert(&store, "g", jti, 1).unwrap(), Seen::Fresh);
-        }
-        assert_eq!(store.len(), 3);
         // A nonce shows that a proof is none of them.
         let doubt = store.doubt(1);
         assert_eq!((doubt.forgotten_until, doubt.setbacks), (ahead + 60, 1));
-        assert_eq!(store.doubt(1), doubt, "it is told once");
+        for jti in ["d", "e", "f"] {
+            assert_eq!(insert(&store, "g", jti, 1).unwrap(), Seen::Fresh);
+            assert_eq!(
+                store.doubt(1),
+                doubt,
+                "it is told once, and before a nonce is handed out"
+            );
+        }
+        assert_eq!(store.len(), 3);
         drop(store);
         let store = open(&path, 1);
         assert_eq!((store.len(), store.doubt(1).forgotten_until), (3, ahead + 60));

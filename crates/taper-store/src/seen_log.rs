@@ -481,13 +481,13 @@ mod tests {
         for n in 0..3 {
             log.append(&entry(n, ahead + 420), ahead).unwrap();
         }
-        for now in 1_000..3_000 {
+        for now in 1_000..5_000 {
             log.append(&entry(4, now + 300), now).unwrap();
         }
         let size = |name: &str| fs::metadata(dir.path().join(name)).unwrap().len();
         assert!(size(CURRENT) + size(OLDER) <= 2 * (HEADER as u64 + 1_100 * ENTRY as u64));
         drop(log);
-        let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 3_000).unwrap();
+        let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 5_000).unwrap();
         assert_eq!((keys(&loaded), loaded.forgotten_until), (vec![4], ahead + 420));
     }
 
