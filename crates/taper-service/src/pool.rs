@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 /// Clones share the bounds.
 #[derive(Clone, Debug)]
 pub struct CpuPool {
-    /// For what stays on its thread: one less than there are workers, so that a flood of it does not take all threads of
-    /// the runtime, and is shed like everything else.
+    /// For what stays on its thread: one less than there are workers, but at least one, so that a flood of it leaves a
+    /// thread of the runtime where there are several, and is shed like everything else.
     here: Arc<Semaphore>,
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
