@@ -72,6 +72,8 @@ pub(crate) struct SeenLog {
     written: i64,
     newest: i64,
     older_newest: i64,
+    /// Makes the file of the next generation.
+    create: fn(&Path) -> io::Result<File>,
 }
 
 impl SeenLog {
@@ -128,7 +130,7 @@ impl SeenLog {
             .entries
             .iter()
             .for_each(|entry| bytes.extend(encode(entry)));
-        let file = prepare(dir, &bytes)?;
+        let file = prepare(dir, &bytes, create_next)?;
         install(dir)?;
         disk::remove_if_exists(&dir.join(OLDER))?;
         let newest = last_end(&loaded.entries);
@@ -145,6 +147,7 @@ impl SeenLog {
             written: now,
             newest,
             older_newest: i64::MIN,
+            create: create_next,
         };
         Ok((log, loaded))
     }
@@ -177,7 +180,11 @@ impl SeenLog {
         // One that was written while the clock was ahead goes too: nonces are asked for until the time that it showed.
         let over = self.older_newest < now.saturating_sub(SLACK) || self.older_newest > latest_end(now);
         if now.saturating_sub(self.started) >= GENERATION && over {
-            self.rotate(now)?;
+            match self.rotate(now) {
+                // This generation takes more until there are descriptors again.
+                Err(error) if error.is_short_of_files() => {}
+                rotated => rotated?,
+            }
         }
         let path = self.dir.join(CURRENT);
         if self.torn {
@@ -200,7 +207,7 @@ impl SeenLog {
         let (current, older) = (self.dir.join(CURRENT), self.dir.join(OLDER));
         let forgotten_until = self.forgotten_until.max(self.older_newest);
         let header = header(&self.boot_id, self.complete_since, forgotten_until);
-        let file = prepare(&self.dir, &header)?;
+        let file = prepare(&self.dir, &header, self.create)?;
         match fs::rename(&current, &older) {
             // The attempt before came as far as this.
             Err(e) if e.kind() == io::ErrorKind::NotFound && older.exists() => {}
@@ -240,17 +247,20 @@ fn read_file(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 }
 
 /// Makes the next generation, with `bytes` in it.
-fn prepare(dir: &Path, bytes: &[u8]) -> Result<File, StoreError> {
+fn prepare(dir: &Path, bytes: &[u8], create: fn(&Path) -> io::Result<File>) -> Result<File, StoreError> {
     let next = dir.join(NEXT);
     disk::remove_if_exists(&next)?;
-    let mut file = OpenOptions::new()
+    let mut file = create(&next).map_err(StoreError::io("create", &next))?;
+    file.write_all(bytes).map_err(StoreError::io("write", &next))?;
+    Ok(file)
+}
+
+fn create_next(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
         .append(true)
         .create_new(true)
         .mode(0o600)
-        .open(&next)
-        .map_err(StoreError::io("create", &next))?;
-    file.write_all(bytes).map_err(StoreError::io("write", &next))?;
-    Ok(file)
+        .open(path)
 }
 
 /// Puts the next generation in the place of the current one, at once.
@@ -284,13 +294,13 @@ fn check(bytes: &[u8]) -> Vec<u8> {
 
 /// Every good entry, and since when they are complete.
 fn read(bytes: &[u8], boot_id: Option<&str>, now: i64) -> Loaded {
-    let lost = |entries, forgotten_until| Loaded {
+    let lost = |entries, since: Option<i64>, forgotten_until| Loaded {
         entries,
-        complete_since: Some(now),
+        complete_since: Some(since.map_or(now, |since| since.max(now))),
         forgotten_until,
     };
     let Some((head, rest)) = bytes.split_at_checked(HEADER) else {
-        return lost(Vec::new(), i64::MIN);
+        return lost(Vec::new(), None, i64::MIN);
     };
     let is_whole = head.starts_with(MAGIC)
         && head
@@ -300,8 +310,9 @@ fn read(bytes: &[u8], boot_id: Option<&str>, now: i64) -> Loaded {
         let bytes = head.get(at..at + 8).and_then(|b| <[u8; 8]>::try_from(b).ok());
         bytes.map(i64::from_be_bytes).filter(|_| is_whole)
     };
+    // What was in doubt or dropped before this boot still is. How long ago that was, no clock knows that may have been
+    // set since.
     let since = number(56).filter(|since| *since != i64::MIN);
-    // What was dropped, was dropped before this boot too.
     let forgotten_until = number(64).unwrap_or(i64::MIN);
     let known = boot_id.is_some_and(|id| head == header(id, since, forgotten_until));
     let mut entries = Vec::new();
@@ -309,18 +320,17 @@ fn read(bytes: &[u8], boot_id: Option<&str>, now: i64) -> Loaded {
     for chunk in rest.chunks_exact(ENTRY) {
         match decode(chunk) {
             Some(entry) => entries.push(entry),
-            None => return lost(entries, forgotten_until),
+            None => return lost(entries, since, forgotten_until),
         }
     }
     if known {
         Loaded {
             entries,
-            // How long ago that was, no clock knows that may have been set since.
             complete_since: since.map(|since| since.max(now)),
             forgotten_until,
         }
     } else {
-        lost(entries, forgotten_until)
+        lost(entries, since, forgotten_until)
     }
 }
 
@@ -430,6 +440,56 @@ mod tests {
         log.append(&entry(4, 1_000), now).unwrap();
         let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, now).unwrap();
         assert_eq!((keys(&loaded), loaded.complete_since), (vec![3, 4], None));
+    }
+
+    #[test]
+    fn a_lack_of_descriptors_refuses_no_proof() {
+        let now = 100 + GENERATION;
+        for code in [23, 24] {
+            let dir = folder();
+            let (mut log, _) = SeenLog::open(dir.path(), BOOT, false, 100).unwrap();
+            log.create = if code == 23 {
+                |_| Err(io::Error::from_raw_os_error(23))
+            } else {
+                |_| Err(io::Error::from_raw_os_error(24))
+            };
+            for n in 3..5 {
+                log.append(&entry(n, now + 300), now).unwrap();
+                log.check().unwrap();
+            }
+            assert!(!dir.path().join(OLDER).exists());
+            // With descriptors again, another generation begins.
+            log.create = create_next;
+            log.append(&entry(5, now + 300), now).unwrap();
+            assert!(dir.path().join(OLDER).exists());
+            let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, now).unwrap();
+            assert_eq!((keys(&loaded), loaded.complete_since), (vec![3, 4, 5], None));
+        }
+    }
+
+    #[test]
+    fn a_doubt_that_is_known_outlasts_the_next_boot() {
+        let check = |change: fn(&Path), boot: Option<&str>, since: i64| {
+            let dir = folder();
+            // The machine lost power while its clock was ahead.
+            let ahead = 86_400;
+            let (_, loaded) = SeenLog::open(dir.path(), Some("another-boot"), false, ahead).unwrap();
+            assert_eq!(loaded.complete_since, Some(ahead));
+            change(&dir.path().join(CURRENT));
+            let (_, loaded) = SeenLog::open(dir.path(), boot, false, 1_000).unwrap();
+            assert_eq!(loaded.complete_since, Some(since));
+        };
+        check(|_| {}, Some("another-boot"), 86_400);
+        check(|_| {}, Some("a-third-boot"), 86_400);
+        check(|_| {}, None, 86_400);
+        check(|path| append(path, &[7; ENTRY]), Some("another-boot"), 86_400);
+        // What is not as it was written tells nothing.
+        check(|path| flip(path, 60), Some("a-third-boot"), 1_000);
+    }
+
+    fn append(path: &Path, bytes: &[u8]) {
+        let mut file = OpenOptions::new().append(true).open(path).unwrap();
+        file.write_all(bytes).unwrap();
     }
 
     #[test]
