@@ -59,9 +59,8 @@ pub struct SeenStore {
     complete_since: Option<i64>,
     open_for: Option<OpenFor>,
     forgotten: Mutex<Forgotten>,
+    removing: Mutex<()>,
     swept_at: AtomicI64,
-    /// Nothing in the table ends later.
-    farthest: AtomicI64,
     _lock: FolderLock,
 }
 
@@ -73,8 +72,19 @@ struct Forgotten {
     /// Of what was forgotten since the clock was last seen to be set back.
     lately: i64,
     setbacks: u64,
-    /// What ends later than this is noted, and still to be removed.
-    far: Option<i64>,
+    /// Nothing in the table ends later that is not noted.
+    farthest: i64,
+    far: Far,
+}
+
+/// What ends later than this was taken while the clock was ahead, and is noted. What is taken from then on is not of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Far {
+    None,
+    /// It is still in the table.
+    Noted(i64),
+    /// Somebody removes it.
+    Leaving(i64),
 }
 
 #[derive(Default)]
@@ -87,6 +97,12 @@ enum Attempt {
     Done(Seen),
     OverQuota,
     Full,
+}
+
+/// An entry in memory.
+struct Taken {
+    /// The end of one under the same key that had expired.
+    replaced: Option<i64>,
 }
 
 impl SeenStore {
@@ -118,10 +134,11 @@ impl SeenStore {
                 until: loaded.forgotten_until,
                 lately: i64::MIN,
                 setbacks: 0,
-                far: None,
+                farthest: seen_log::last_end(&loaded.entries),
+                far: Far::None,
             }),
+            removing: Mutex::new(()),
             swept_at: AtomicI64::new(i64::MIN),
-            farthest: AtomicI64::new(seen_log::last_end(&loaded.entries)),
             _lock: lock,
         };
         for entry in loaded.entries {
@@ -165,12 +182,17 @@ impl SeenStore {
         };
         // In memory first, so that of two equal proofs one is fresh, and without the file's write under the
         // lock of who only looks.
-        if let Some(attempt) = self.take(&mut locked(shard), entry, now) {
-            return Ok(attempt);
-        }
+        let taken = match self.take(&mut locked(shard), entry, now) {
+            Ok(taken) => taken,
+            Err(attempt) => return Ok(attempt),
+        };
         if let Err(error) = locked(&self.log).append(&entry, now) {
             // Who came with the same proof meanwhile was told that it is a replay, which is safe.
-            if locked(shard).remove(&entry) {
+            let mut shard = locked(shard);
+            if let Some(end) = taken.replaced {
+                locked(&self.forgotten).note(end);
+            }
+            if shard.remove(&entry) {
                 self.release(&[entry.tag]);
             }
             return Err(error);
@@ -179,7 +201,7 @@ impl SeenStore {
     }
 
     /// Enters a proof, unless it is known or there is no room.
-    fn take(&self, shard: &mut Shard, entry: Entry, now: i64) -> Option<Attempt> {
+    fn take(&self, shard: &mut Shard, entry: Entry, now: i64) -> Result<Taken, Attempt> {
         let expired = shard.sweep(now, SWEEP, &self.forgotten);
         self.release(&expired);
         if shard
@@ -187,16 +209,19 @@ impl SeenStore {
             .get(&entry.key)
             .is_some_and(|known| known.keep_until >= now)
         {
-            return Some(Attempt::Done(Seen::Replay));
+            return Err(Attempt::Done(Seen::Replay));
         }
         if let Some(attempt) = self.reserve(&entry.tag) {
-            return Some(attempt);
+            return Err(attempt);
         }
-        if let Some(replaced) = shard.insert(entry) {
+        locked(&self.forgotten).taken(entry.keep_until);
+        let replaced = shard.insert(entry);
+        if let Some(replaced) = &replaced {
             self.release(&[replaced.tag]);
         }
-        self.farthest.fetch_max(entry.keep_until, Ordering::SeqCst);
-        None
+        Ok(Taken {
+            replaced: replaced.map(|replaced| replaced.keep_until),
+        })
     }
 
     /// Counts one more for the grant and altogether, or says what is full.
@@ -242,31 +267,34 @@ impl SeenStore {
         }
     }
 
-    /// Notes as forgotten what was taken while the clock was ahead of `now`, all of it at once and as soon as that is
-    /// seen: nonces get a new key once, before one is handed out.
-    fn note_far(&self, now: i64) {
-        let latest = latest_end(now);
-        let farthest = self.farthest.fetch_min(latest, Ordering::SeqCst);
-        if farthest > latest {
-            let mut forgotten = locked(&self.forgotten);
-            forgotten.note(farthest);
-            forgotten.far = Some(forgotten.far.map_or(latest, |far| far.min(latest)));
+    /// Removes what was noted as far: it would count against quotas until the time that the clock showed.
+    fn forget_far(&self, now: i64) {
+        // One at a time; who comes meanwhile does not wait.
+        if let Some((noted, _one)) = self.far_noted(now) {
+            self.remove_far(noted);
         }
     }
 
-    /// Removes what was noted so: it would count against quotas until the time that the clock showed.
-    fn forget_far(&self, now: i64) {
-        self.note_far(now);
-        let (far, noted) = {
-            let mut forgotten = locked(&self.forgotten);
-            (forgotten.far.take(), forgotten.until)
+    /// Until when ends are noted, if there is something far to remove.
+    fn far_noted(&self, now: i64) -> Option<(i64, MutexGuard<'_, ()>)> {
+        let mut forgotten = locked(&self.forgotten);
+        forgotten.note_far(now);
+        let Far::Noted(latest) = forgotten.far else {
+            return None;
         };
-        let Some(latest) = far else {
-            return;
-        };
+        let one = self.removing.try_lock().ok()?;
+        forgotten.far = Far::Leaving(latest);
+        Some((forgotten.until, one))
+    }
+
+    fn remove_far(&self, noted: i64) {
         for shard in &self.shards {
-            let gone = locked(shard).forget_after(latest, noted, &self.forgotten);
+            let gone = locked(shard).forget_far(noted, &self.forgotten);
             self.release(&gone);
+        }
+        let mut forgotten = locked(&self.forgotten);
+        if let Far::Leaving(_) = forgotten.far {
+            forgotten.far = Far::None;
         }
     }
 
@@ -319,8 +347,8 @@ impl SeenProofs for SeenStore {
     }
 
     fn doubt(&self, now: i64) -> Doubt {
-        self.note_far(now);
         let mut forgotten = locked(&self.forgotten);
+        forgotten.note_far(now);
         forgotten.seen_at(now);
         Doubt {
             complete_since: self.complete_since_at(now),
@@ -335,6 +363,25 @@ impl Forgotten {
     fn note(&mut self, keep_until: i64) {
         self.until = self.until.max(keep_until);
         self.lately = self.lately.max(keep_until);
+    }
+
+    /// An entry with this end is put into its shard, which is locked.
+    fn taken(&mut self, keep_until: i64) {
+        self.farthest = self.farthest.max(keep_until);
+        if let Far::Noted(latest) | Far::Leaving(latest) = &mut self.far {
+            *latest = (*latest).max(keep_until);
+        }
+    }
+
+    /// Notes what was taken while the clock was ahead of `now`, all of it at once and as soon as that is seen: nonces
+    /// get a new key once, before one is handed out.
+    fn note_far(&mut self, now: i64) {
+        if self.farthest > latest_end(now) {
+            self.note(self.farthest);
+            // What stays ends no later, by a clock that may be a little behind as well.
+            self.farthest = now.saturating_add(LONGEST_LIFE);
+            self.far = Far::Noted(self.farthest);
+        }
     }
 
     /// Counts a setback of the clock, if it shows `now`.
@@ -425,8 +472,12 @@ impl Shard {
         tags
     }
 
-    /// Removes entries that end after `latest`, and returns whose they were; an end up to `noted` is noted already.
-    fn forget_after(&mut self, latest: i64, noted: i64, forgotten: &Mutex<Forgotten>) -> Vec<[u8; 8]> {
+    /// Removes entries that are far, and returns whose they were; an end up to `noted` is noted already.
+    fn forget_far(&mut self, noted: i64, forgotten: &Mutex<Forgotten>) -> Vec<[u8; 8]> {
+        // Asked under this shard's lock: what was put in since the noting is not of it.
+        let (Far::Noted(latest) | Far::Leaving(latest)) = locked(forgotten).far else {
+            return Vec::new();
+        };
         let far = self.by_expiry.split_off(&latest.saturating_add(1));
         if let Some((last, _)) = far.last_key_value().filter(|(last, _)| **last > noted) {
             locked(forgotten).note(*last);
@@ -448,11 +499,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::{Arc, Barrier};
     use std::time::Duration;
 
     use super::*;
+    use crate::seen_log::GENERATION;
 
+    const ROUNDS: u64 = 5_000;
     const LIMITS: SeenLimits = SeenLimits {
         per_grant: 3,
         total: 5,
@@ -677,6 +730,89 @@ mod tests {
             assert_eq!(doubt.setbacks, 0, "at {now}");
             assert!(!doubt.covers(now - 60, now, 0), "at {now}");
         }
+    }
+
+    #[test]
+    fn what_is_taken_after_the_clock_was_set_right_stays() {
+        // At 1 the clock is seen to be right again. Who takes a proof at `now` passes who removes what is far, before
+        // that one begins or in the middle.
+        let check = |now: i64, begun: bool, key: u8| {
+            let dir = tempfile::tempdir().unwrap();
+            let store = open(&dir.path().join("seen"), 0);
+            assert_eq!(insert(&store, "g", "a", 86_400).unwrap(), Seen::Fresh);
+            let doubt = store.doubt(1);
+            assert_eq!((doubt.forgotten_until, doubt.setbacks), (86_460, 1));
+            let entry = Entry {
+                key: [key; 32],
+                tag: [0; 8],
+                keep_until: now + LONGEST_LIFE,
+            };
+            let attempt = || match store.attempt(entry, now).unwrap() {
+                Attempt::Done(seen) => seen,
+                _ => panic!("no room"),
+            };
+            let far = begun.then(|| store.far_noted(1).unwrap());
+            assert_eq!(attempt(), Seen::Fresh);
+            match far {
+                Some((noted, _)) => store.remove_far(noted),
+                None => store.forget_far(now),
+            }
+            assert_eq!(attempt(), Seen::Replay, "at {now}, {begun}, {key}");
+            assert_eq!(store.len(), 1, "what was far is gone");
+            assert_eq!(store.doubt(now), doubt, "it is told once");
+        };
+        for key in [0, 255] {
+            for begun in [false, true] {
+                check(1, begun, key);
+                check(200, begun, key);
+            }
+        }
+    }
+
+    #[test]
+    fn who_looks_at_once_finds_one_setback() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&dir.path().join("seen"), 0);
+        let (start, end) = (Barrier::new(3), Barrier::new(3));
+        std::thread::scope(|scope| {
+            let look = || {
+                for round in 1..=ROUNDS {
+                    start.wait();
+                    let setbacks = store.doubt(1).setbacks;
+                    end.wait();
+                    assert_eq!(setbacks, round);
+                }
+            };
+            let looking = [scope.spawn(look), scope.spawn(look)];
+            for round in 1..=ROUNDS {
+                assert_eq!(
+                    insert(&store, "g", &round.to_string(), 86_400).unwrap(),
+                    Seen::Fresh
+                );
+                start.wait();
+                end.wait();
+            }
+            looking.into_iter().for_each(|looked| looked.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn a_write_that_failed_leaves_doubt_about_what_it_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seen");
+        let store = open(&path, 0);
+        let end = GENERATION;
+        assert_eq!(
+            store.insert_once("g", [1; 32], "a", end, end - 60).unwrap(),
+            Seen::Fresh
+        );
+        // A folder in the way of the next generation stands for a full disk.
+        std::fs::create_dir(path.join("seen.next.log")).unwrap();
+        assert!(insert(&store, "g", "a", end + SLACK).is_err());
+        assert_eq!(store.len(), 0);
+        assert_eq!(store.doubt(end + 1).setbacks, 0);
+        let doubt = store.doubt(end);
+        assert!(doubt.covers(end - 60, end, 5) && doubt.setbacks == 1, "{doubt:?}");
     }
 
     #[test]
