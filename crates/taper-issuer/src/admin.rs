@@ -1,4 +1,4 @@
-//! The admin listener: `/admin/v1` with the admin token, and `/metrics` (RULES 24).
+//! The admin listener: `/admin/v1` with the admin token, `/metrics` (RULES 24), and health.
 
 use axum::Router;
 use axum::body::Body;
@@ -14,7 +14,7 @@ use taper_store::{GrantRecord, Revocation, RevocationKey, RevocationRecord, Revo
 
 use crate::error::Refusal;
 use crate::state::{State, demand_admin};
-use crate::{http, revoke, rules};
+use crate::{discovery, http, revoke, rules};
 
 /// The most revocations in one page of the list.
 const MAX_LIMIT: usize = 1000;
@@ -50,6 +50,8 @@ pub(crate) fn router(state: State) -> Router {
         .route("/admin/v1/revocations", get(revocations).post(revoke))
         .route("/admin/v1/grants/{id}", get(grant))
         .route("/metrics", get(metrics))
+        .route("/healthz", get(discovery::healthz))
+        .route("/readyz", get(discovery::readyz))
         .with_state(state)
 }
 

@@ -1,10 +1,11 @@
 //! What anybody may read: metadata (RFC 8414), public keys, health.
 
-use axum::extract::State as Extract;
+use axum::body::Body;
+use axum::extract::{Request, State as Extract};
 use axum::http::StatusCode;
 use axum::response::Response;
-use serde_json::json;
 use taper_oauth::AuthorizationServerMetadata;
+use taper_service::health::Health;
 
 use crate::state::State;
 use crate::{http, keys};
@@ -26,22 +27,23 @@ pub(crate) async fn key_set(Extract(state): Extract<State>) -> Response {
 }
 
 /// `/healthz`: the process answers.
-pub(crate) async fn healthz() -> Response {
-    http::json(StatusCode::OK, &json!({ "status": "ok" }))
+pub(crate) async fn healthz(request: Request) -> Response {
+    answer(&Health::default(), &request)
 }
 
-/// `/readyz`: it can grant and revoke.
-pub(crate) async fn readyz(Extract(state): Extract<State>) -> Response {
-    let stopping = state.parts.tasks.is_triggered();
-    match state.store.check() {
-        Ok(()) if !stopping => http::json(StatusCode::OK, &json!({ "status": "ready" })),
-        Ok(()) => http::json(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "stopping" })),
-        Err(error) => {
-            tracing::error!(%error, "not ready");
-            http::json(
-                StatusCode::SERVICE_UNAVAILABLE,
-                &json!({ "status": "the store has failed" }),
-            )
-        }
+/// `/readyz`: it can grant and revoke, or what is missing.
+pub(crate) async fn readyz(Extract(state): Extract<State>, request: Request) -> Response {
+    let mut health = Health::default();
+    if state.parts.tasks.is_triggered() {
+        health.missing.push("the issuer: it is stopping".to_owned());
     }
+    if let Err(error) = state.store.check() {
+        tracing::error!(%error, "not ready");
+        health.missing.push("the store: it has failed".to_owned());
+    }
+    answer(&health, &request)
+}
+
+fn answer(health: &Health, request: &Request) -> Response {
+    health.answer(request).map(Body::from)
 }

@@ -10,11 +10,12 @@ use axum::Router;
 use axum::routing::{get, post};
 use taper_service::clock::SharedClock;
 use taper_service::config::resolve;
+use taper_service::disk::Taken;
 use taper_service::edge::Bound;
 use taper_service::files;
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
-use taper_store::{Audit as _, EmbeddedStore, JournalConfig, Record, RecordKind};
+use taper_store::{Audit as _, EmbeddedStore, JournalConfig, Record, RecordKind, journal_size};
 use tokio::time::Instant;
 
 use crate::config::Config;
@@ -31,7 +32,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(600);
 
 /// An authorization server whose keys, policies and state are checked and open.
 pub struct Issuer {
-    state: State,
+    pub(crate) state: State,
     config: Config,
 }
 
@@ -106,6 +107,8 @@ impl Issuer {
         let public = Bound::bind(self.config.listen, edge.clone()).await?.over(tls);
         let admin = Bound::bind(self.config.admin_listen, edge.clone()).await?;
         let admin = admin.over(tls.filter(|tls| tls.for_admin()));
+        let listeners = &self.state.metrics.listeners;
+        let (public, admin) = (public.counted(listeners.of(0)), admin.counted(listeners.of(1)));
         let started = RecordKind::Started {
             role: JOURNAL.to_owned(),
         };
@@ -168,6 +171,13 @@ impl BoundIssuer {
         if let Some(tls) = state.parts.tls.clone() {
             tasks.spawn("certificate", tls.follow(Arc::clone(&state.clock), tasks.clone()));
         }
+        let folder = state.store.folder().to_owned();
+        let measure = {
+            let folder = folder.clone();
+            move || journal_size(&folder).map(|(bytes, files)| Taken { bytes, files })
+        };
+        let disk = state.metrics.disk.clone();
+        tasks.spawn("disk", disk.follow(folder, Arc::new(measure), tasks.clone()));
         tasks.spawn("sweep", sweep(Arc::clone(&state), journal, tasks.clone()));
         let public = public.serve(public_router(Arc::clone(&state)), shutdown.clone());
         let admin = admin.serve(admin::router(Arc::clone(&state)), shutdown.clone());

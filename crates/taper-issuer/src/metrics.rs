@@ -5,7 +5,10 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use taper_oauth::ErrorCode;
+use taper_service::disk::Disk;
+use taper_service::edge::{Listeners, Tls};
 use taper_service::metrics::{Counter, Durations, Gauge, Held, Label, Registry, Shown, Table};
+use taper_service::process::Process;
 
 use crate::error::Refusal;
 use crate::state::Shared;
@@ -30,12 +33,15 @@ pub(crate) struct Metrics {
     started: i64,
     logged_second: AtomicI64,
     logged: AtomicU64,
+    /// The connections of clients and proxies, and of operators.
+    pub(crate) listeners: Listeners,
+    pub(crate) disk: Disk,
 }
 
 /// What is looked at when somebody asks.
 #[derive(Debug)]
 struct State {
-    sequence: Gauge,
+    sequence: Vec<Gauge>,
     seen_proofs: Gauge,
     workers: Gauge,
     waiting: Gauge,
@@ -44,13 +50,21 @@ struct State {
     store_up: Gauge,
     lines_dropped: Counter,
     uptime: Gauge,
+    /// The certificate in use, and when it ends.
+    certificate: Vec<(Tls, Gauge)>,
+    process: Process,
 }
 
 impl Metrics {
     /// Nothing is counted yet. `now` is in seconds since the Unix epoch.
-    pub(crate) fn new(now: i64) -> Self {
+    pub(crate) fn new(issuer: &str, tls: Option<Tls>, now: i64) -> Self {
         let mut registry = Registry::new();
         let new = &mut registry;
+        let ends = new.gauges(
+            "taper_issuer_certificate_end_seconds",
+            "When the listener's certificate ends, in seconds since 1970.",
+            Label::new("listener", tls.iter().map(|_| "callers")),
+        );
         let codes = || ErrorCode::ALL.iter().map(|code| code.as_str());
         new.info(
             "taper_build",
@@ -85,7 +99,11 @@ impl Metrics {
                 "Readers of the feed that are being answered or wait for news.",
             ),
             state: State {
-                sequence: new.gauge("taper_issuer_feed_sequence", "The number of the last revocation."),
+                sequence: new.gauges(
+                    "taper_issuer_feed_sequence",
+                    "The number of the last revocation.",
+                    Label::new("issuer", [issuer]),
+                ),
                 seen_proofs: new.gauge(
                     "taper_issuer_seen_proofs",
                     "Proofs that are remembered, so that none counts twice.",
@@ -112,7 +130,11 @@ impl Metrics {
                     "Lines of the log that were dropped, for nobody read them.",
                 ),
                 uptime: new.gauge("taper_issuer_uptime_seconds", "Since the start."),
+                certificate: tls.into_iter().zip(ends).collect(),
+                process: Process::new(new, now),
             },
+            listeners: Listeners::new(new, "taper_issuer", &["callers", "operators"]),
+            disk: Disk::new(new, "taper_issuer"),
             started: now,
             registry,
             logged_second: AtomicI64::new(i64::MIN),
@@ -169,9 +191,13 @@ impl Metrics {
     /// state tells it.
     pub(crate) fn render(&self, shared: &Shared, sequence: Option<u64>) -> String {
         let state = &self.state;
-        if let Some(sequence) = sequence {
-            state.sequence.set(i64::try_from(sequence).unwrap_or(i64::MAX));
+        for (gauge, sequence) in state.sequence.iter().zip(sequence) {
+            gauge.set(i64::try_from(sequence).unwrap_or(i64::MAX));
         }
+        for (tls, gauge) in &state.certificate {
+            gauge.set(tls.ends().unwrap_or(0));
+        }
+        state.process.look();
         let (busy, waiting) = shared.pool.in_use();
         state.workers.set_count(busy);
         state.waiting.set_count(waiting);
@@ -200,7 +226,7 @@ mod tests {
 
     #[test]
     fn what_is_answered_is_counted_and_refusals_are_logged_at_a_bounded_rate() {
-        let metrics = Metrics::new(0);
+        let metrics = Metrics::new("https://issuer.example.com", None, 0);
         let refusal = Refusal::new(rules::TARGET, ErrorCode::InvalidTarget, "x");
         for _ in 0..3 {
             metrics.answered("token", Some(&refusal), 7);

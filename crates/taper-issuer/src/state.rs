@@ -118,13 +118,14 @@ impl Shared {
         let store = Arc::new(store);
         let now = clock.unix();
         let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        let metrics = Metrics::new(&parts.issuer, parts.tls.clone(), now);
         Self {
             parts,
             gate: ProofGate::new(Arc::clone(&store), config.nonce, &mut rng::os()),
             store,
             clock,
             pool: CpuPool::new(workers, QUEUE),
-            metrics: Metrics::new(now),
+            metrics,
         }
     }
 

@@ -50,8 +50,8 @@ pub struct Config {
     #[serde(default)]
     pub nonce: NonceMode,
     /// How many proxies answer for these servers, this one included. Each keeps its own state, so with
-    /// more than one nobody can count calls, and capabilities with a max-calls caveat are refused
-    /// (RULES 16).
+    /// more than one nobody can count calls, capabilities with a max-calls caveat are refused
+    /// (RULES 16), and `nonce` has to be `demand` (RULES 22). Default 1.
     #[serde(default = "default_proxies")]
     pub proxies: u32,
     /// How many proxies stand before this one and append to `X-Forwarded-For` (RULES 18). With 0 the

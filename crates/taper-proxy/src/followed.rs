@@ -79,6 +79,11 @@ impl Followed {
         }
     }
 
+    /// Above this age everything is refused, in seconds.
+    pub(crate) fn max_staleness(&self) -> i64 {
+        self.max_staleness
+    }
+
     /// Where the next page begins.
     pub(crate) fn reached(&self) -> FeedPosition {
         self.view.reached()

@@ -103,13 +103,6 @@ fn is_websocket(headers: &HeaderMap) -> bool {
     upgrade || headers.contains_key(header::SEC_WEBSOCKET_KEY)
 }
 
-/// Whether a page is asked for in JSON: `?format=json`, or an `Accept` that names JSON first.
-pub(crate) fn wants_json<B>(request: &Request<B>) -> bool {
-    let accept = single(request.headers(), &header::ACCEPT).ok().flatten();
-    request.uri().query() == Some("format=json")
-        || accept.is_some_and(|accept| accept.trim_start().starts_with("application/json"))
-}
-
 /// Whether a body says that it is JSON, in UTF-8 if it says anything about that (M-09).
 pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     is_kind(headers, "application/json")

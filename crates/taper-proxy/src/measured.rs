@@ -5,18 +5,25 @@
 //! never anything of a request, so that nobody can make series. Every request is counted once when it is
 //! known what comes of it, and once more when its answer has ended; every refusal once, under its rule.
 
+mod state;
+
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use taper_capability::rules as capability_rules;
 use taper_dpop::RuleId;
 use taper_dpop::rule::r;
+use taper_service::disk::Disk;
+use taper_service::edge::{Listeners, Tls};
 use taper_service::metrics::{Counter, Durations, Gauge, Label, Registry, Shown, Table};
 use taper_service::spans::Fates;
 use taper_store::Outcome;
 use tokio::time::Instant;
 
+use self::state::State;
+pub(crate) use self::state::Told;
 use crate::account::{Came, End, Era, Kind};
-use crate::issuers::{IssuerState, Issuers};
+use crate::issuers::Issuers;
 use crate::rules;
 use crate::service::Shared;
 use crate::tokens::TOKEN_OUTCOMES;
@@ -44,7 +51,7 @@ pub(crate) struct Measured {
     /// Waiting for a worker of the pool.
     pub(crate) queue: Durations,
     pub(crate) journal: Durations,
-    pub(crate) upstream: Durations,
+    upstream: Vec<Durations>,
     pub(crate) head: Durations,
     /// Work for a request in which the program failed.
     pub(crate) panics: Counter,
@@ -58,35 +65,10 @@ pub(crate) struct Measured {
     /// The second of the last such line, and how many lines it had.
     told_at: AtomicU64,
     told: AtomicU64,
+    /// The connections of callers, and of operators.
+    pub(crate) listeners: Listeners,
+    pub(crate) disk: Disk,
     state: State,
-}
-
-/// What is looked at when somebody asks.
-#[derive(Debug)]
-struct State {
-    lookups: [Counter; 2],
-    chains: Gauge,
-    chain_bytes: Gauge,
-    seen_proofs: Gauge,
-    workers: Gauge,
-    waiting: Gauge,
-    queued: Gauge,
-    later: Gauge,
-    commits: Counter,
-    store_up: Gauge,
-    ready: Gauge,
-    lines_dropped: Counter,
-    uptime: Gauge,
-    started: i64,
-    feed_age: Vec<Gauge>,
-    feed_sequence: Vec<Gauge>,
-    keys_age: Vec<Gauge>,
-    places: [Vec<Gauge>; 4],
-    sessions: Vec<Gauge>,
-    tasks: Vec<Gauge>,
-    unapproved: Vec<Gauge>,
-    programs: Vec<Gauge>,
-    tokens: Vec<Gauge>,
 }
 
 /// The numbers of all rules that a refusal may have, and which of them each is.
@@ -134,20 +116,21 @@ impl Slots {
 }
 
 impl Measured {
-    /// Nothing is counted yet. `now` is in seconds since the Unix epoch.
-    pub(crate) fn new(servers: &[&str], issuers: &Issuers, now: i64) -> Self {
+    /// Nothing is counted yet. The root keys of the issuers `fetched` are fetched; `now` is in seconds since the Unix epoch.
+    pub(crate) fn new(
+        servers: &[Told<'_>],
+        issuers: &Issuers,
+        fetched: &[&str],
+        tls: Option<Tls>,
+        now: i64,
+    ) -> Self {
         let mut registry = Registry::new();
         let slots = Slots::new();
         let of_servers: Vec<String> = std::iter::once("none")
-            .chain(servers.iter().copied())
+            .chain(servers.iter().map(|server| server.id))
             .map(str::to_owned)
             .collect();
         let server = || Label::new("server", of_servers.iter());
-        let one_server = || Label::new("server", servers.iter().copied());
-        let names = issuers.names();
-        let issuer = || Label::new("issuer", names.iter());
-        let has_feed = |name: &&&str| issuers.get(name).is_some_and(|issuer| issuer.feed().is_some());
-        let followed = || Label::new("issuer", names.iter().filter(has_feed));
         let rule = || Label::new("rule", slots.names.iter());
         let new = &mut registry;
         new.info(
@@ -213,9 +196,10 @@ impl Measured {
             "taper_proxy_journal_seconds",
             "Until the journal had a decision, or had taken it in.",
         );
-        let upstream = new.durations(
+        let upstream = new.durations_by(
             "taper_proxy_upstream_seconds",
             "From sending a request to its upstream to the head of the answer.",
+            server(),
         );
         let head = new.durations(
             "taper_proxy_request_seconds",
@@ -242,120 +226,14 @@ impl Measured {
         let fate = |new: &mut Registry, what: &str, help: &str| {
             new.counter(&format!("taper_proxy_spans_{what}_total"), help)
         };
+        let listeners = Listeners::new(new, "taper_proxy", &["callers", "operators"]);
+        let disk = Disk::new(new, "taper_proxy");
         let fates = Fates {
             sent: fate(new, "sent", "Spans that the collector took."),
             full: fate(new, "full", "Spans that were dropped, for too many waited."),
             failed: fate(new, "failed", "Spans that the collector did not take."),
         };
-        let places = |new: &mut Registry, what: &str, help: &str| {
-            new.gauges(&format!("taper_proxy_{what}"), help, one_server())
-        };
-        let state = State {
-            lookups: [
-                new.counter(
-                    "taper_proxy_verified_chain_hits_total",
-                    "Capabilities whose text had verified before.",
-                ),
-                new.counter(
-                    "taper_proxy_verified_chain_misses_total",
-                    "Capabilities that had to be looked at anew.",
-                ),
-            ],
-            chains: new.gauge(
-                "taper_proxy_verified_chains",
-                "Capabilities in the cache of verified ones.",
-            ),
-            chain_bytes: new.gauge(
-                "taper_proxy_verified_chains_bytes",
-                "What they take, as it is reckoned.",
-            ),
-            seen_proofs: new.gauge(
-                "taper_proxy_seen_proofs",
-                "Proofs that are remembered, so that none counts twice.",
-            ),
-            workers: new.gauge(
-                "taper_proxy_workers_busy",
-                "Workers for signatures and policies that are at work.",
-            ),
-            waiting: new.gauge("taper_proxy_workers_waiting", "Work that waits for one."),
-            queued: new.gauge(
-                "taper_proxy_journal_queue",
-                "Commands that wait for the journal's writer.",
-            ),
-            later: new.gauge(
-                "taper_proxy_journal_later",
-                "Records that are handed in and not on the disk yet.",
-            ),
-            commits: new.counter(
-                "taper_proxy_journal_commits_total",
-                "Writes of the journal to the disk.",
-            ),
-            store_up: new.gauge(
-                "taper_proxy_store_up",
-                "1 while the store takes records and proofs, else 0.",
-            ),
-            ready: new.gauge("taper_proxy_ready", "1 while `/readyz` answers 200, else 0."),
-            lines_dropped: new.counter(
-                "taper_proxy_log_lines_dropped_total",
-                "Lines of the log that were dropped, for nobody read them.",
-            ),
-            uptime: new.gauge("taper_proxy_uptime_seconds", "Since the start."),
-            started: now,
-            feed_age: new.gauges(
-                "taper_proxy_feed_age_seconds",
-                "How long ago it was known what is revoked; since 1970 before the first time.",
-                followed(),
-            ),
-            feed_sequence: new.gauges(
-                "taper_proxy_feed_sequence",
-                "The number of the last revocation that is enforced.",
-                followed(),
-            ),
-            keys_age: new.gauges(
-                "taper_proxy_root_keys_age_seconds",
-                "How long ago the issuer's root keys were taken; since 1970 before the first time.",
-                issuer(),
-            ),
-            places: [
-                places(
-                    new,
-                    "running",
-                    "Requests that have a place (`limits.max_running`).",
-                ),
-                places(
-                    new,
-                    "streams",
-                    "Streams that have a place (`limits.max_streams`).",
-                ),
-                places(
-                    new,
-                    "replies",
-                    "Answers and cancellations of clients that have a place.",
-                ),
-                places(
-                    new,
-                    "bodies",
-                    "Request bodies that are read (`limits.max_bodies`).",
-                ),
-            ],
-            sessions: places(
-                new,
-                "sessions",
-                "Sessions that are remembered (`limits.max_sessions`).",
-            ),
-            tasks: places(new, "tasks", "Tasks that are remembered (`limits.max_tasks`)."),
-            unapproved: places(
-                new,
-                "unapproved_tools",
-                "Tools that are not as they were approved (`pins`).",
-            ),
-            programs: places(new, "programs", "Programs that run (`max_children`)."),
-            tokens: places(
-                new,
-                "upstream_tokens",
-                "Tokens of the server that are kept (`oauth.max_tokens`).",
-            ),
-        };
+        let state = State::new(new, servers, issuers, fetched, tls, now);
         Self {
             registry,
             servers: of_servers,
@@ -380,6 +258,8 @@ impl Measured {
             started: Instant::now(),
             told_at: AtomicU64::new(0),
             told: AtomicU64::new(0),
+            listeners,
+            disk,
             state,
         }
     }
@@ -406,6 +286,13 @@ impl Measured {
     /// A request whose answer has not ended, until the answer is dropped.
     pub(crate) fn open(&self) -> taper_service::metrics::Held {
         self.open.hold()
+    }
+
+    /// A server answered with a head, or did not, after so long.
+    pub(crate) fn upstream(&self, server: usize, took: Duration) {
+        if let Some(durations) = self.upstream.get(server) {
+            durations.observe(took);
+        }
     }
 
     /// It is known what comes of a request.
@@ -452,66 +339,25 @@ impl Measured {
 
     /// The page, with the state as it is now.
     pub(crate) fn render(&self, shared: &Shared) -> String {
-        self.look(shared);
+        self.state.look(shared);
         self.registry.render()
-    }
-
-    fn look(&self, shared: &Shared) {
-        let (state, now) = (&self.state, shared.clock.unix());
-        let (chains, bytes) = shared.gate.chains.size();
-        let (found, not_found) = shared.gate.chains.lookups();
-        for (counter, count) in state.lookups.iter().zip([found, not_found]) {
-            counter.take_over(count);
-        }
-        state.chains.set_count(chains);
-        state.chain_bytes.set_count(bytes);
-        state.seen_proofs.set_count(shared.store.seen_proofs());
-        let (busy, waiting) = shared.pool.in_use();
-        state.workers.set_count(busy);
-        state.waiting.set_count(waiting);
-        state.queued.set_count(shared.store.queued());
-        state.later.set_count(shared.store.later_waiting());
-        state.commits.take_over(shared.store.commits());
-        state.store_up.set(i64::from(shared.store.check().is_ok()));
-        state.ready.set(i64::from(shared.missing().is_empty()));
-        state.lines_dropped.take_over(taper_service::telemetry::dropped());
-        state.uptime.set(now.saturating_sub(state.started));
-        let issuers = &shared.gate.issuers;
-        let names = issuers.names();
-        let of_issuers = names.iter().filter_map(|name| issuers.get(name));
-        for (issuer, keys_age) in of_issuers.clone().zip(&state.keys_age) {
-            keys_age.set(now.saturating_sub(issuer.keys_at()));
-        }
-        let feeds = of_issuers.filter_map(IssuerState::feed);
-        for (feed, (age, sequence)) in feeds.zip(state.feed_age.iter().zip(&state.feed_sequence)) {
-            age.set(now.saturating_sub(feed.as_of().unwrap_or(0)));
-            sequence.set(i64::try_from(feed.reached().seq).unwrap_or(i64::MAX));
-        }
-        for (at, server) in shared.servers.values().enumerate() {
-            let set = |gauges: &[Gauge], count: usize| {
-                if let Some(gauge) = gauges.get(at) {
-                    gauge.set_count(count);
-                }
-            };
-            for (gauges, taken) in state.places.iter().zip(server.limiter.taken()) {
-                set(gauges, taken);
-            }
-            set(&state.sessions, server.sessions.len());
-            set(&state.tasks, server.tasks.len());
-            let pinned = server.catalogue.pinned();
-            set(&state.unapproved, pinned.map_or(0, |pinned| pinned.differing()));
-            set(&state.programs, server.upstream.programs());
-            set(
-                &state.tokens,
-                server.upstream.tokens().map_or(0, |tokens| tokens.len()),
-            );
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn measured(servers: &[&'static str]) -> Measured {
+        let servers: Vec<Told<'_>> = servers
+            .iter()
+            .map(|id| Told {
+                id,
+                ..Told::default()
+            })
+            .collect();
+        Measured::new(&servers, &Issuers::new(Vec::new()), &[], None, 0)
+    }
 
     #[test]
     fn every_rule_has_a_place_of_its_own_and_strangers_have_none() {
@@ -536,7 +382,7 @@ mod tests {
 
     #[test]
     fn a_request_is_counted_under_its_words() {
-        let measured = Measured::new(&["git", "mail"], &Issuers::new(Vec::new()), 0);
+        let measured = measured(&["git", "mail"]);
         let (git, mail) = (measured.server("git"), measured.server("mail"));
         assert_eq!(
             (measured.server("other"), measured.server_name(mail)),
@@ -564,7 +410,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn there_is_room_for_so_many_lines_a_second() {
-        let measured = Measured::new(&[], &Issuers::new(Vec::new()), 0);
+        let measured = measured(&[]);
         for _ in 0..3 {
             let told = (0..10 * TOLD_PER_SECOND).filter(|_| measured.may_tell());
             assert_eq!(told.count() as u64, TOLD_PER_SECOND);
@@ -575,7 +421,7 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_is_given_up_or_in_which_the_program_fails_is_counted() {
         use crate::account::Account;
-        let measured = std::sync::Arc::new(Measured::new(&["git"], &Issuers::new(Vec::new()), 0));
+        let measured = std::sync::Arc::new(measured(&["git"]));
         let given_up = Account::open(&measured, "a", false);
         let mut failing = Account::open(&measured, "b", false);
         failing.server("git");

@@ -11,6 +11,7 @@ use http::Request;
 use hyper::body::Incoming;
 use taper_dpop::{NonceKey, NonceKeys};
 use taper_service::clock::SharedClock;
+use taper_service::disk::Taken;
 use taper_service::edge::{Bound, Tls};
 use taper_service::fetch::Fetcher;
 use taper_service::files;
@@ -18,7 +19,7 @@ use taper_service::pool::CpuPool;
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
 use taper_service::spans::{self, Exporter};
-use taper_store::{Audit as _, EmbeddedStore, JournalConfig, Record, RecordKind};
+use taper_store::{Audit as _, EmbeddedStore, JournalConfig, Record, RecordKind, journal_size};
 use tokio::time::Instant;
 use tower::service_fn;
 
@@ -29,7 +30,7 @@ use crate::feed::{Follower, follow_keys};
 use crate::gate::Gate;
 use crate::issuers::Issuers;
 use crate::limits::{Addresses, Limiter};
-use crate::measured::Measured;
+use crate::measured::{Measured, Told};
 use crate::outstanding::Sessions;
 use crate::profile::{Profile, ProfileError};
 use crate::ready::{OpenError, Ready};
@@ -158,8 +159,11 @@ impl Proxy {
         };
         let servers: BTreeMap<String, Arc<Server>> = servers?;
         let keys = tokens::key_set(servers.values().filter_map(|server| server.upstream.tokens()));
-        let names: Vec<&str> = servers.keys().map(String::as_str).collect();
-        let measured = Measured::new(&names, &issuers, clock.unix());
+        let told: Vec<Told<'_>> = servers.iter().map(told).collect();
+        let fetched: Vec<&str> = ready.key_uris.iter().map(|(issuer, _)| issuer.as_str()).collect();
+        let measured = Measured::new(&told, &issuers, &fetched, ready.tls.clone(), clock.unix());
+        let public = public.counted(measured.listeners.of(0));
+        let admin = admin.map(|admin| admin.counted(measured.listeners.of(1)));
         for (id, server) in &servers {
             if let Some(tokens) = server.upstream.tokens() {
                 tokens.count_in(&measured.tokens, measured.server(id));
@@ -269,6 +273,13 @@ impl BoundProxy {
             let run = catalogue::follow_pins(Arc::clone(server), shutdown.clone());
             shutdown.spawn("pins", run);
         }
+        let measure = {
+            let folder = shared.store.folder().to_owned();
+            move || journal_size(&folder).map(|(bytes, files)| Taken { bytes, files })
+        };
+        let folder = shared.store.folder().to_owned();
+        let disk = shared.measured.disk.clone();
+        shutdown.spawn("disk", disk.follow(folder, Arc::new(measure), shutdown.clone()));
         let (store, clock) = (Arc::clone(&shared.store), Arc::clone(&shared.clock));
         shutdown.spawn("sweep", sweep(store, self.journal, clock, shutdown.clone()));
         if let Some(admin) = self.admin {
@@ -294,6 +305,16 @@ impl BoundProxy {
         }
         shared.store.close().await?;
         Ok(())
+    }
+}
+
+/// What the page tells of a server from the start.
+fn told<'a>((id, server): (&'a String, &'a Arc<Server>)) -> Told<'a> {
+    Told {
+        id,
+        limits: Some(&server.profile.limits),
+        programs: server.upstream.max_programs(),
+        identity: server.upstream.identity(),
     }
 }
 

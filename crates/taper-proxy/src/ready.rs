@@ -15,7 +15,7 @@ use taper_service::config::resolve;
 use taper_service::edge::{ClientIdentity, EdgeLimits, Tls, TlsError};
 use taper_service::fetch::{FetchRules, Fetcher};
 use taper_service::secret::SecretError;
-use taper_store::{JournalConfig, RecordKind, StoreError, load_position};
+use taper_store::{JournalConfig, RecordKind, StoreError, load_position, position_file};
 
 use crate::catalogue::Catalogue;
 use crate::config::{self, Config, EnvValue};
@@ -131,6 +131,13 @@ impl Ready {
         if config.proxies == 0 {
             return Err(setting("proxies", "there is at least this one"));
         }
+        if config.proxies > 1 && config.nonce == config::NonceMode::Off {
+            // They do not share the proofs that they saw.
+            return Err(setting(
+                "nonce",
+                "with `proxies` above 1 it has to be `demand`: a captured request would pass once at each",
+            ));
+        }
 
         let rules = fetch_rules(&config.outbound, folder)?;
         let around = Environment {
@@ -233,7 +240,7 @@ impl Ready {
             let (floor, staleness) = match feed {
                 None => (None, Duration::MAX),
                 Some((id, uri, authorization, max_staleness)) => {
-                    let position_file = self.state.join(format!("feed-{}.json", file_name(id)));
+                    let position_file = position_file(&self.state, &file_name(id));
                     let floor = load_position(&position_file, id)?;
                     followers.push(Follower {
                         issuer: id.clone(),

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use serde_json::{Value, json};
 use taper_oauth::ProtectedResourceMetadata;
 use taper_service::clock::SharedClock;
 use taper_service::edge::{BodyError, CallerCertificate, PeerAddr, read_body};
+use taper_service::health::Health;
 use taper_service::pool::{CpuPool, PoolError};
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
@@ -162,32 +162,6 @@ fn server_id(path: &str) -> Option<&str> {
     (!id.contains('/')).then_some(id)
 }
 
-/// What is missing, one line each: its name and why; and what else should be known.
-fn as_lines(missing: &[String], notes: &[String]) -> String {
-    let word = if missing.is_empty() { "ok" } else { "not ready" };
-    let lines = missing.iter().chain(notes).map(String::as_str);
-    std::iter::once(word)
-        .chain(lines)
-        .map(|line| format!("{line}\n"))
-        .collect()
-}
-
-/// The same for programs.
-fn as_json(missing: &[String], notes: &[String]) -> String {
-    let told = |lines: &[String]| -> Vec<Value> {
-        let one = |line: &String| {
-            let (name, reason) = line.split_once(": ").unwrap_or((line, ""));
-            json!({ "name": name, "reason": reason })
-        };
-        lines.iter().map(one).collect()
-    };
-    let mut page = json!({ "ready": missing.is_empty(), "missing": told(missing) });
-    if let (false, Some(page)) = (notes.is_empty(), page.as_object_mut()) {
-        page.insert("notes".to_owned(), told(notes).into());
-    }
-    page.to_string()
-}
-
 /// Refuses methods that change something.
 fn only_read(method: &Method) -> Result<(), Refusal> {
     if [Method::GET, Method::HEAD].contains(method) {
@@ -206,30 +180,16 @@ impl Shared {
         request: &Request<B>,
         for_operator: bool,
     ) -> Option<Result<Response<Body>, Refusal>> {
-        let (missing, notes) = match request.uri().path() {
-            "/healthz" => (Vec::new(), Vec::new()),
-            "/readyz" => (self.missing(), self.notes(for_operator)),
+        let health = match request.uri().path() {
+            "/healthz" => Health::default(),
+            "/readyz" => Health {
+                missing: self.missing(),
+                notes: self.notes(for_operator),
+            },
             _ => return None,
         };
-        if let Err(refusal) = only_read(request.method()) {
-            return Some(Err(refusal));
-        }
-        let status = if missing.is_empty() {
-            StatusCode::OK
-        } else {
-            StatusCode::SERVICE_UNAVAILABLE
-        };
-        let (kind, text) = if headers::wants_json(request) {
-            ("application/json", as_json(&missing, &notes))
-        } else {
-            ("text/plain; charset=utf-8", as_lines(&missing, &notes))
-        };
-        let mut response = Response::new(full(text));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Some(Ok(response))
+        let answer = || health.answer(request).map(full);
+        Some(only_read(request.method()).map(|()| answer()))
     }
 
     /// `/metrics`, on the admin listener alone: it tells how much is going on, and of what kind.

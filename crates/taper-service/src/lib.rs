@@ -10,19 +10,25 @@
 //! | [`metrics`] | counters, gauges and durations for operators |
 //! | [`spans`] | traces for OpenTelemetry |
 //! | [`shutdown`] | tracked tasks, signals, draining; the only way to start a task |
+//! | [`disk`] | what a journal takes of its disk |
 //! | [`edge`] | the HTTP listener with its limits |
 //! | [`fetch`] | guarded outbound HTTP |
 //! | [`files`] | how many files may be open |
+//! | [`health`] | the answer to `/readyz` |
 //! | [`pool`] | bounded CPU work off the runtime |
+//! | [`process`] | memory, time and files of the process |
 //! | [`suggest`] | "did you mean" |
 
 pub mod clock;
 pub mod config;
+pub mod disk;
 pub mod edge;
 pub mod fetch;
 pub mod files;
+pub mod health;
 pub mod metrics;
 pub mod pool;
+pub mod process;
 pub mod rng;
 pub mod secret;
 pub mod shutdown;

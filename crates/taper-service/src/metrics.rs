@@ -54,6 +54,10 @@ pub struct Counter(Arc<AtomicU64>);
 #[derive(Clone, Debug, Default)]
 pub struct Gauge(Arc<AtomicI64>);
 
+/// Time that was spent on something. Clones share the value.
+#[derive(Clone, Debug, Default)]
+pub struct Spent(Arc<AtomicU64>);
+
 /// How long something took, in buckets. Clones count together.
 #[derive(Clone, Debug)]
 pub struct Durations(Arc<Cells>);
@@ -138,6 +142,11 @@ impl Registry {
         self.add(name, help, Table(Arc::new(grid)))
     }
 
+    /// Time that was spent; `name` ends in `_seconds_total`.
+    pub fn spent(&mut self, name: &str, help: &str) -> Spent {
+        self.add(name, help, Spent::default())
+    }
+
     /// A gauge.
     pub fn gauge(&mut self, name: &str, help: &str) -> Gauge {
         self.add(name, help, Gauge::default())
@@ -220,6 +229,14 @@ impl Counter {
     /// Takes over a count that is kept elsewhere. It never goes back.
     pub fn take_over(&self, count: u64) {
         self.0.fetch_max(count, Ordering::Relaxed);
+    }
+}
+
+impl Spent {
+    /// Takes over a time that is kept elsewhere. It never goes back.
+    pub fn take_over(&self, spent: Duration) {
+        let nanos = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
+        self.0.fetch_max(nanos, Ordering::Relaxed);
     }
 }
 

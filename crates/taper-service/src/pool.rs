@@ -40,7 +40,7 @@ impl CpuPool {
         let workers = workers.clamp(1, Semaphore::MAX_PERMITS);
         let places = workers.saturating_add(queue).min(Semaphore::MAX_PERMITS);
         Self {
-            here: Arc::new(Semaphore::new(workers.saturating_sub(1).max(1))),
+            here: Arc::new(Semaphore::new(on_the_spot(workers))),
             running: Arc::new(Semaphore::new(workers)),
             admitted: Arc::new(Semaphore::new(places)),
             behind: Arc::new(Semaphore::new(workers)),
@@ -49,11 +49,12 @@ impl CpuPool {
         }
     }
 
-    /// How many closures run now, and how many wait.
+    /// How many closures run now, those that stay on their thread included, and how many wait.
     pub fn in_use(&self) -> (usize, usize) {
         let running = self.workers.saturating_sub(self.running.available_permits());
         let admitted = self.places.saturating_sub(self.admitted.available_permits());
-        (running, admitted.saturating_sub(running))
+        let here = on_the_spot(self.workers).saturating_sub(self.here.available_permits());
+        (running.saturating_add(here), admitted.saturating_sub(running))
     }
 
     /// Runs `f` on a thread of its own and answers what it returns. Waiting closures run in the order
@@ -119,6 +120,11 @@ impl CpuPool {
     }
 }
 
+/// How many short closures may run on their thread at once.
+fn on_the_spot(workers: usize) -> usize {
+    workers.saturating_sub(1).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -180,6 +186,7 @@ mod tests {
         let rest = async {
             assert_eq!(pool.run_short(ran_at).await, Ok(here), "no worker is free");
             let taken = pool.here.try_acquire().unwrap();
+            assert_eq!(pool.in_use(), (2, 0), "who stays is at work too");
             let mut second = Box::pin(pool.run_short(ran_at));
             assert!(second.as_mut().now_or_never().is_none(), "it waits its turn");
             assert_eq!(pool.run_short(ran_at).await, Err(PoolError::Busy));

@@ -268,6 +268,11 @@ impl EmbeddedStore {
         }
     }
 
+    /// The folder that it is in.
+    pub fn folder(&self) -> &Path {
+        &self.dir
+    }
+
     /// How many commits there were since the store was opened; each serves everyone who waited.
     pub fn commits(&self) -> u64 {
         self.commits.load(Ordering::Relaxed)

@@ -70,13 +70,14 @@ pub use kept::{
     RootKeysRecord, TokenHash,
 };
 pub use moves::{Moved, export, import, rebuild};
-pub use position::{load_position, persist_position};
+pub use position::{load_position, persist_position, position_file};
 pub use receipt::{ProvenRecord, RecordReceipt, Which, receipt, verify_receipt};
 pub use record::{DecisionRecord, GrantRecord, LinkRecord, Outcome, Record, RecordKind};
 pub use repair::{RepairReport, repair};
 pub use retain::Retired;
 pub use revocation::{Bound, NO_HISTORY, NewRevocation, Revocation, RevocationKey, RevocationRecord};
 pub use seen::{LONGEST_LIFE, SeenLimits, SeenStore};
+pub use segment::journal_size;
 pub use sweep::Swept;
 pub use sweep_clock::SweepClock;
 pub use tiles::export_tiles;

@@ -1,6 +1,7 @@
 //! Moving a store and building its state anew: the journal is all that counts, the rest is derived.
 //!
-//! What is exported is the journal with its keys, up to one checkpoint. The state is built from it
+//! What is exported is the journal with its keys, up to one checkpoint, and how far feeds were followed: who
+//! forgot that would believe an issuer that lost revocations (M-37). The state is built from the journal
 //! again at the other end. Seen proofs stay behind: a store that was moved knows that it may lack some,
 //! and asks for a nonce (RULES 22).
 
@@ -15,6 +16,7 @@ use crate::disk::{self, FolderLock};
 use crate::error::StoreError;
 use crate::frame;
 use crate::journal::{self, LOCK_FILE};
+use crate::position::copy_positions;
 use crate::segment;
 use crate::state::State;
 use crate::verify::{read_heads, verify_dir};
@@ -38,8 +40,8 @@ pub struct Moved {
     pub replayed: u64,
 }
 
-/// Writes the journal in `dir` with its keys into the new folder `out`, up to the newest checkpoint, and
-/// verifies the copy. It needs no lock: the store may run. The copy can sign for the journal like the original, so only
+/// Writes the journal in `dir` with its keys and the positions in feeds into the new folder `out`, up to the newest
+/// checkpoint, and verifies the copy. It needs no lock: the store may run. The copy can sign for the journal like the original, so only
 /// one of them may go on being written.
 ///
 /// # Errors
@@ -129,6 +131,7 @@ fn copy(dir: &Path, out: &Path) -> Result<Moved, StoreError> {
     let slots = checkpoint::both_slots(note.as_bytes()).map_err(|e| StoreError::untrusted(dir, e))?;
     disk::replace(&out.join(CHECKPOINT_FILE), note.as_bytes())?;
     let first = copy_records(dir, out, trust, head)?;
+    copy_positions(dir, out)?;
     for name in [KEY_FILE, PUB_FILE] {
         let path = dir.join(name);
         let key = disk::read_secret(&path)?;

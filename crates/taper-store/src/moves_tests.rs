@@ -8,6 +8,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::embedded::{EmbeddedStore, OpenReport, Settings};
+use crate::feed::{FeedPosition, History};
+use crate::position::{load_position, persist_position, position_file};
 use crate::record::tests::{decision, grant};
 use crate::revocation::{NewRevocation, RevocationKey};
 use crate::traits::{Audit as _, Grants as _, Revocations as _};
@@ -57,6 +59,14 @@ async fn a_store_moves_while_it_runs_and_the_copy_goes_on() {
     let (_dir, from, out, to) = folders();
     let (store, _) = open(&from).unwrap();
     fill(&store, "a").await;
+    let (feed, position) = (
+        position_file(&from, "0a"),
+        FeedPosition {
+            seq: 7,
+            history: History([9; 32]),
+        },
+    );
+    persist_position(&feed, "i", position).unwrap();
     let moved = export(&from, &out).unwrap();
     assert_eq!((moved.first, moved.tree_size), (0, 3));
     fill(&store, "b").await;
@@ -64,6 +74,12 @@ async fn a_store_moves_while_it_runs_and_the_copy_goes_on() {
 
     let imported = import(&out, &to).unwrap();
     assert_eq!((imported.replayed, &imported.root), (3, &moved.root));
+    let feed = position_file(&to, "0a");
+    assert_eq!(
+        load_position(&feed, "i").unwrap(),
+        position,
+        "who goes on knows how far it was"
+    );
     for name in [KEY_FILE, HEAD_FILE, &segment::name(0)] {
         let mode = fs::metadata(to.join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o077, 0, "{name}");

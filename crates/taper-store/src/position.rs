@@ -1,6 +1,7 @@
 //! How far a proxy followed an issuer's feed, kept in a small file across restarts.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +11,8 @@ use crate::feed::{FeedPosition, History};
 
 /// The largest file, in bytes: an issuer's URL and a hash.
 const MAX_FILE: u64 = 16 * 1024;
+const PREFIX: &str = "feed-";
+const SUFFIX: &str = ".json";
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -55,6 +58,27 @@ pub fn load_position(path: &Path, issuer: &str) -> Result<FeedPosition, StoreErr
         seq: file.head,
         history: file.history,
     })
+}
+
+/// The file in the state folder `dir` that has the position in the feed of an issuer, of whom `tag` is the
+/// name as a file name can have it.
+pub fn position_file(dir: &Path, tag: &str) -> PathBuf {
+    dir.join(format!("{PREFIX}{tag}{SUFFIX}"))
+}
+
+/// Copies the positions in `dir` to `out`, each as it was before or after a page of its feed.
+pub(crate) fn copy_positions(dir: &Path, out: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(dir).map_err(StoreError::io("list", dir))? {
+        let name = entry.map_err(StoreError::io("list", dir))?.file_name();
+        let is_one = |name: &str| name.starts_with(PREFIX) && name.ends_with(SUFFIX);
+        if !name.to_str().is_some_and(is_one) {
+            continue;
+        }
+        if let Some(bytes) = disk::read_small(&dir.join(&name), MAX_FILE)? {
+            disk::replace(&out.join(&name), &bytes)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

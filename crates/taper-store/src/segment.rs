@@ -69,6 +69,31 @@ pub(crate) fn path(dir: &Path, first: u64) -> PathBuf {
     dir.join(name(first))
 }
 
+/// What the segments in `dir` take, in bytes, and how many there are. It reads the folder: not for a
+/// runtime thread.
+///
+/// # Errors
+/// When the folder or a file of it cannot be read.
+pub fn journal_size(dir: &Path) -> io::Result<(u64, usize)> {
+    let (mut bytes, mut files) = (0_u64, 0_usize);
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().to_str().and_then(first_of).is_none() {
+            continue;
+        }
+        match entry.metadata() {
+            Ok(metadata) => {
+                bytes = bytes.saturating_add(metadata.len());
+                files = files.saturating_add(1);
+            }
+            // Old records are dropped while somebody counts.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((bytes, files))
+}
+
 /// The first record of each segment in `dir`, in order.
 pub(crate) fn list(dir: &Path) -> Result<Vec<u64>, StoreError> {
     let mut found = Vec::new();

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::support::{ADMIN, Answer, Rig, send};
+use super::support::{ADMIN, Answer, NEXT_SECRET, Rig, SECRET, basic, send};
 
 async fn revoke(rig: &Rig, token: Option<&str>, what: Value) -> Answer {
     let token = token.map(|token| format!("Bearer {token}"));
@@ -64,6 +64,8 @@ async fn metrics_count_grants_refusals_and_revocations() {
     for line in [
         "taper_issuer_grants_total 1",
         "taper_issuer_revocations_total 1",
+        "taper_issuer_feed_sequence{issuer=\"https://issuer.example\"} 1",
+        "taper_issuer_connections{listener=\"callers\"} 0",
         "taper_issuer_refusals_total{code=\"invalid_target\"} 1",
     ] {
         assert!(
@@ -73,6 +75,48 @@ async fn metrics_count_grants_refusals_and_revocations() {
         );
     }
     assert_eq!(send(&rig.public, "GET", "/metrics", None, None).await.status, 404);
+}
+
+/// Both listeners say it, as lines and in the form that the proxy has.
+#[tokio::test]
+async fn what_is_missing_is_said_on_both_listeners() {
+    let rig = Rig::new().await;
+    let check = async |status: u16, lines: &str, document: Value| {
+        for router in [&rig.public, &rig.admin] {
+            let get = async |path| send(router, "GET", path, None, None).await;
+            let (plain, json) = (get("/readyz").await, get("/readyz?format=json").await);
+            assert_eq!((plain.status.as_u16(), plain.text.as_str()), (status, lines));
+            assert_eq!((json.status.as_u16(), json.json), (status, document.clone()));
+            assert_eq!(get("/healthz").await.text, "ok\n");
+        }
+    };
+    check(200, "ok\n", json!({ "ready": true, "missing": [] })).await;
+    rig.store.upgrade().unwrap().close().await.unwrap();
+    check(
+        503,
+        "not ready\nthe store: it has failed\n",
+        json!({ "ready": false, "missing": [{ "name": "the store", "reason": "it has failed" }] }),
+    )
+    .await;
+}
+
+/// A secret is changed by a second client: both are answered until the first is taken out.
+#[tokio::test]
+async fn two_clients_follow_the_feed_while_a_secret_is_changed() {
+    let rig = Rig::with(|text| {
+        let proxy = "{ id = \"proxy\",";
+        assert!(text.contains(proxy));
+        let next = "{ id = \"proxy-2\", secret = { file = \"next-secret\" }, feed = true },";
+        text.replace(proxy, &format!("{next}\n  {proxy}"))
+    })
+    .await;
+    let check = async |id: &str, secret: &str, status: u16| {
+        let answer = rig.get("/revocations?after=0", Some(basic(id, secret))).await;
+        assert_eq!(answer.status.as_u16(), status, "{id}: {}", answer.text);
+    };
+    check("proxy", SECRET, 200).await;
+    check("proxy-2", NEXT_SECRET, 200).await;
+    check("proxy-2", SECRET, 401).await;
 }
 
 #[tokio::test]

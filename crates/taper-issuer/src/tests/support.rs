@@ -1,7 +1,7 @@
 //! An issuer with its provider, and requests that are honest until a test changes them.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -17,7 +17,7 @@ use taper_service::clock::{ManualClock, SharedClock};
 use taper_service::config::parse;
 use taper_service::rng;
 use taper_service::secret::write_private_file;
-use taper_store::StoreError;
+use taper_store::{EmbeddedStore, StoreError};
 use tower::ServiceExt as _;
 use url::form_urlencoded::Serializer;
 
@@ -30,6 +30,7 @@ pub(super) const ISSUER: &str = "https://issuer.example";
 pub(super) const GIT: &str = "https://mcp.example/git/mcp";
 pub(super) const ADMIN: &str = "the-admin-token";
 pub(super) const SECRET: &str = "s3cret";
+pub(super) const NEXT_SECRET: &str = "another-s3cret";
 
 const POLICY: &str = r#"
 grant_any_tool($s) <- claim("groups", "eng"), requested_any_tool($s);
@@ -50,6 +51,8 @@ pub(super) struct Rig {
     pub(super) admin: Router,
     pub(super) holder: PrivateKey,
     pub(super) root: PublicKey,
+    /// The routers have it.
+    pub(super) store: Weak<EmbeddedStore>,
 }
 
 pub(super) struct Answer {
@@ -93,6 +96,7 @@ pub(super) fn write_files(folder: &Path) {
     generate_root_key(&folder.join("root.jwk"), &mut rng::os()).unwrap();
     write_private_file(&folder.join("admin-token"), ADMIN.as_bytes()).unwrap();
     write_private_file(&folder.join("web-secret"), SECRET.as_bytes()).unwrap();
+    write_private_file(&folder.join("next-secret"), NEXT_SECRET.as_bytes()).unwrap();
     std::fs::write(folder.join("grant.datalog"), POLICY).unwrap();
 }
 
@@ -130,6 +134,7 @@ impl Rig {
             clock,
             public: issuer.public_router(),
             admin: issuer.admin_router(),
+            store: Arc::downgrade(&issuer.state.store),
             folder,
             holder: PrivateKey::generate(Algorithm::EdDsa, &mut rng::os()),
             root: PrivateKey::from_jwk_str(&root).unwrap().public(),

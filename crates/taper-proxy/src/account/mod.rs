@@ -202,7 +202,7 @@ impl Account {
     pub(crate) fn returned(&mut self, began: Instant) {
         let took = began.elapsed();
         self.phases.upstream = Some(Phase { began, took });
-        self.measured.upstream.observe(took);
+        self.measured.upstream(self.server, took);
     }
 
     /// Who cuts its answer notes the cause there.

@@ -22,7 +22,7 @@ const LOG: &str = r#"{"repo_path":"acme/web"}"#;
 
 /// What was logged on this thread.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -36,7 +36,7 @@ impl Write for Lines {
 }
 
 impl Lines {
-    fn start() -> (Self, tracing::subscriber::DefaultGuard) {
+    pub(super) fn start() -> (Self, tracing::subscriber::DefaultGuard) {
         let lines = Self::default();
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -48,7 +48,7 @@ impl Lines {
         (lines, tracing::subscriber::set_default(subscriber))
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
@@ -62,12 +62,12 @@ impl Lines {
     }
 }
 
-fn page(world: &World) -> String {
+pub(super) fn page(world: &World) -> String {
     world.shared.measured.render(&world.shared)
 }
 
 /// The sum of what a family counted, of the lines that have `with`.
-fn sum(page: &str, family: &str, with: &str) -> u64 {
+pub(super) fn sum(page: &str, family: &str, with: &str) -> u64 {
     let lines = page.lines().filter(|line| {
         let rest = line.strip_prefix(family);
         rest.is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(with)
@@ -176,6 +176,14 @@ async fn a_mixed_run_is_counted_once_and_written_once() {
     let mut answer = world.open(call("git_log")).await;
     sent += 1;
     assert!(answer.body_mut().frame().await.unwrap().is_ok());
+    let under_way = page(&world);
+    for (family, with, least) in [
+        ("taper_proxy_open_requests", "", 1),
+        ("taper_proxy_running", "server=\"git\"", 1),
+        ("taper_proxy_connections", "listener=\"callers\"", 1),
+    ] {
+        assert!(sum(&under_way, family, with) >= least, "{family}: {under_way}");
+    }
     drop(answer);
     // One whose caller leaves in the middle of the request.
     let head = world.call("git_log", LOG).request();
@@ -215,6 +223,37 @@ async fn a_mixed_run_is_counted_once_and_written_once() {
     assert_eq!(sum(&page, "taper_proxy_refusals_total", "rule=\"R-13\""), 1);
     assert_eq!(sum(&page, "taper_proxy_refusals_total", "rule=\"none\""), 0);
     assert_eq!(sum(&page, "taper_proxy_upstream_seconds_count", ""), 5);
+    let git = "server=\"git\"";
+    assert_eq!(sum(&page, "taper_proxy_upstream_seconds_count", git), 5);
+    assert_eq!(
+        sum(&page, "taper_proxy_running", ""),
+        0,
+        "the places are given back"
+    );
+    assert_eq!(
+        sum(&page, "taper_proxy_running_limit", git),
+        world.shared.servers["git"].profile.limits.max_running as u64
+    );
+    assert_eq!(
+        sum(&page, "taper_proxy_journal_seconds_count", ""),
+        decided.len() as u64
+    );
+    for family in [
+        "taper_proxy_verify_seconds_count",
+        "taper_proxy_decide_seconds_count",
+        "taper_proxy_queue_seconds_count",
+        "taper_proxy_request_seconds_count",
+        "taper_proxy_verified_chain_hits_total",
+        "taper_proxy_verified_chain_misses_total",
+        "taper_proxy_verified_chains",
+        "taper_proxy_verified_chains_bytes",
+        "taper_proxy_seen_proofs",
+        "taper_proxy_journal_commits_total",
+        "taper_proxy_connections_limit",
+        "process_open_fds",
+    ] {
+        assert!(sum(&page, family, "") > 0, "{family}: {page}");
+    }
 
     let written = lines.requests();
     assert_eq!(written.len() as u64, sent);

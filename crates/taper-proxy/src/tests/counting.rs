@@ -330,20 +330,24 @@ async fn a_subscription_is_one_call() {
 #[tokio::test]
 async fn several_proxies_without_a_shared_store_count_nothing() {
     let setup = Setup {
-        top: "proxies = 2",
+        top: "proxies = 2\nnonce = 'demand'",
         ..usual()
     };
     let world = World::start(setup).await;
-    let answer = world
-        .call("git_log", LOG)
-        .token(limited(&world, 5).as_str())
-        .send()
-        .await;
+    let ask = world.call("git_log", LOG);
+    let nonce = ask.send().await.header("dpop-nonce").to_owned();
+    let with_nonce = || {
+        let nonce = nonce.clone();
+        world
+            .call("git_log", LOG)
+            .claims(move |c| c.nonce = Some(nonce.clone()))
+    };
+    let answer = with_nonce().token(limited(&world, 5).as_str()).send().await;
     assert_eq!(
         (answer.status.as_u16(), &answer.json()["error"]["data"]["rule"]),
         (403, &json!("R-22"))
     );
-    assert_eq!(status(world.call("git_log", LOG)).await, 200);
+    assert_eq!(status(with_nonce()).await, 200);
     world.end().await;
 }
 

@@ -30,6 +30,7 @@ fn mistakes_are_named() {
     check(&|c| c.public_url = "http://proxy.test".into(), "public_url");
     check(&|c| c.public_url = "https://proxy.test/path".into(), "path");
     check(&|c| c.proxies = 0, "`proxies`");
+    check(&|c| c.proxies = 2, "`nonce`");
     check(&|c| c.issuers.clear(), "`issuers`");
     check(&|c| c.servers.clear(), "`servers`");
     check(&|c| c.issuers[0].without_feed = false, "without_feed");

@@ -10,6 +10,7 @@ use taper_dpop::{Algorithm, PrivateKey};
 use taper_service::clock::SharedClock;
 use taper_service::rng;
 
+use super::accounts::{Lines, page, sum};
 use super::support::{Answer, Seen, Setup, World, json, usual};
 use crate::body::{Body, full};
 use crate::pins::{Pins, Preface};
@@ -252,6 +253,8 @@ async fn no_answer_to_another_request_brings_a_list() {
 #[tokio::test]
 async fn it_is_said_what_changed() {
     let world = world(&[READS, WRITES]).await;
+    let unapproved = || sum(&page(&world), "taper_proxy_unapproved_tools", "server=\"git\"");
+    assert_eq!(unapproved(), 0);
     assert_eq!(
         ready_text(&world, false).await,
         "ok\npins of git: its tools are not known yet\n"
@@ -263,6 +266,7 @@ async fn it_is_said_what_changed() {
         "ok\npins of git: `git_log`: it is described differently: ~ \"/description\": \"Shows the log.\" -> \
          \"\\u001b[2JShows the log.\"\npins of git: `git_push`: it is not listed any more\n"
     );
+    assert_eq!(unapproved(), 2);
     // On the public port nobody learns the names.
     assert_eq!(
         ready_text(&world, false).await,
@@ -274,6 +278,36 @@ async fn it_is_said_what_changed() {
     lists(&world, &format!("{READS},{WRITES}"), "");
     fetch(&world).await;
     assert_eq!(ready_text(&world, true).await, "ok\n");
+    assert_eq!(unapproved(), 0);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn the_log_names_each_tool_and_what_is_different() {
+    let world = world(&[READS, WRITES]).await;
+    let pinned = world.shared.servers["git"].catalogue.pinned().unwrap();
+    let (lines, _guard) = Lines::start();
+    pinned.compare(&[of(&READS.replace("Shows", "Prints"))]);
+    let text = lines.text();
+    let told: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .filter(|line: &serde_json::Value| {
+            line["message"] == "a tool is not as it was approved, its calls are denied"
+        })
+        .collect();
+    assert_eq!(told.len(), 2, "{text}");
+    for (line, (tool, word)) in told
+        .iter()
+        .zip([("git_log", "Prints"), ("git_push", "not listed")])
+    {
+        assert_eq!(
+            (&line["level"], &line["mcp.server"]),
+            (&"WARN".into(), &"git".into())
+        );
+        assert_eq!(line["mcp.tool"], tool);
+        assert!(line["difference"].as_str().unwrap().contains(word), "{line}");
+    }
     world.end().await;
 }
 

@@ -39,6 +39,14 @@ impl Upstream {
         }
     }
 
+    /// How many programs may run for it.
+    pub(crate) fn max_programs(&self) -> usize {
+        match self {
+            Self::Http(_) => 0,
+            Self::Stdio(upstream) => upstream.most(),
+        }
+    }
+
     /// The tokens that it takes.
     pub(crate) fn tokens(&self) -> Option<&Arc<Tokens>> {
         match self {

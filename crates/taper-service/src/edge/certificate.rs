@@ -30,6 +30,8 @@ pub(super) const SHORTEST_RELOAD: Duration = Duration::from_secs(1);
 /// How long before its end a certificate is spoken of, and how often then, in seconds.
 const NOTICE: i64 = 14 * 24 * 3600;
 const NOTICE_EVERY: i64 = 24 * 3600;
+/// The year 10000, after the end of every certificate (RFC 5280 section 4.1.2.5), in seconds since the Unix epoch.
+const FAR: i64 = 253_402_300_800;
 
 /// The files of a certificate and its key.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -136,6 +138,11 @@ impl ClientIdentity {
         Arc::clone(&self.0.current) as _
     }
 
+    /// When the certificate ends, in seconds since the Unix epoch; `None` when it does not say so.
+    pub fn ends(&self) -> Option<i64> {
+        self.0.ends()
+    }
+
     /// Takes a changed pair without a restart, and warns of the certificate's end, until `shutdown`. A
     /// pair that cannot be used is reported once; the one before it stays.
     pub async fn follow(self, clock: SharedClock, shutdown: Shutdown) {
@@ -183,6 +190,18 @@ impl Pair {
                 Ok(next) => known = next,
                 Err(error) => tracing::error!(%error, "the certificate could not be looked at"),
             }
+        }
+    }
+
+    /// When the certificate in use ends, in seconds since the Unix epoch.
+    pub(super) fn ends(&self) -> Option<i64> {
+        let pair = self.in_use();
+        match at(&pair.cert, &self.files.provider, FAR) {
+            Ok(Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
+                not_after,
+                ..
+            }))) => i64::try_from(not_after.as_secs()).ok(),
+            _ => None,
         }
     }
 
@@ -320,9 +339,12 @@ pub(super) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, St
     }
 }
 
-/// Whether the chain's first certificate is valid at `now`, asked of what clients ask. Whom they trust is
-/// not known here: the certificate stands in for its own root, and only what is said of time counts.
-fn valid_at(chain: &[CertificateDer<'_>], provider: &Arc<CryptoProvider>, now: i64) -> Result<(), String> {
+/// What a client says of a certificate.
+type Verdict = Result<(), rustls::Error>;
+
+/// What clients say of the chain's first certificate at `now`. Whom they trust is not known here: the certificate
+/// stands in for its own root, and only what is said of time counts.
+fn at(chain: &[CertificateDer<'_>], provider: &Arc<CryptoProvider>, now: i64) -> Result<Verdict, String> {
     let Some(own) = chain.first() else {
         return Err("it has no certificate in PEM".to_owned());
     };
@@ -335,8 +357,15 @@ fn valid_at(chain: &[CertificateDer<'_>], provider: &Arc<CryptoProvider>, now: i
         .map_err(|error| error.to_string())?;
     let now = UnixTime::since_unix_epoch(Duration::from_secs(u64::try_from(now).unwrap_or(0)));
     let any_name = ServerName::IpAddress(std::net::Ipv4Addr::LOCALHOST.into());
+    Ok(verifier
+        .verify_server_cert(own, &[], &any_name, &[], now)
+        .map(drop))
+}
+
+/// Whether the chain's first certificate is valid at `now`, as far as time goes.
+fn valid_at(chain: &[CertificateDer<'_>], provider: &Arc<CryptoProvider>, now: i64) -> Result<(), String> {
     let date = |time: UnixTime| rfc3339(i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
-    match verifier.verify_server_cert(own, &[], &any_name, &[], now) {
+    match at(chain, provider, now)? {
         Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
             Err(format!("it is valid until {} only", date(not_after)))
         }

@@ -1,5 +1,6 @@
 //! One connection, from its first byte to its end.
 
+use std::io;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response, header};
@@ -15,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use tower::{Service, ServiceExt as _};
 
 use super::callers::CallerCertificate;
+use super::counted::{Counted, Refused};
 use super::taken::Taken;
 use super::tls::H2;
 use super::traffic::{Quiet, Traffic};
@@ -28,6 +30,11 @@ pub(super) type Protocol = auto::Builder<Tracked>;
 #[derive(Debug, thiserror::Error)]
 #[error("no answer from the service: {0}")]
 struct NoAnswer(BoxError);
+
+/// The first request did not come in time.
+#[derive(Debug, thiserror::Error)]
+#[error("no request came")]
+struct NoRequest;
 
 /// Starts the tasks of HTTP/2 streams where the listener can wait for them.
 #[derive(Clone, Debug)]
@@ -72,7 +79,7 @@ pub(super) async fn drive<IO, P, S, B>(
     tls: Option<TlsAcceptor>,
     protocol: Protocol,
     limits: EdgeLimits,
-    service: S,
+    (counted, service): (Counted, S),
     shutdown: Shutdown,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -88,6 +95,7 @@ pub(super) async fn drive<IO, P, S, B>(
     let until = Instant::now() + limits.header_read_timeout;
     let Some(tls) = tls else {
         let from = (peer, None);
+        let service = (counted, service);
         return answer(stream, from, until, protocol, limits, service, shutdown).await;
     };
     let shaken = tokio::select! {
@@ -104,10 +112,17 @@ pub(super) async fn drive<IO, P, S, B>(
             let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
             let certificate = shown.map(CallerCertificate::of);
             let from = (peer, certificate);
+            let service = (counted, service);
             answer(stream, from, until, protocol, limits, service, shutdown).await;
         }
-        Ok(Err(error)) => tracing::debug!(peer = %peer, %error, "a TLS handshake failed"),
-        Err(_) => tracing::debug!(peer = %peer, "a TLS handshake did not end in time"),
+        Ok(Err(error)) => {
+            counted.refused(of_handshake(&error));
+            tracing::debug!(peer = %peer, %error, "a TLS handshake failed");
+        }
+        Err(_) => {
+            counted.refused(Refused::Slow);
+            tracing::debug!(peer = %peer, "a TLS handshake did not end in time");
+        }
     }
 }
 
@@ -117,7 +132,7 @@ async fn answer<IO, P, S, B>(
     until: Instant,
     protocol: Protocol,
     limits: EdgeLimits,
-    service: S,
+    (counted, service): (Counted, S),
     shutdown: Shutdown,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -131,17 +146,18 @@ async fn answer<IO, P, S, B>(
 {
     let stream = Taken::within(limits.write_timeout, stream);
     let traffic = Traffic::new();
-    let counted = traffic.clone();
+    let (begun, refusals) = (traffic.clone(), counted.clone());
     let answer = service_fn(move |mut request: Request<Incoming>| {
-        let running = counted.begin();
+        let running = begun.begin();
         request.extensions_mut().insert(peer);
         if let Some(certificate) = certificate {
             request.extensions_mut().insert(certificate);
         }
         let framing = Framing::of(request.headers());
-        let answered = service.clone().oneshot(request);
+        let (answered, refusals) = (service.clone().oneshot(request), refusals.clone());
         async move {
             if framing == Framing::Foreign {
+                refusals.refused(Refused::Malformed);
                 return Err(NoAnswer("a transfer coding other than chunked".into()));
             }
             let mut response = answered.await.map_err(|e| NoAnswer(e.into()))?;
@@ -161,7 +177,7 @@ async fn answer<IO, P, S, B>(
             within(limits.drain_timeout, connection).await
         }
         quiet = traffic.quiet(until.saturating_duration_since(Instant::now()), limits.idle_timeout) => match quiet {
-            Quiet::Never => Err("no request came".into()),
+            Quiet::Never => Err(NoRequest.into()),
             Quiet::Idle => {
                 // A request may be arriving at this very moment; it is still answered.
                 connection.as_mut().graceful_shutdown();
@@ -170,8 +186,31 @@ async fn answer<IO, P, S, B>(
         },
     };
     if let Err(error) = end {
+        if let Some(reason) = of_http(&error, traffic.has_begun()) {
+            counted.refused(reason);
+        }
         tracing::debug!(peer = %peer, %error, "a connection ended early");
     }
+}
+
+/// Whose fault a handshake that failed is: the certificate that the peer showed or did not, or something else.
+fn of_handshake(error: &io::Error) -> Refused {
+    use rustls::Error::{InvalidCertificate, NoCertificatesPresented};
+    let tls = error.get_ref().and_then(|error| error.downcast_ref());
+    match tls {
+        Some(NoCertificatesPresented | InvalidCertificate(_)) => Refused::Certificate,
+        _ => Refused::Handshake,
+    }
+}
+
+/// What a connection that ended early is counted as. One that was of use and then fell silent is nothing.
+fn of_http(error: &BoxError, of_use: bool) -> Option<Refused> {
+    let http = error.downcast_ref::<hyper::Error>();
+    if http.is_some_and(hyper::Error::is_parse) {
+        return Some(Refused::Malformed);
+    }
+    let late = error.is::<NoRequest>() || http.is_some_and(hyper::Error::is_timeout);
+    (late && !of_use).then_some(Refused::Slow)
 }
 
 /// How the body of an HTTP/1.1 request is delimited.

@@ -12,6 +12,7 @@ mod body;
 mod callers;
 mod certificate;
 mod connection;
+mod counted;
 mod taken;
 mod tls;
 mod traffic;
@@ -38,6 +39,7 @@ use tower::Service;
 pub use self::body::{BodyError, read_body};
 pub use self::callers::{CallerCertificate, CallerCertificates};
 pub use self::certificate::{CertificateFiles, ClientIdentity, TlsError};
+pub use self::counted::{Counted, Listeners};
 pub use self::tls::{Tls, TlsConfig};
 #[cfg(unix)]
 pub use self::unix::UnixBound;
@@ -99,6 +101,7 @@ pub struct Bound {
     local_addr: SocketAddr,
     limits: EdgeLimits,
     tls: Option<Tls>,
+    counted: Counted,
 }
 
 impl Bound {
@@ -115,6 +118,7 @@ impl Bound {
             local_addr,
             limits,
             tls: None,
+            counted: Counted::default(),
         })
     }
 
@@ -122,6 +126,13 @@ impl Bound {
     #[must_use]
     pub fn over(mut self, tls: Option<&Tls>) -> Self {
         self.tls = tls.cloned();
+        self
+    }
+
+    /// The same port, with its connections counted.
+    #[must_use]
+    pub fn counted(mut self, counted: Counted) -> Self {
+        self.counted = counted;
         self
     }
 
@@ -147,10 +158,12 @@ impl Bound {
             local_addr,
             limits,
             tls,
+            counted,
         } = self;
         let acceptor = tls.as_ref().map(Tls::acceptor);
         let name = local_addr.to_string();
-        serve(listener, name, acceptor, limits, service, shutdown).await;
+        let listener = (listener, name);
+        serve(listener, acceptor, limits, counted, service, shutdown).await;
     }
 }
 
@@ -176,10 +189,10 @@ trait Listen: Send + Sync {
 
 /// Answers the connections of a listener.
 async fn serve<L, S, B>(
-    listener: L,
-    name: String,
+    (listener, name): (L, String),
     acceptor: Option<TlsAcceptor>,
     limits: EdgeLimits,
+    counted: Counted,
     service: S,
     shutdown: Shutdown,
 ) where
@@ -191,14 +204,20 @@ async fn serve<L, S, B>(
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let places = Arc::new(Semaphore::new(
-        limits.max_connections.clamp(1, Semaphore::MAX_PERMITS),
-    ));
+    let most = limits.max_connections.clamp(1, Semaphore::MAX_PERMITS);
+    let places = Arc::new(Semaphore::new(most));
+    counted.limit(most);
     let connections = TaskTracker::new();
     let protocol = connection::protocol(&limits, &connections);
     loop {
         let accepted = async {
-            let place = Arc::clone(&places).acquire_owned().await.ok()?;
+            let place = match Arc::clone(&places).try_acquire_owned() {
+                Ok(place) => place,
+                Err(_) => {
+                    counted.full();
+                    Arc::clone(&places).acquire_owned().await.ok()?
+                }
+            };
             Some((place, accept(&listener).await))
         };
         let (place, (stream, peer)) = tokio::select! {
@@ -213,12 +232,13 @@ async fn serve<L, S, B>(
             acceptor.clone(),
             protocol.clone(),
             limits.clone(),
-            service.clone(),
+            (counted.clone(), service.clone()),
             shutdown.clone(),
         );
+        let open = counted.open();
         connections.spawn(async move {
             connection.await;
-            drop(place);
+            drop((open, place));
         });
     }
     drop(listener);

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::{mpsc, oneshot};
 
 use super::*;
+use crate::metrics::Registry;
 
 const SHORT: Duration = Duration::from_millis(60);
 /// Far beyond what a passing test takes.
@@ -166,6 +167,72 @@ async fn further_connections_wait_for_a_place() {
     drop(first);
     assert!(in_time(second).await.ends_with("hello"));
     end(&shutdown).await;
+}
+
+#[tokio::test]
+async fn connections_are_counted_and_what_is_no_request_by_its_reason() {
+    let mut registry = Registry::new();
+    let listeners = Listeners::new(&mut registry, "x", &["callers", "operators"]);
+    let limits = EdgeLimits {
+        header_read_timeout: SHORT * 4,
+        max_connections: 2,
+        ..EdgeLimits::default()
+    };
+    let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), limits).await.unwrap();
+    let bound = bound.counted(listeners.of(1));
+    let (addr, shutdown) = (bound.local_addr(), Shutdown::new());
+    shutdown.spawn("edge", bound.serve(hello(), shutdown.clone()));
+    let counted = |what: &str, labels: &str| {
+        let page = registry.render();
+        let start = format!("x_connections{what}{{listener=\"operators\"{labels}}} ");
+        let line = page.lines().find_map(|line| line.strip_prefix(&start));
+        line.map(|count| count.parse::<u64>().unwrap())
+            .unwrap_or_else(|| panic!("{start}\n{page}"))
+    };
+    let check = async |beginning: &str, reason: &str| {
+        let refused = |reason: &str| counted("_refused_total", &format!(",reason=\"{reason}\""));
+        let before = ["certificate", "handshake", "slow", "malformed"].map(refused);
+        let _ = rest(connect(addr, beginning).await).await;
+        while counted("", "") > 0 {
+            tokio::task::yield_now().await;
+        }
+        for (name, before) in ["certificate", "handshake", "slow", "malformed"]
+            .into_iter()
+            .zip(before)
+        {
+            assert_eq!(
+                refused(name) - before,
+                u64::from(name == reason),
+                "{name} of {beginning:?}"
+            );
+        }
+    };
+    check("", "slow").await;
+    check("GET / HTTP/1.1\r\nhost", "slow").await;
+    check("no request\r\n\r\n", "malformed").await;
+    check(
+        "GET / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip\r\n\r\n",
+        "malformed",
+    )
+    .await;
+    check("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", "none").await;
+    check("GET / HTTP/1.1\r\nhost: a\r\n\r\n", "none").await;
+
+    assert_eq!((counted("_limit", ""), counted("_full_total", "")), (2, 0));
+    let held = [connect(addr, "").await, connect(addr, "").await];
+    while counted("_full_total", "") == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(counted("", ""), 2);
+    drop(held);
+    assert!(call(addr, "/").await.ends_with("hello"));
+    end(&shutdown).await;
+    assert_eq!(counted("", ""), 0);
+    assert!(
+        registry
+            .render()
+            .contains("x_connections_full_total{listener=\"callers\"} 0")
+    );
 }
 
 /// A route that reports its start and ends when it is told to.

@@ -111,6 +111,11 @@ impl Tls {
         self.admin
     }
 
+    /// When the certificate in use ends, in seconds since the Unix epoch; `None` when it does not say so.
+    pub fn ends(&self) -> Option<i64> {
+        self.pair.ends()
+    }
+
     /// Whether the certificate names `host`, a DNS name or an address.
     pub fn names(&self, host: &str) -> bool {
         let host = host.trim_start_matches('[').trim_end_matches(']');

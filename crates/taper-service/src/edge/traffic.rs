@@ -45,6 +45,11 @@ impl Traffic {
         Running(self.0.clone())
     }
 
+    /// Whether there was a request.
+    pub(super) fn has_begun(&self) -> bool {
+        self.0.borrow().begun > 0
+    }
+
     /// Completes when there was no first request for `first`, or no running one for `idle`.
     pub(super) async fn quiet(&self, first: Duration, idle: Duration) -> Quiet {
         let mut changes = self.0.subscribe();

@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use tokio::net::{UnixListener, UnixStream};
 use tower::Service;
 
-use super::{BoxError, EdgeLimits, Listen, Peer, serve};
+use super::{BoxError, Counted, EdgeLimits, Listen, Peer, serve};
 use crate::rng;
 use crate::shutdown::Shutdown;
 
@@ -98,7 +98,8 @@ impl UnixBound {
             listener,
             owner: file.owner,
         };
-        serve(listener, name, None, limits, service, shutdown).await;
+        let (listener, counted) = ((listener, name), Counted::default());
+        serve(listener, None, limits, counted, service, shutdown).await;
     }
 }
 

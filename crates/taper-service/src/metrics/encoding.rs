@@ -6,13 +6,24 @@ use std::sync::atomic::Ordering;
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
-use super::{BUCKETS, Counter, Durations, Each, Gauge, Label, Shown, Table};
+use super::{BUCKETS, Counter, Durations, Each, Gauge, Label, Shown, Spent, Table};
 
 const NANOS: f64 = 1e9;
 
 impl EncodeMetric for Counter {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
         encoder.encode_counter::<NoLabelSet, _, u64>(&self.get(), None)
+    }
+
+    fn metric_type(&self) -> MetricType {
+        MetricType::Counter
+    }
+}
+
+impl EncodeMetric for Spent {
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        let spent = seconds(self.0.load(Ordering::Relaxed));
+        encoder.encode_counter::<NoLabelSet, _, u64>(&spent, None)
     }
 
     fn metric_type(&self) -> MetricType {

@@ -17,8 +17,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Copy the journal of a state folder with its keys, checked, up to a signed checkpoint. The daemon may
-    /// run meanwhile; only one of the two may be written afterwards.
+    /// Copy the journal of a state folder with its keys, checked, up to a signed checkpoint, and how far feeds were
+    /// followed. The daemon may run meanwhile; only one of the two may be written afterwards.
     Export {
         /// The state folder of an issuer or a proxy.
         #[arg(long, value_name = "DIR")]

@@ -92,6 +92,11 @@ impl StdioUpstream {
         self.lock().running.len()
     }
 
+    /// How many there may be.
+    pub(super) fn most(&self) -> usize {
+        self.settings.max_children
+    }
+
     pub(super) async fn send(
         &self,
         outbound: Outbound,

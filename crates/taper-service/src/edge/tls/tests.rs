@@ -19,7 +19,8 @@ use tokio_rustls::client::TlsStream;
 use super::*;
 use crate::clock::ManualClock;
 use crate::edge::certificate::read_chain;
-use crate::edge::{Bound, EdgeLimits};
+use crate::edge::{Bound, EdgeLimits, Listeners};
+use crate::metrics::Registry;
 use crate::secret::write_private_file;
 
 const NOW: i64 = 1_800_000_000;
@@ -356,6 +357,7 @@ fn the_end_of_a_certificate_is_spoken_of_once_a_day() {
     let world = World::new();
     world.issue("localhost", NOW - DAY, NOW + 20 * DAY);
     let tls = world.load().unwrap();
+    assert_eq!(tls.ends(), Some(NOW + 20 * DAY));
     let known = tls.pair.look(tls.pair.known(), NOW);
     assert_eq!(known.notice_at, i64::MIN, "it lasts");
     let known = tls.pair.look(known, NOW + 7 * DAY);
@@ -366,6 +368,7 @@ fn the_end_of_a_certificate_is_spoken_of_once_a_day() {
     assert_eq!(known.notice_at, NOW + 31 * DAY, "also when it has ended");
     world.issue("localhost", NOW - DAY, NOW + 90 * DAY);
     assert_eq!(tls.pair.look(known, NOW + 30 * DAY).notice_at, i64::MIN);
+    assert_eq!(tls.ends(), Some(NOW + 90 * DAY));
 }
 
 #[tokio::test(start_paused = true)]
@@ -432,10 +435,19 @@ async fn callers_show_certificates_of_the_authorities() {
         let body = answer.into_body().collect().await.ok()?.to_bytes();
         Some(String::from_utf8(body.to_vec()).unwrap())
     };
+    let mut registry = Registry::new();
+    let listeners = Listeners::new(&mut registry, "x", &["callers"]);
+    let refused = |reason: &str| {
+        let start = format!("x_connections_refused_total{{listener=\"callers\",reason=\"{reason}\"}} ");
+        let page = registry.render();
+        let line = page.lines().find_map(|line| line.strip_prefix(&start));
+        line.unwrap().parse::<u64>().unwrap()
+    };
     let serve = async |tls: &Tls| {
         let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), EdgeLimits::default())
             .await
-            .unwrap();
+            .unwrap()
+            .counted(listeners.of(0));
         let (addr, shutdown) = (bound.local_addr(), Shutdown::new());
         let who = |request: http::Request<axum::body::Body>| {
             let shown = request.extensions().get::<crate::edge::CallerCertificate>();
@@ -448,8 +460,10 @@ async fn callers_show_certificates_of_the_authorities() {
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
         let tls = load("client_ca = 'callers.pem'").unwrap();
         let (addr, shutdown) = serve(&tls).await;
+        let before = refused("certificate");
         assert_eq!(ask(addr, version, None).await, None);
         assert_eq!(ask(addr, version, Some(&stranger)).await, None);
+        assert_eq!((refused("certificate") - before, refused("handshake")), (2, 0));
         let thumbprint = ask(addr, version, Some(&ours)).await.unwrap();
         assert!(thumbprint.len() == 64 && thumbprint.bytes().all(|byte| byte.is_ascii_hexdigit()));
 
