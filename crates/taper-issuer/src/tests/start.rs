@@ -175,10 +175,12 @@ async fn it_speaks_tls_with_a_certificate() {
             Some(200)
         );
         assert_eq!(status(format!("http://localhost:{public}/readyz")).await, None);
-        assert_eq!(
-            status(format!("{admin_scheme}://localhost:{admin}/metrics")).await,
-            Some(200)
-        );
+        let metrics = format!("{admin_scheme}://localhost:{admin}/metrics");
+        let metrics = fetcher.get(metrics, 65_536).await.unwrap();
+        let page = String::from_utf8(metrics.body.to_vec()).unwrap();
+        // What rcgen says unless it is told: the year 4096.
+        let ends = "taper_issuer_certificate_end_seconds{listener=\"callers\"} 67090118400";
+        assert!(page.lines().any(|line| line == ends), "{page}");
         shutdown.trigger();
         shutdown.drain(Duration::from_secs(20)).await.unwrap();
     }

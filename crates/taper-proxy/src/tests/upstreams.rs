@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tower::service_fn;
 
+use super::accounts::{page, sum};
 use super::support::{Answer, NOW, Setup, World, config, json, usual};
 use crate::body::{Body, full};
 
@@ -427,6 +428,10 @@ async fn an_upstream_that_asks_for_a_certificate_is_shown_the_proxys() {
             let got = world.call("git_log", LOG).send().await;
             assert_eq!(got.status.as_u16(), status, "{shown}: {got:?}");
         }
+        let page = page(&world);
+        let shown_one = page.contains("taper_proxy_upstream_certificate_end_seconds{server=\"git\"}");
+        assert_eq!(shown_one, !shown.is_empty(), "{page}");
+        assert!(sum(&page, "taper_proxy_upstream_certificate_end_seconds", "") > NOW as u64 || !shown_one);
         shutdown.trigger();
         world.end().await;
     };

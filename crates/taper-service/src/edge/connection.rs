@@ -116,7 +116,9 @@ pub(super) async fn drive<IO, P, S, B>(
             answer(stream, from, until, protocol, limits, service, shutdown).await;
         }
         Ok(Err(error)) => {
-            counted.refused(of_handshake(&error));
+            if let Some(reason) = of_handshake(&error) {
+                counted.refused(reason);
+            }
             tracing::debug!(peer = %peer, %error, "a TLS handshake failed");
         }
         Err(_) => {
@@ -193,13 +195,20 @@ async fn answer<IO, P, S, B>(
     }
 }
 
-/// Whose fault a handshake that failed is: the certificate that the peer showed or did not, or something else.
-fn of_handshake(error: &io::Error) -> Refused {
+/// What a handshake that failed is counted as: the certificate that the peer showed or did not, or something else. A
+/// peer that went away, as one that looks whether the port is open, is nothing.
+fn of_handshake(error: &io::Error) -> Option<Refused> {
     use rustls::Error::{InvalidCertificate, NoCertificatesPresented};
-    let tls = error.get_ref().and_then(|error| error.downcast_ref());
-    match tls {
-        Some(NoCertificatesPresented | InvalidCertificate(_)) => Refused::Certificate,
-        _ => Refused::Handshake,
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
+        Some(NoCertificatesPresented | InvalidCertificate(_)) => Some(Refused::Certificate),
+        None if matches!(
+            error.kind(),
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+        ) =>
+        {
+            None
+        }
+        _ => Some(Refused::Handshake),
     }
 }
 
@@ -243,5 +252,32 @@ async fn within(
     match tokio::time::timeout(patience, connection).await {
         Ok(end) => end,
         Err(_) => Err("cut at the deadline".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handshake_is_counted_for_what_the_peer_did() {
+        let check = |error: io::Error, expected: Option<Refused>| {
+            assert_eq!(of_handshake(&error), expected, "{error}");
+        };
+        let tls = |error: rustls::Error| io::Error::new(io::ErrorKind::InvalidData, error);
+        let bad = rustls::CertificateError::UnknownIssuer;
+        check(tls(bad.into()), Some(Refused::Certificate));
+        check(
+            tls(rustls::Error::NoCertificatesPresented),
+            Some(Refused::Certificate),
+        );
+        let alert = rustls::AlertDescription::UnknownCA;
+        check(tls(rustls::Error::AlertReceived(alert)), Some(Refused::Handshake));
+        check(io::ErrorKind::UnexpectedEof.into(), None);
+        check(
+            io::Error::new(io::ErrorKind::UnexpectedEof, "tls handshake eof"),
+            None,
+        );
+        check(io::ErrorKind::ConnectionReset.into(), None);
     }
 }
