@@ -30,7 +30,7 @@ use anyhow::{Context as _, bail};
 
 const USAGE: &str = "usage: taper-bench PROGRAM [REQUESTS] [ROUNDS], where PROGRAM is taper's
        taper-bench PROGRAM compare OTHER [REQUESTS] [ROUNDS]
-       taper-bench PROGRAM only DEPTH-(known|new)-(before|async) [REQUESTS] [ROUNDS]
+       taper-bench PROGRAM only DEPTH-(known|new|logged)-(before|async) [REQUESTS] [ROUNDS]
        taper-bench PROGRAM streams [STREAMS]
        taper-bench PROGRAM soak [MINUTES] [PER-SECOND]
        taper-bench PROGRAM bridge [REQUESTS] [ROUNDS]";

@@ -10,7 +10,7 @@ use anyhow::{Context as _, ensure};
 
 use crate::load;
 use crate::process::Process;
-use crate::world::{CALL, Memory, Recording, World, bare_call};
+use crate::world::{CALL, Recording, Setup, World, bare_call};
 
 /// Measures the three in turns, and prints a line for each.
 ///
@@ -19,7 +19,7 @@ use crate::world::{CALL, Memory, Recording, World, bare_call};
 pub(crate) async fn bench(program: &Path, requests: usize, rounds: usize) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let server = Process::role(&["server"])?;
-    let world = World::start(program, &dir.path().join("proxy"), &server.url, Memory::On)?;
+    let world = World::start(program, &dir.path().join("proxy"), &server.url, Setup::KNOWN)?;
     // As many links as the sidecar's: it hands the capability over once.
     let direct = world.caller(Recording::Async, 1)?;
     let held = world.caller(Recording::Async, 0)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::load;
 use crate::process::Process;
 use crate::roles::FIRST_EVENT;
-use crate::world::{Memory, World, open_stream};
+use crate::world::{Setup, World, open_stream};
 
 /// Twice the time after which a stream is decided again.
 const IDLE: Duration = Duration::from_secs(20);
@@ -19,7 +19,7 @@ pub(crate) async fn bench(program: &Path, count: usize) -> anyhow::Result<()> {
     let dir = tempfile::tempdir()?;
     let server = Process::role(&["server"])?;
     let plain = Process::role(&["plain", &server.url])?;
-    let world = World::start(program, &dir.path().join("proxy"), &server.url, Memory::On)?;
+    let world = World::start(program, &dir.path().join("proxy"), &server.url, Setup::KNOWN)?;
     println!("{count} open streams, {} s without an event\n", IDLE.as_secs());
     println!(
         "{:<40} {:>10} {:>10} {:>14} {:>16}",

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 
 use crate::load;
 use crate::process::{Process, own_cpu};
-use crate::world::{Memory, Recording, World, bare_calls};
+use crate::world::{GRANTS, Log, Memory, Recording, Setup, World, bare_calls};
 
 /// Connections that stay open.
 const CONNECTIONS: usize = 16;
@@ -20,16 +20,22 @@ pub(crate) enum Side {
     /// The proxy that looks at nothing.
     Plain,
     /// Ours, with so many hand-overs.
-    Taper(Memory, Recording, usize),
+    Taper(Setup, Recording, usize),
 }
+
+/// What costs little is measured on so many times as many requests: CPU time comes in steps.
+const OF_LITTLE: usize = 5;
+/// What costs much, on a part of them.
+const OF_MUCH: usize = 4;
 
 impl Side {
     /// Reads one such as `5-known-async`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let [depth, memory, recording] = text.split('-').collect::<Vec<_>>().try_into().ok()?;
-        let memory = match memory {
-            "known" => Memory::On,
-            "new" => Memory::Off,
+        let setup = match memory {
+            "known" => Setup::KNOWN,
+            "new" => Setup::NEW,
+            "logged" => Setup::LOGGED,
             _ => return None,
         };
         let recording = match recording {
@@ -37,38 +43,49 @@ impl Side {
             "async" => Recording::Async,
             _ => return None,
         };
-        Some(Self::Taper(memory, recording, depth.parse().ok()?))
+        Some(Self::Taper(setup, recording, depth.parse().ok()?))
     }
 
     fn name(self) -> String {
         match self {
             Self::Direct => "no proxy".to_owned(),
             Self::Plain => "plain proxy on hyper, the same bytes".to_owned(),
-            Self::Taper(memory, recording, hand_overs) => {
+            Self::Taper(setup, recording, hand_overs) => {
                 let journal = match recording {
                     Recording::Before => "journal first",
                     Recording::Async => "journal after",
                 };
-                let chain = match memory {
+                let chain = match setup.memory {
                     Memory::On => "known",
                     Memory::Off => "new",
                 };
-                format!("taper, {hand_overs} hand-overs, {chain} chain, {journal}")
+                let logged = match setup.log {
+                    Log::Quiet => "",
+                    Log::Lines => ", logged",
+                };
+                format!("taper, {hand_overs} hand-overs, {chain} chain, {journal}{logged}")
             }
+        }
+    }
+
+    /// How many requests a turn has, when those of most have `requests`.
+    fn share(self, requests: usize) -> usize {
+        match self {
+            Self::Direct | Self::Plain => requests.saturating_mul(OF_LITTLE),
+            Self::Taper(setup, ..) if setup.memory == Memory::Off => (requests / OF_MUCH).max(1),
+            Self::Taper(..) => requests,
         }
     }
 }
 
 /// Every combination of what is remembered, when it is journaled, and how often it was handed on.
 fn all_of_taper() -> impl Iterator<Item = Side> {
-    let ways = [Memory::On, Memory::Off].into_iter().flat_map(|memory| {
+    let ways = [Setup::KNOWN, Setup::NEW].into_iter().flat_map(|setup| {
         [Recording::Async, Recording::Before]
             .into_iter()
-            .map(move |recording| (memory, recording))
+            .map(move |recording| (setup, recording))
     });
-    ways.flat_map(|(memory, recording)| {
-        [0, 3, 5].map(|hand_overs| Side::Taper(memory, recording, hand_overs))
-    })
+    ways.flat_map(|(setup, recording)| [0, 3, 5].map(|hand_overs| Side::Taper(setup, recording, hand_overs)))
 }
 
 /// A row of a table: a side, and which program serves it.
@@ -89,19 +106,29 @@ struct Figures {
     client: f64,
 }
 
-/// One program, running with and without a memory of chains.
+/// One program, running in every way that is measured.
 struct Worlds {
-    mindful: World,
-    forgetful: World,
+    known: World,
+    new: World,
+    logged: World,
 }
 
 impl Worlds {
     fn start(program: &Path, dir: &Path, upstream: &str) -> anyhow::Result<Self> {
-        let start = |name: &str, memory| World::start(program, &dir.join(name), upstream, memory);
+        let start = |name: &str, setup| World::start(program, &dir.join(name), upstream, setup);
         Ok(Self {
-            mindful: start("known", Memory::On)?,
-            forgetful: start("new", Memory::Off)?,
+            known: start("known", Setup::KNOWN)?,
+            new: start("new", Setup::NEW)?,
+            logged: start("logged", Setup::LOGGED)?,
         })
+    }
+
+    fn of(&self, setup: Setup) -> &World {
+        match (setup.memory, setup.log) {
+            (Memory::On, Log::Quiet) => &self.known,
+            (Memory::Off, _) => &self.new,
+            (Memory::On, Log::Lines) => &self.logged,
+        }
     }
 }
 
@@ -110,7 +137,12 @@ impl Worlds {
 /// # Errors
 /// When a program does not start, or a call is not answered as it should be.
 pub(crate) async fn all(program: &Path, requests: usize, rounds: usize) -> anyhow::Result<()> {
-    let sides = [Side::Direct, Side::Plain].into_iter().chain(all_of_taper());
+    let logged =
+        [Recording::Async, Recording::Before].map(|recording| Side::Taper(Setup::LOGGED, recording, 5));
+    let sides = [Side::Direct, Side::Plain]
+        .into_iter()
+        .chain(all_of_taper())
+        .chain(logged);
     let rows = sides.map(|side| (side, 0)).collect();
     run(&[program.to_owned()], rows, requests, rounds).await
 }
@@ -121,7 +153,7 @@ pub(crate) async fn all(program: &Path, requests: usize, rounds: usize) -> anyho
 /// As [`all`].
 pub(crate) async fn compare(programs: &[PathBuf], requests: usize, rounds: usize) -> anyhow::Result<()> {
     let mut rows = vec![(Side::Plain, 0)];
-    for side in all_of_taper().filter(|side| matches!(side, Side::Taper(Memory::On, ..))) {
+    for side in all_of_taper().filter(|side| matches!(side, Side::Taper(Setup::KNOWN, ..))) {
         rows.extend((0..programs.len()).map(|program| (side, program)));
     }
     run(programs, rows, requests, rounds).await
@@ -155,7 +187,7 @@ async fn run(
         let dir = dir.path().join(n.to_string());
         std::fs::create_dir(&dir)?;
         let world = Worlds::start(program, &dir, &server.url)?;
-        let (known, new) = (world.mindful.proxy.id(), world.forgetful.proxy.id());
+        let (known, new) = (world.known.proxy.id(), world.new.proxy.id());
         println!("program {n}: {} (processes {known}, {new})", program.display());
         worlds.push(world);
     }
@@ -168,20 +200,25 @@ async fn run(
             figures: Vec::new(),
         })
         .collect();
+    let rounds = rounds.max(1);
     for round in 0..=rounds {
         // There and back, so that who comes first has no advantage.
         rows.reverse();
         for row in &mut rows {
+            let requests = row.side.share(requests);
             let (process, calls) = match row.side {
                 Side::Direct => (&server, bare_calls(server.address(), requests)),
                 // Headers and body are those of a call that taper checks.
-                Side::Plain => (&plain, of(0)?.mindful.calls(Recording::Async, 0, requests)?),
-                Side::Taper(memory, recording, hand_overs) => {
-                    let world = match memory {
-                        Memory::On => &of(row.program)?.mindful,
-                        Memory::Off => &of(row.program)?.forgetful,
-                    };
-                    (&world.proxy, world.calls(recording, hand_overs, requests)?)
+                Side::Plain => (&plain, of(0)?.known.calls(Recording::Async, 0, requests)?),
+                Side::Taper(setup, recording, hand_overs) => {
+                    let world = of(row.program)?.of(setup);
+                    let mut calls = world.calls(recording, hand_overs, GRANTS + requests)?;
+                    let rest = calls.split_off(GRANTS);
+                    // What is known is known before the turn begins.
+                    load::run(world.proxy.address(), calls, 1)
+                        .await
+                        .with_context(|| row.side.name())?;
+                    (&world.proxy, rest)
                 }
             };
             let before = [process.cpu()?, server.cpu()?, own_cpu()?];
@@ -218,7 +255,10 @@ async fn run(
 
 fn print(rows: &[Row], requests: usize, rounds: usize, several: bool) {
     println!(
-        "\ntools/call, {CONNECTIONS} connections, {requests} requests a turn, medians of {rounds} rounds\n"
+        "\ntools/call, {CONNECTIONS} connections, medians of {rounds} rounds; requests a turn: {requests}, {} without \
+         taper, {} of new chains\n",
+        Side::Plain.share(requests),
+        requests / OF_MUCH
     );
     println!(
         "{:<50} {:>7} {:>7} {:>7} {:>7} {:>8} {:>7} {:>7}",
@@ -247,17 +287,21 @@ fn print(rows: &[Row], requests: usize, rounds: usize, several: bool) {
 
 /// The median of each figure by itself.
 fn median(all: &[Figures]) -> Figures {
-    fn of<T: PartialOrd + Copy + Default>(all: &[Figures], figure: impl Fn(&Figures) -> T) -> T {
-        let mut values: Vec<T> = all.iter().map(figure).collect();
-        values.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
-        values.get(values.len() / 2).copied().unwrap_or_default()
-    }
+    let of = |figure: &dyn Fn(&Figures) -> f64| {
+        let mut values: Vec<f64> = all.iter().map(figure).collect();
+        values.sort_by(f64::total_cmp);
+        let at = |n: usize| values.get(n).copied().unwrap_or(f64::NAN);
+        let last = values.len().saturating_sub(1);
+        f64::midpoint(at(last / 2), at(last.div_ceil(2)))
+    };
+    let time =
+        |figure: fn(&Figures) -> Duration| Duration::from_secs_f64(of(&|one| figure(one).as_secs_f64()));
     Figures {
-        rate: of(all, |one| one.rate),
-        p50: of(all, |one| one.p50),
-        p99: of(all, |one| one.p99),
-        cpu: of(all, |one| one.cpu),
-        server: of(all, |one| one.server),
-        client: of(all, |one| one.client),
+        rate: of(&|one| one.rate),
+        p50: time(|one| one.p50),
+        p99: time(|one| one.p99),
+        cpu: of(&|one| one.cpu),
+        server: of(&|one| one.server),
+        client: of(&|one| one.client),
     }
 }

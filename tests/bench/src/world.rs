@@ -15,7 +15,7 @@ const ISSUER: &str = "https://issuer.example";
 /// How long everything lasts, in seconds.
 const TTL: i64 = 3600;
 /// A grant has a quota of live proofs, so the requests are spread over several.
-const GRANTS: usize = 40;
+pub(crate) const GRANTS: usize = 40;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// What is called: its proofs carry the body's digest all the same, as our own clients send it.
 pub(crate) const CALL: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"git_log","arguments":{"repo_path":"acme/web"}}}"#;
@@ -48,6 +48,40 @@ pub(crate) enum Memory {
     Off,
 }
 
+/// What is written about each request beside the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Log {
+    /// Nothing.
+    Quiet,
+    /// One line, to a file, as a service does by default.
+    Lines,
+}
+
+/// How a proxy is configured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Setup {
+    pub(crate) memory: Memory,
+    pub(crate) log: Log,
+}
+
+impl Setup {
+    /// Nothing but errors is logged, chains are remembered.
+    pub(crate) const KNOWN: Self = Self {
+        memory: Memory::On,
+        log: Log::Quiet,
+    };
+    /// The same without a memory of chains.
+    pub(crate) const NEW: Self = Self {
+        memory: Memory::Off,
+        log: Log::Quiet,
+    };
+    /// Chains are remembered, and each request has its line.
+    pub(crate) const LOGGED: Self = Self {
+        memory: Memory::On,
+        log: Log::Lines,
+    };
+}
+
 /// A running proxy and the key that it trusts.
 pub(crate) struct World {
     root: RootKey,
@@ -72,7 +106,7 @@ impl World {
     ///
     /// # Errors
     /// When it ends or is not ready in time.
-    pub(crate) fn start(program: &Path, dir: &Path, upstream: &str, memory: Memory) -> anyhow::Result<Self> {
+    pub(crate) fn start(program: &Path, dir: &Path, upstream: &str, setup: Setup) -> anyhow::Result<Self> {
         std::fs::create_dir(dir)?;
         let root = RootKey::generate(1, &mut OsRng);
         let mut jwk = serde_json::to_value(root.public().to_jwk())?;
@@ -103,11 +137,12 @@ listen = "{address}"
 public_url = "http://{address}"
 state = "state"
 policies = ["allow.dl"]
-telemetry = {{ filter = "warn" }}
+telemetry = {{ filter = "{}" }}
 verified_chains_mib = {}
 issuers = [{{ issuer = "{ISSUER}", jwks_file = "roots.json", without_feed = true }}]
 {}{}"#,
-            if memory == Memory::On { 64 } else { 0 },
+            if setup.log == Log::Lines { "info" } else { "warn" },
+            if setup.memory == Memory::On { 64 } else { 0 },
             server(Recording::Before),
             server(Recording::Async)
         );
@@ -116,6 +151,7 @@ issuers = [{{ issuer = "{ISSUER}", jwks_file = "roots.json", without_feed = true
             .current_dir(dir)
             .args(["proxy", "--config", "proxy.toml"])
             .stdin(Stdio::null())
+            .stderr(std::fs::File::create(dir.join("log"))?)
             .spawn()
             .with_context(|| program.display().to_string())?;
         let proxy = Process::new(child, format!("http://{address}"));
@@ -129,7 +165,8 @@ issuers = [{{ issuer = "{ISSUER}", jwks_file = "roots.json", without_feed = true
         Ok(Self { root, proxy })
     }
 
-    /// So many calls by capabilities with so many hand-overs of two caveats each, as bytes.
+    /// So many calls by capabilities with so many hand-overs of two caveats each, as bytes. The first
+    /// [`GRANTS`] of them show each capability once.
     ///
     /// # Errors
     /// When something cannot be signed.
