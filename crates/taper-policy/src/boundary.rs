@@ -236,6 +236,13 @@ pub enum Hidden {
     Undecided,
 }
 
+/// Whether [`decide`] would say of this access what it says without an evaluation: either nothing but what block 0
+/// grants, or that nothing is left to evaluate. That takes microseconds, an evaluation up to its limits.
+#[must_use]
+pub fn is_short(policy: &BoundaryPolicy, chain: &VerifiedChain, access: &Access, now: i64) -> bool {
+    granted(chain, access, now).is_err() || (policy.allows_all && open(chain, access, now).next().is_none())
+}
+
 /// Whether a decision over this chain depends on facts of `predicate`: the policy names it, or a check of
 /// the chain. Without such facts a `deny` would be silent, so who cannot supply them must not ask.
 #[must_use]
@@ -360,12 +367,7 @@ pub(crate) fn is_canonical(uri: &str) -> bool {
 /// The checks of the chain and the policies, in one evaluation. What certainly passes is left out of it, and
 /// there is none when nothing is left to ask.
 fn evaluate(policy: &BoundaryPolicy, chain: &VerifiedChain, access: &Access, now: i64) -> Outcome {
-    let checks: Vec<(usize, &AdmittedCheck)> = chain
-        .links()
-        .iter()
-        .flat_map(|link| link.caveats.iter().map(|check| (link.index, check)))
-        .filter(|(_, check)| applies(check, access.kind) && !check.is_satisfied(access, now))
-        .collect();
+    let checks: Vec<(usize, &AdmittedCheck)> = open(chain, access, now).collect();
     if checks.is_empty() && policy.allows_all {
         return Outcome::Allow;
     }
@@ -396,6 +398,19 @@ fn evaluate(policy: &BoundaryPolicy, chain: &VerifiedChain, access: &Access, now
             }))
         }
     }
+}
+
+/// The checks of the chain that have to be evaluated, with the links that they are in.
+fn open<'a>(
+    chain: &'a VerifiedChain,
+    access: &'a Access,
+    now: i64,
+) -> impl Iterator<Item = (usize, &'a AdmittedCheck)> {
+    let checks = chain
+        .links()
+        .iter()
+        .flat_map(|link| link.caveats.iter().map(|check| (link.index, check)));
+    checks.filter(move |(_, check)| applies(check, access.kind) && !check.is_satisfied(access, now))
 }
 
 /// For plumbing and list entries a check about something that they do not have is skipped.

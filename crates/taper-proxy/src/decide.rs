@@ -24,6 +24,18 @@ const MAX_SUBSCRIPTIONS: usize = 16;
 /// What an answer of the client has in place of a method.
 const RESPONSE: &str = "response";
 
+/// What a request asks for.
+pub(crate) struct Wanted {
+    access: Access,
+    /// The rest of it, or why it cannot be asked for.
+    rest: Result<Rest, Refusal>,
+}
+
+struct Rest {
+    subscribed: Vec<Access>,
+    answers: Option<Answering>,
+}
+
 /// What was allowed.
 pub(crate) struct Allowed {
     pub(crate) permit: Permit,
@@ -38,8 +50,8 @@ pub(crate) struct Allowed {
 }
 
 impl Gate {
-    /// Decides a request that was read and whose proof was taken. Of a refusal nothing stays reserved.
-    pub(crate) fn decide(&self, asked: &Asked, read: &Read, now: i64) -> (Access, Result<Allowed, Refusal>) {
+    /// What a request asks for that was read and whose proof was taken.
+    pub(crate) fn wanted(asked: &Asked, read: &Read) -> Wanted {
         let profile = &asked.profile;
         let method = match (&read.message, &read.answer) {
             (Some(message), _) => message.method.as_str(),
@@ -50,20 +62,45 @@ impl Gate {
         let mut access = Access::new(kind, &profile.id, &profile.resource, method);
         access.body_bound = read.bound;
         access.client_ip = asked.client_ip;
-        let decided = self.permit(asked, read, &mut access, now);
+        let rest = rest(asked, read, &mut access);
+        Wanted { access, rest }
+    }
+
+    /// Whether the decision is a short one: it evaluates nothing and reads no counter.
+    pub(crate) fn is_short(&self, asked: &Asked, wanted: &Wanted, now: i64) -> bool {
+        let chain = asked.presentation.chain();
+        let is_short = |access: &Access| boundary::is_short(&self.policy, chain, access, now);
+        let Ok(rest) = &wanted.rest else {
+            return true;
+        };
+        is_short(&wanted.access) && rest.subscribed.iter().all(is_short) && chain.counters().is_empty()
+    }
+
+    /// Decides it. Of a refusal nothing stays reserved.
+    pub(crate) fn decide(
+        &self,
+        asked: &Asked,
+        read: &Read,
+        wanted: Wanted,
+        now: i64,
+    ) -> (Access, Result<Allowed, Refusal>) {
+        let Wanted { mut access, rest } = wanted;
+        let decided = rest.and_then(|rest| self.permit(asked, read, &mut access, rest, now));
         (access, decided)
     }
 
-    fn permit(&self, asked: &Asked, read: &Read, access: &mut Access, now: i64) -> Result<Allowed, Refusal> {
-        let Some(class) = read.class else {
-            return Err(Refusal::UnknownMethod(read.era));
-        };
-        let answers = answered(asked, read)?;
-        let mut subscribed = Vec::new();
-        if let Some(message) = &read.message {
-            fill(access, message, class.subject, asked)?;
-            subscribed = subscriptions(message, class.subject, asked, access)?;
-        }
+    fn permit(
+        &self,
+        asked: &Asked,
+        read: &Read,
+        access: &mut Access,
+        rest: Rest,
+        now: i64,
+    ) -> Result<Allowed, Refusal> {
+        let Rest {
+            mut subscribed,
+            answers,
+        } = rest;
         let known = match &access.tool {
             Some(tool) if access.kind == AccessKind::ToolCall => asked.catalogue.get(tool, now),
             _ => Known::Nothing,
@@ -269,6 +306,20 @@ impl Gate {
             counted: Vec::new(),
         }
     }
+}
+
+/// Fills `access`; what the request asks for beside it.
+fn rest(asked: &Asked, read: &Read, access: &mut Access) -> Result<Rest, Refusal> {
+    let Some(class) = read.class else {
+        return Err(Refusal::UnknownMethod(read.era));
+    };
+    let answers = answered(asked, read)?;
+    let mut subscribed = Vec::new();
+    if let Some(message) = &read.message {
+        fill(access, message, class.subject, asked)?;
+        subscribed = subscriptions(message, class.subject, asked, access)?;
+    }
+    Ok(Rest { subscribed, answers })
 }
 
 /// The headers that repeat an argument as it is, of a modern call that is allowed otherwise (M-18, M-43).

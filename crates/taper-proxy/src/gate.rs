@@ -32,6 +32,7 @@ use crate::account::{self, Kind};
 use crate::catalogue::Catalogue;
 use crate::chains::Chains;
 use crate::config::NonceMode;
+use crate::decide::Wanted;
 use crate::headers::{self, Credentials, SESSION};
 use crate::issuers::Issuers;
 use crate::limits::{Limiter, Place, Work};
@@ -90,6 +91,14 @@ pub(crate) struct Judgement {
     pub(crate) place: Option<Place>,
     /// The permitted request, to be forwarded only after `record` is in the journal.
     pub(crate) verdict: Result<Permitted<Outbound>, Refusal>,
+}
+
+/// A request whose proof was taken, to be decided.
+pub(crate) struct Begun {
+    asked: Asked,
+    read: Read,
+    place: Place,
+    wanted: Wanted,
 }
 
 impl Gate {
@@ -211,6 +220,23 @@ impl Gate {
 
     /// Judges a request over a verified presentation.
     pub(crate) fn judge(&self, asked: Asked, now: i64) -> Judgement {
+        match self.begin(asked, now) {
+            Ok(begun) => self.finish(*begun, now),
+            Err(ended) => *ended,
+        }
+    }
+
+    /// As [`Self::judge`], if the decision is a short one; otherwise what [`Self::finish`] has to do.
+    pub(crate) fn judge_short(&self, asked: Asked, now: i64) -> Result<Judgement, Box<Begun>> {
+        match self.begin(asked, now) {
+            Ok(begun) if !self.is_short(&begun.asked, &begun.wanted, now) => Err(begun),
+            Ok(begun) => Ok(self.finish(*begun, now)),
+            Err(ended) => Ok(*ended),
+        }
+    }
+
+    /// Everything up to the decision: then the proof is taken. Or the judgement, without one.
+    fn begin(&self, asked: Asked, now: i64) -> Result<Box<Begun>, Box<Judgement>> {
         let read = match self.read(&asked) {
             Ok(read) => read,
             Err(unread) => {
@@ -219,17 +245,16 @@ impl Gate {
                     let class = methods::classify(&message.method, &asked.profile.extra_methods);
                     Kind::of(&message.method, class)
                 });
-                return Judgement {
+                return Err(Box::new(Judgement {
                     read_as: (account::Era::Unread, kind),
                     message,
                     record: None,
                     calls: None,
                     place: None,
                     verdict: Err(refusal),
-                };
+                }));
             }
         };
-        let read_as = (read.era.into(), read.kind());
         let chain = asked.presentation.chain();
         // Who is over a limit does not use up the table of proofs, and who repeats a proof does not use up
         // the limits of its holder.
@@ -240,19 +265,37 @@ impl Gate {
         let place = match admitted {
             Ok(place) => place,
             Err(refusal) => {
-                return Judgement {
-                    read_as,
+                return Err(Box::new(Judgement {
+                    read_as: (read.era.into(), read.kind()),
                     message: read.message,
                     record: None,
                     calls: None,
                     place: None,
                     verdict: Err(refusal),
-                };
+                }));
             }
         };
-        let (access, decided) = self.decide(&asked, &read, now);
+        let wanted = Self::wanted(&asked, &read);
+        Ok(Box::new(Begun {
+            asked,
+            read,
+            place,
+            wanted,
+        }))
+    }
+
+    /// The decision, and what is said of it.
+    pub(crate) fn finish(&self, begun: Begun, now: i64) -> Judgement {
+        let Begun {
+            asked,
+            read,
+            place,
+            wanted,
+        } = begun;
+        let read_as = (read.era.into(), read.kind());
+        let (access, decided) = self.decide(&asked, &read, wanted, now);
         if let Err(Refusal::Indeterminate(_)) = &decided {
-            asked.limiter.undecided(chain);
+            asked.limiter.undecided(asked.presentation.chain());
         }
         let record = self.record(&asked, &access, decided.as_ref().err());
         let (calls, verdict) = match decided {

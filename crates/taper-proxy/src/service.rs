@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use taper_oauth::ProtectedResourceMetadata;
@@ -41,6 +41,9 @@ const METRICS: &str = "/metrics";
 /// Where the keys lie by which the proxy's assertions are verified.
 const KEYS: &str = "/.well-known/jwks.json";
 const ALLOW: &str = "POST, GET, DELETE";
+
+/// The largest body, in bytes, that is read where the request is.
+const SHORT_BODY: usize = 8 * 1024;
 
 /// Everything that requests share.
 pub(crate) struct Shared {
@@ -272,6 +275,7 @@ impl Shared {
         let presentation = {
             let (gate, clock) = (Arc::clone(&self.gate), Arc::clone(&self.clock));
             let (method, url) = (request.method().clone(), profile.resource.clone());
+            let at_once = request.version() <= Version::HTTP_11;
             let submitted = Instant::now();
             let short = move || {
                 let (now, began) = (clock.unix(), Instant::now());
@@ -280,7 +284,11 @@ impl Shared {
                 let ready = (gate, credentials, method, url);
                 looked_up.map(|done| Worked::since(began, done)).ok_or(ready)
             };
-            let short = self.pool.run_short(short).await;
+            // Of a connection that has one request at a time, no more than that one waits.
+            let short = match at_once {
+                true => self.pool.run_now(short),
+                false => self.pool.run_short(short).await,
+            };
             let worked = match short.map_err(|error| self.busy(error))? {
                 Ok(worked) => worked,
                 Err((gate, credentials, method, url)) => {
@@ -324,10 +332,8 @@ impl Shared {
             decision_id: context.decision_id.clone(),
         };
         let mut judgement = {
-            let (gate, clock) = (Arc::clone(&self.gate), Arc::clone(&self.clock));
-            let judge = move || gate.judge(asked, clock.unix());
             let submitted = Instant::now();
-            let worked = self.pool.run(|| worked(judge)).await;
+            let worked = self.judge(asked).await;
             let worked = worked.map_err(|error| self.busy(error))?;
             account.judged(submitted, worked)
         };
@@ -342,6 +348,30 @@ impl Shared {
         };
         self.forward(server, presentation, leaving, account, shutdown)
             .await
+    }
+
+    /// Judges on the spot what is judged in microseconds, and on a thread of its own what takes longer: a large body, an
+    /// evaluation.
+    async fn judge(&self, asked: Asked) -> Result<Worked<Judgement>, PoolError> {
+        let (gate, clock) = (Arc::clone(&self.gate), Arc::clone(&self.clock));
+        if asked.body.len() > SHORT_BODY {
+            let judge = move || worked(|| gate.judge(asked, clock.unix()));
+            return self.pool.run(judge).await;
+        }
+        let short = move || {
+            let began = Instant::now();
+            let judged = gate.judge_short(asked, clock.unix());
+            judged
+                .map(|judgement| Worked::since(began, judgement))
+                .map_err(|begun| (gate, clock, begun))
+        };
+        match self.pool.run_touching(short).await? {
+            Ok(worked) => Ok(worked),
+            Err((gate, clock, begun)) => {
+                let finish = move || worked(|| gate.finish(*begun, clock.unix()));
+                self.pool.run(finish).await
+            }
+        }
     }
 
     /// Why there is no judgement.
@@ -381,7 +411,8 @@ impl Shared {
         });
         let appended = match judgement.calls {
             Some(calls) => self.store.append_counted(record, calls).await.map(drop),
-            None if later => self.store.append_later(record),
+            // When the disk is behind, the decision waits for it rather than be refused.
+            None if later && self.store.takes_later() => self.store.append_later(record),
             None => self.store.append(record).await.map(drop),
         };
         match appended {

@@ -4,6 +4,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -15,6 +16,11 @@ pub struct CpuPool {
     /// For what stays on its thread: one less than there are workers, but at least one, so that a flood of it leaves a
     /// thread of the runtime where there are several, and is shed like everything else.
     here: Arc<Semaphore>,
+    /// For what stays and may still wait for a disk: one less than there are workers, so that it can hold up all of
+    /// the runtime nowhere.
+    touching: Arc<Semaphore>,
+    /// How much runs on the spot.
+    on_the_spot: Arc<AtomicUsize>,
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
     /// Turns of what stands behind everything else.
@@ -40,7 +46,9 @@ impl CpuPool {
         let workers = workers.clamp(1, Semaphore::MAX_PERMITS);
         let places = workers.saturating_add(queue).min(Semaphore::MAX_PERMITS);
         Self {
-            here: Arc::new(Semaphore::new(on_the_spot(workers))),
+            here: Arc::new(Semaphore::new(workers.saturating_sub(1).max(1))),
+            touching: Arc::new(Semaphore::new(workers.saturating_sub(1))),
+            on_the_spot: Arc::default(),
             running: Arc::new(Semaphore::new(workers)),
             admitted: Arc::new(Semaphore::new(places)),
             behind: Arc::new(Semaphore::new(workers)),
@@ -53,7 +61,7 @@ impl CpuPool {
     pub fn in_use(&self) -> (usize, usize) {
         let running = self.workers.saturating_sub(self.running.available_permits());
         let admitted = self.places.saturating_sub(self.admitted.available_permits());
-        let here = on_the_spot(self.workers).saturating_sub(self.here.available_permits());
+        let here = self.on_the_spot.load(Ordering::Relaxed);
         (running.saturating_add(here), admitted.saturating_sub(running))
     }
 
@@ -113,16 +121,58 @@ impl CpuPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        if let Ok(_here) = self.here.try_acquire() {
-            return catch_unwind(AssertUnwindSafe(f)).map_err(|_| PoolError::Failed);
+        self.run_in(&self.here, f).await
+    }
+
+    /// As [`Self::run_short`], for what may touch a file besides, as appending to one does: never on the last thread
+    /// of the runtime, which a disk that stands still would stop.
+    ///
+    /// # Errors
+    /// Those of [`Self::run`].
+    pub async fn run_touching<T, F>(&self, f: F) -> Result<T, PoolError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.run_in(&self.touching, f).await
+    }
+
+    async fn run_in<T, F>(&self, places: &Semaphore, f: F) -> Result<T, PoolError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        if let Ok(_place) = places.try_acquire() {
+            return self.run_now(f);
         }
         self.run(f).await
     }
+
+    /// Runs `f` on the spot, whatever else runs: only for what never blocks, is over in the time of one signature check,
+    /// and comes once at a time from each connection, so that their number bounds how much of it waits.
+    ///
+    /// # Errors
+    /// [`PoolError::Failed`] when `f` panicked.
+    pub fn run_now<T>(&self, f: impl FnOnce() -> T) -> Result<T, PoolError> {
+        let _counted = OnTheSpot::begin(&self.on_the_spot);
+        catch_unwind(AssertUnwindSafe(f)).map_err(|_| PoolError::Failed)
+    }
 }
 
-/// How many short closures may run on their thread at once.
-fn on_the_spot(workers: usize) -> usize {
-    workers.saturating_sub(1).max(1)
+/// Counts what runs on the spot, until it ends in whatever way.
+struct OnTheSpot<'a>(&'a AtomicUsize);
+
+impl<'a> OnTheSpot<'a> {
+    fn begin(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for OnTheSpot<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[cfg(test)]
@@ -186,7 +236,6 @@ mod tests {
         let rest = async {
             assert_eq!(pool.run_short(ran_at).await, Ok(here), "no worker is free");
             let taken = pool.here.try_acquire().unwrap();
-            assert_eq!(pool.in_use(), (2, 0), "who stays is at work too");
             let mut second = Box::pin(pool.run_short(ran_at));
             assert!(second.as_mut().now_or_never().is_none(), "it waits its turn");
             assert_eq!(pool.run_short(ran_at).await, Err(PoolError::Busy));
@@ -199,6 +248,28 @@ mod tests {
         assert_eq!(first, Ok(true));
         assert_ne!(second.unwrap(), here);
         assert_eq!(pool.run_short(ran_at).await, Ok(here), "its place is free again");
+    }
+
+    #[tokio::test]
+    async fn what_touches_a_file_leaves_a_thread() {
+        let here = std::thread::current().id();
+        let ran_at = || std::thread::current().id();
+        assert_ne!(CpuPool::new(1, 1).run_touching(ran_at).await.unwrap(), here);
+        let pool = CpuPool::new(2, 1);
+        assert_eq!(pool.run_touching(ran_at).await, Ok(here));
+        let taken = pool.touching.try_acquire().unwrap();
+        assert_ne!(pool.run_touching(ran_at).await.unwrap(), here);
+        drop(taken);
+        assert_eq!(pool.run_touching(ran_at).await, Ok(here));
+        assert_eq!(pool.run_now(ran_at), Ok(here));
+        assert_eq!(
+            pool.run_now(|| pool.in_use()),
+            Ok((1, 0)),
+            "who stays is at work too"
+        );
+        let panics = || -> () { panic!("on purpose") };
+        assert_eq!(pool.run_now(panics), Err(PoolError::Failed));
+        assert_eq!(pool.in_use(), (0, 0));
     }
 
     #[tokio::test]

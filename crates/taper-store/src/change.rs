@@ -88,6 +88,8 @@ pub(crate) trait Lookup {
 pub(crate) struct Change<'a> {
     state: &'a State,
     values: BTreeMap<Vec<u8>, Option<IVec>>,
+    /// Whether it includes a record that is more than a decision by which nothing is counted.
+    matters: bool,
 }
 
 impl Lookup for Change<'_> {
@@ -104,11 +106,20 @@ impl<'a> Change<'a> {
         Self {
             state,
             values: BTreeMap::new(),
+            matters: false,
         }
+    }
+
+    /// Whether the state may hear of it later: it includes nothing but decisions by which nothing is counted, which say
+    /// nothing that the state keeps.
+    pub(crate) fn can_wait(&self) -> bool {
+        !self.matters && self.values.is_empty()
     }
 
     /// Includes the record of number `index` in the journal. It may be one that the state has.
     pub(crate) fn include(&mut self, index: u64, record: &Record) -> Result<(), StoreError> {
+        self.matters |=
+            !matches!(&record.kind, RecordKind::Decision(decision) if decision.counted.is_empty());
         match &record.kind {
             RecordKind::Grant(grant) => self.put_grant(grant),
             RecordKind::Revoked(record) => self.put_revocation(record),

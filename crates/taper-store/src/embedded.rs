@@ -185,6 +185,7 @@ impl EmbeddedStore {
             failed: Arc::clone(&failed),
             later: later_receiver,
             commits: Arc::clone(&commits),
+            untold: 0,
             timer,
             #[cfg(feature = "sabotage")]
             sabotage: crate::sabotage::Sabotage::from_env(),
@@ -293,6 +294,12 @@ impl EmbeddedStore {
     /// How many records of [`Audit::append_later`] are not on the disk yet.
     pub fn later_waiting(&self) -> usize {
         self.later.waiting()
+    }
+
+    /// Whether there is much room for [`Audit::append_later`]. When there is little, the disk is behind, and who waits
+    /// for it instead is not refused.
+    pub fn takes_later(&self) -> bool {
+        self.later.has_room()
     }
 
     /// Appends again, as it stands now, what these records speak about and the state still has: before

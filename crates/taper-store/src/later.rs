@@ -101,6 +101,12 @@ impl LaterSender {
         &self.count.woken
     }
 
+    /// Whether less than half of what may wait does, in records and in bytes.
+    pub(crate) fn has_room(&self) -> bool {
+        let bytes = self.count.bytes.load(Ordering::Relaxed);
+        self.waiting() < RECORDS / 2 && bytes < BYTES / 2
+    }
+
     /// How many records wait or are being written.
     pub(crate) fn waiting(&self) -> usize {
         self.count.records.load(Ordering::Relaxed)
@@ -166,7 +172,8 @@ mod tests {
     fn the_queue_is_bounded_in_records_and_in_bytes() {
         let (sender, mut receiver) = channel();
         let send = |bytes: usize| sender.send(decision("a"), vec![0; bytes], || {});
-        for _ in 0..RECORDS {
+        for n in 0..RECORDS {
+            assert_eq!(sender.has_room(), n < RECORDS / 2);
             send(1).unwrap();
         }
         assert!(matches!(send(1), Err(StoreError::QueueFull)));
@@ -179,7 +186,9 @@ mod tests {
         );
         drop(taken);
         assert_eq!(sender.waiting(), 0);
+        assert!(sender.has_room());
         send(BYTES).unwrap();
+        assert!(!sender.has_room());
         assert!(matches!(send(1), Err(StoreError::QueueFull)));
         drop(receiver.take(1));
         send(1).unwrap();

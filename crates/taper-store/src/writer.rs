@@ -9,6 +9,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::change::Change;
 use crate::counters::Reservation;
 use crate::draft::Draft;
 use crate::error::StoreError;
@@ -27,6 +28,10 @@ const BATCH_BYTES: usize = 1024 * 1024;
 /// How long records that nobody waits for may wait for more of their kind: a commit costs the same for one
 /// as for many.
 const LINGER: Duration = Duration::from_millis(20);
+
+/// Commits of nothing but plain decisions after which the state learns how far the journal is. It keeps nothing of
+/// them, and what a crash takes of that is read from the journal again; but telling it costs as much as a commit.
+pub(crate) const TOLD_EVERY: u32 = 64;
 
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 /// Tells a caller what came of the commit; with a reason when it failed.
@@ -66,6 +71,8 @@ pub(crate) struct Writer {
     pub(crate) later: LaterReceiver,
     /// How many commits there were.
     pub(crate) commits: Arc<AtomicU64>,
+    /// How many of them the state was not told of: the last ones.
+    pub(crate) untold: u32,
     /// For waiting with an end.
     pub(crate) timer: Runtime,
     #[cfg(feature = "sabotage")]
@@ -95,7 +102,8 @@ impl Writer {
                 Some(Then::Sweep(now, reply)) => drop(reply.send(self.sweep(now))),
                 Some(Then::Close(reply)) => {
                     self.flush(&state);
-                    let closed = state.close();
+                    let told = self.tell(&state);
+                    let closed = told.and(state.close());
                     // Everything is let go before the caller is told so, the folder's lock last.
                     drop((commands, state));
                     let _ = reply.send(self.end().and(closed));
@@ -105,6 +113,7 @@ impl Writer {
         }
         // Dropped without close: everything acknowledged is on the disk, only `checkpoint` may lag.
         self.flush(&state);
+        let _ = self.tell(&state);
         drop((commands, state));
         let _ = self.end();
     }
@@ -274,15 +283,36 @@ impl Writer {
         }
         self.journal.commit(draft.payloads(), &mut *self.rng)?;
         self.commits.fetch_add(1, Ordering::Relaxed);
-        let (mark, head) = (self.journal.mark(), draft.head());
+        let head = draft.head();
+        self.include(draft.into_change())?;
+        self.head
+            .send_if_modified(|known| std::mem::replace(known, head) != head);
+        Ok(())
+    }
+
+    /// Puts what was committed into the state.
+    fn include(&mut self, change: Change<'_>) -> Result<(), StoreError> {
+        if change.can_wait() && self.untold.saturating_add(1) < TOLD_EVERY {
+            self.untold += 1;
+            return Ok(());
+        }
+        let mark = self.journal.mark();
         let applied = Applied {
             size: mark.size,
             root: mark.root,
         };
-        self.state.apply(draft.into_change(), applied)?;
-        self.head
-            .send_if_modified(|known| std::mem::replace(known, head) != head);
+        self.state.apply(change, applied)?;
+        self.untold = 0;
         Ok(())
+    }
+
+    /// Tells the state how far the journal is, if it does not know.
+    fn tell(&mut self, state: &State) -> Result<(), StoreError> {
+        if self.untold == 0 || self.check().is_err() {
+            return Ok(());
+        }
+        self.untold = TOLD_EVERY;
+        self.include(Change::of(state))
     }
 
     fn sweep(&self, now: i64) -> Result<(Swept, bool), StoreError> {
