@@ -14,6 +14,7 @@ use crate::journal::tests::Boxed;
 use crate::record::tests::{decision, grant};
 use crate::revocation::NO_HISTORY;
 use crate::verify::{read_records, verify_dir};
+use crate::writer::TOLD_EVERY;
 
 const NOW: i64 = 1_700_000_000;
 
@@ -578,4 +579,24 @@ async fn a_state_that_cannot_be_read_is_not_ready() {
     store.state.spoil(crate::layout::grant("i", "g"));
     assert!(matches!(store.grant("i", "g").await, Err(StoreError::State(_))));
     assert!(matches!(store.check(), Err(StoreError::State(_))));
+}
+
+#[tokio::test]
+async fn the_state_learns_of_plain_decisions_later() {
+    let (dir, store) = store();
+    let applied = || store.state.applied().unwrap().size;
+    let known = store.insert_grant(grant("a")).await.unwrap().index + 1;
+    assert_eq!(applied(), known);
+    for n in 1..=u64::from(TOLD_EVERY) {
+        store.append(decision("d")).await.unwrap();
+        let told = n == u64::from(TOLD_EVERY);
+        assert_eq!(applied(), known + if told { n } else { 0 }, "after {n}");
+    }
+    store.append(decision("d")).await.unwrap();
+    let last = store.insert_grant(grant("b")).await.unwrap().index;
+    assert_eq!(applied(), last + 1, "with the next that matters");
+    store.append(decision("d")).await.unwrap();
+    assert_eq!(applied(), last + 1);
+    let (_store, report) = reopen(&dir, store).await;
+    assert_eq!((report.records, report.replayed), (last + 2, 0), "at the end");
 }

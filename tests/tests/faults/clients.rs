@@ -125,6 +125,10 @@ impl Tally {
                 let told = rule_of(&got).unwrap_or_else(|| rule.to_owned());
                 *self.refused.entry(told).or_default() += 1;
             }
+            // A machine that is slow to send is too slow before it has sent too much.
+            Some(got) if got.status == 408 && (status, rule) == (413, "M-08") => {
+                *self.refused.entry(rule.to_owned()).or_default() += 1;
+            }
             // All workers are busy: then nothing else is looked at.
             Some(got) if got.status == 503 && rule_of(&got).as_deref() == Some("M-29") => {
                 *self.refused.entry("M-29".to_owned()).or_default() += 1;
