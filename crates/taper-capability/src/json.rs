@@ -153,20 +153,60 @@ impl Value {
             })
     }
 
-    /// A pair of member names of this object that are equal under ASCII case folding.
+    /// Whether two member names of this object are one to a reader that ignores case.
     #[must_use]
-    pub fn case_conflict(&self) -> Option<(&str, &str)> {
-        let members = self.as_object()?;
-        let mut names: Vec<(String, &str)> = members
-            .iter()
-            .map(|(n, _)| (n.to_ascii_lowercase(), n.as_str()))
-            .collect();
+    pub fn has_twins(&self) -> bool {
+        let members = self.as_object().unwrap_or_default();
+        let mut names: Vec<String> = members.iter().map(|(name, _)| folded(name)).collect();
         names.sort_unstable();
-        names.windows(2).find_map(|pair| match pair {
-            [(a, name), (b, other)] if a == b => Some((*name, *other)),
-            _ => None,
-        })
+        names.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
     }
+
+    /// Whether this or any object in it has such names. What [`parse`] made is not deep.
+    #[must_use]
+    pub fn has_twins_within(&self) -> bool {
+        self.any_object(&Self::has_twins)
+    }
+
+    /// Whether this object has a member that a reader which ignores case takes for `name`, and which is
+    /// spelled otherwise.
+    #[must_use]
+    pub fn has_other_spelling(&self, name: &str) -> bool {
+        let mut members = self.as_object().unwrap_or_default().iter();
+        members.any(|(member, _)| is_other_spelling(member, name))
+    }
+
+    /// Whether this or any object in it is such.
+    pub(crate) fn any_object(&self, is: &impl Fn(&Self) -> bool) -> bool {
+        match self {
+            Self::Object(members) => is(self) || members.iter().any(|(_, value)| value.any_object(is)),
+            Self::Array(elements) => elements.iter().any(|element| element.any_object(is)),
+            _ => false,
+        }
+    }
+}
+
+/// A name as a reader sees it that ignores case. Readers differ: the simple folding of Unicode makes the long
+/// s an `s` and the Kelvin sign a `k`, upper case makes the dotless i an `i`, lower case the dotted capital.
+/// Here all of these are one letter, so that names which any of them takes for one are one.
+#[must_use]
+pub fn folded(name: &str) -> String {
+    if name.is_ascii() {
+        return name.to_ascii_lowercase();
+    }
+    let lower = name.chars().flat_map(char::to_lowercase);
+    let letters = lower.flat_map(char::to_uppercase).flat_map(char::to_lowercase);
+    // The dot above is what is left of the dotted capital in lower case.
+    letters.filter(|c| *c != '\u{307}').collect()
+}
+
+/// Whether a reader that ignores case takes `a` for `b`, and they are not the same.
+#[must_use]
+pub fn is_other_spelling(a: &str, b: &str) -> bool {
+    if a.is_ascii() && b.is_ascii() {
+        return a != b && a.eq_ignore_ascii_case(b);
+    }
+    a != b && folded(a) == folded(b)
 }
 
 impl fmt::Display for Value {
@@ -512,7 +552,41 @@ mod tests {
         assert_eq!(value.pointer("/a~1b/1/c~0").and_then(Value::as_str), Some("x"));
         assert_eq!(value.pointer("/a~1b/01"), None);
         assert_eq!(value.pointer("/a~1b/+1"), None);
-        assert_eq!(value.case_conflict(), Some(("A/B", "a/b")));
+        assert!(value.has_twins() && value.has_other_spelling("a/B"));
+    }
+
+    #[test]
+    fn names_fold_as_any_reader_folds_them() {
+        for (a, b) in [
+            ("Name", "nAME"),
+            ("s", "\u{17f}"),
+            ("K", "\u{212a}"),
+            ("i", "\u{131}"),
+            ("i", "\u{130}"),
+            ("i", "i\u{307}"),
+            ("\u{3c3}", "\u{3c2}"),
+            ("\u{e9}", "\u{c9}"),
+            ("\u{b5}", "\u{3bc}"),
+            ("stra\u{df}e", "STRASSE"),
+        ] {
+            assert!(is_other_spelling(a, b) && is_other_spelling(b, a), "{a} {b}");
+        }
+        for (a, b) in [("a", "a"), ("a", "b"), ("e", "\u{e9}"), ("a_b", "a-b"), ("", "a")] {
+            assert!(!is_other_spelling(a, b), "{a} {b}");
+        }
+        for c in char::MIN..=char::MAX {
+            let fold = folded(&c.to_string());
+            for other in [c.to_uppercase().to_string(), c.to_lowercase().to_string()] {
+                assert_eq!(folded(&other), fold, "{c:?}");
+            }
+        }
+        let twins = |text: &str| {
+            let value = parse(text.as_bytes(), &JsonLimits::default()).unwrap();
+            (value.has_twins(), value.has_twins_within())
+        };
+        assert_eq!(twins(r#"{"a":[{"b":1},{"B":1}],"b":{}}"#), (false, false));
+        assert_eq!(twins(r#"{"a":[{"b":1,"B":1}]}"#), (false, true));
+        assert_eq!(twins(r#"{"a":1,"b":2,"A":1}"#), (true, true));
     }
 
     fn any_json() -> impl Strategy<Value = serde_json::Value> {

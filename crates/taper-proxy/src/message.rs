@@ -96,7 +96,7 @@ impl Received {
         if message.as_object().is_none() {
             return Err(shape("a message is one object, batches are not accepted"));
         }
-        if folded_twins(&message) || misspelt(&message) {
+        if message.has_twins() || misspelt(&message) {
             return Err(MessageError::FoldedKeys);
         }
         if message.get("jsonrpc").and_then(Value::as_str) != Some("2.0") {
@@ -136,11 +136,11 @@ impl Received {
             ));
         }
         let named = [Some(&params), params.get("ref"), params.get("notifications")];
-        // Below its top an argument is the tool's own.
+        // Below its top an argument is the tool's own, but for what is read of it (`decide`).
         if named.into_iter().flatten().any(misspelt)
-            || arguments.is_some_and(folded_twins)
-            || folded_twins(&params)
-            || members(&params).any(|(name, value)| name != "arguments" && folded_twins_within(value))
+            || arguments.is_some_and(Value::has_twins)
+            || params.has_twins()
+            || members(&params).any(|(name, value)| name != "arguments" && value.has_twins_within())
         {
             return Err(MessageError::FoldedKeys);
         }
@@ -314,41 +314,9 @@ fn is_integer(text: &str) -> bool {
     in_range && text != "-0"
 }
 
-/// A name as a reader sees it that ignores case. Two letters outside ASCII fold into it (long s, Kelvin
-/// sign), and such readers know that.
-fn fold(name: &str) -> impl Iterator<Item = char> {
-    name.chars().map(|c| match c {
-        '\u{17f}' => 's',
-        '\u{212a}' => 'k',
-        c => c.to_ascii_lowercase(),
-    })
-}
-
-/// Whether two member names would be one to a reader that ignores case.
-fn folded_twins(object: &Value) -> bool {
-    let mut names: Vec<String> = members(object).map(|(name, _)| fold(name).collect()).collect();
-    names.sort_unstable();
-    names.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
-}
-
-/// The same of every object in `value`; the parser has bounded its depth.
-fn folded_twins_within(value: &Value) -> bool {
-    folded_twins(value)
-        || members(value).any(|(_, member)| folded_twins_within(member))
-        || value
-            .as_array()
-            .unwrap_or_default()
-            .iter()
-            .any(folded_twins_within)
-}
-
 /// Whether a member name is one of the protocol's in another spelling.
 fn misspelt(object: &Value) -> bool {
-    members(object).any(|(name, _)| {
-        PROTOCOL_KEYS
-            .iter()
-            .any(|key| *key != name && fold(key).eq(fold(name)))
-    })
+    members(object).any(|(name, _)| PROTOCOL_KEYS.iter().any(|key| json::is_other_spelling(name, key)))
 }
 
 fn members(object: &Value) -> impl Iterator<Item = (&str, &Value)> {

@@ -74,16 +74,7 @@ impl Read {
 
 /// Whether two keys of an object, or one of them and one of `keys`, differ in letter case only.
 fn has_folded(object: &Value, keys: &[&str]) -> bool {
-    let other_spelling = |name: &str| {
-        keys.iter()
-            .any(|key| *key != name && key.eq_ignore_ascii_case(name))
-    };
-    object.case_conflict().is_some()
-        || object
-            .as_object()
-            .unwrap_or_default()
-            .iter()
-            .any(|(name, _)| other_spelling(name))
+    object.has_twins() || keys.iter().any(|key| object.has_other_spelling(key))
 }
 
 fn member<'a>(object: &'a mut Value, name: &str) -> Option<&'a mut Value> {
@@ -112,9 +103,14 @@ mod tests {
             r#"{"tools":[],"TOOLS":[]}"#,
             r#"{"tools":[],"cachescope":"public"}"#,
             r#"{"x":1,"X":2}"#,
+            "{\"tool\u{17f}\":[]}",
+            "{\"k\":1,\"\u{212a}\":2}",
         ] {
             assert!(matches!(read(result), Err(ReadError::Folded)), "{result}");
         }
+        let message = "{\"jsonrpc\":\"2.0\",\"id\":1,\"re\u{17f}ult\":{\"tools\":[]}}";
+        let spelt = Read::new(message.as_bytes(), &JsonLimits::default(), &["tools"]);
+        assert!(matches!(spelt, Err(ReadError::Folded)));
         assert!(matches!(
             read(r#"{"tools":{}}"#).unwrap().keep("tools", |_| true),
             Err(ReadError::NotAnArray)

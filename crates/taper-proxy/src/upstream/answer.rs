@@ -143,12 +143,13 @@ fn is_rpc_error(body: &[u8]) -> bool {
     let Ok(message) = json::parse(body, &limits) else {
         return false;
     };
-    let own = ["jsonrpc", "id", "error"];
-    let other = |name: &str| {
-        ["result", "method", "params"]
-            .iter()
-            .chain(own.iter().filter(|own| **own != name))
-            .any(|word| word.eq_ignore_ascii_case(name))
+    let others = ["result", "method", "params"];
+    let is_other = |name: &str| {
+        let is = |word: &&str| *word == name || json::is_other_spelling(name, word);
+        others.iter().any(is)
+            || ["jsonrpc", "id", "error"]
+                .iter()
+                .any(|own| json::is_other_spelling(name, own))
     };
     let error = message.get("error").filter(|error| error.as_object().is_some());
     let code = error.and_then(|error| error.get("code"));
@@ -160,7 +161,7 @@ fn is_rpc_error(body: &[u8]) -> bool {
             .as_object()
             .unwrap_or_default()
             .iter()
-            .any(|(name, _)| other(name))
+            .any(|(name, _)| is_other(name))
 }
 
 #[cfg(test)]
@@ -205,7 +206,15 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"m"},"error":{}}"#,
             false,
         );
-        for beside in ["result", "Result", "method", "Params", "ID", "Error"] {
+        for beside in [
+            "result",
+            "Result",
+            "re\u{17f}ult",
+            "method",
+            "Params",
+            "ID",
+            "Error",
+        ] {
             let body = format!(
                 r#"{{"jsonrpc":"2.0","id":1,"error":{{"code":1,"message":"m"}},"{beside}":{{"tools":[]}}}}"#
             );
