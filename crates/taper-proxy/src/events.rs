@@ -17,7 +17,7 @@ use crate::lists::{ListError, ListFilter};
 use crate::message::is_id;
 use crate::outstanding::Sessions;
 use crate::session::Owner;
-use crate::sse::{Event, Piece, Splitter};
+use crate::sse::{Event, Piece, Splitter, plain_between};
 use crate::tasks::TaskWatch;
 
 /// How large an event is held that nobody reads, so that a stream can be cut between events.
@@ -133,6 +133,7 @@ impl Readers {
     /// What passes of a piece; `None` if nothing does.
     async fn read(&self, piece: Piece) -> Result<Option<Passed>, BoxError> {
         let (bytes, boundary) = match piece {
+            Piece::Between(bytes) if self.lists.is_some() => (plain_between(bytes), true),
             Piece::Between(bytes) => (bytes, true),
             Piece::Part { .. } if self.lists.is_some() => return Err(ListError::TooLarge.into()),
             Piece::Part { bytes, last } => (bytes, last),

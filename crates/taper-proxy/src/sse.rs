@@ -229,10 +229,27 @@ impl Event {
         self.0
     }
 
-    /// The same event with other data, which has no line end in it.
+    /// The same event without lines in which a client could find another line. It is as it came where there
+    /// are none.
+    pub(crate) fn plain(self) -> Bytes {
+        let keeps = |line: &&[u8]| line.is_empty() || data_of(line).is_some() || is_plain(line);
+        if lines(&self.0).all(|line| keeps(&line)) {
+            return self.0;
+        }
+        let mut out = Vec::with_capacity(self.0.len());
+        for line in lines(&self.0).filter(|line| !line.is_empty()).filter(keeps) {
+            out.extend_from_slice(line);
+            out.push(b'\n');
+        }
+        out.push(b'\n');
+        out.into()
+    }
+
+    /// The same event with other data, which has no line end in it, and of the other lines those that are
+    /// plain.
     pub(crate) fn with_data(&self, data: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.0.len());
-        for line in lines(&self.0).filter(|line| !line.is_empty() && data_of(line).is_none()) {
+        for line in lines(&self.0).filter(|line| is_plain(line) && data_of(line).is_none()) {
             out.extend_from_slice(line);
             out.push(b'\n');
         }
@@ -246,6 +263,22 @@ impl Event {
 /// Lines by any of the three line ends; the empty ones between CR and LF do no harm here.
 fn lines(event: &[u8]) -> impl Iterator<Item = &[u8]> {
     event.split(|byte| matches!(byte, b'\r' | b'\n'))
+}
+
+/// What stands between events; of a comment in which a client could find another line only that it is one.
+pub(crate) fn plain_between(between: Bytes) -> Bytes {
+    if between.starts_with(b":") && !lines(&between).all(|line| line.is_empty() || is_plain(line)) {
+        return Bytes::from_static(b":\n");
+    }
+    between
+}
+
+/// Whether a line is a comment or a field that a client needs beside the data, of visible ASCII: some clients
+/// end a line at more characters than the standard has (U+2028, U+0085, the separators of ASCII).
+fn is_plain(line: &[u8]) -> bool {
+    let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+    let is_known = line.starts_with(b":") || [&b"id"[..], b"event", b"retry"].contains(&name);
+    is_known && line.iter().all(|byte| (0x20..=0x7e).contains(byte))
 }
 
 fn data_of(line: &[u8]) -> Option<&[u8]> {

@@ -119,15 +119,16 @@ impl ListFilter {
         }
     }
 
-    /// An event with its entries filtered; one without a list comes back as it is. `None` is an event of a
+    /// An event with its entries filtered; one without a list comes back as it is, but for lines in which a
+    /// client could find another one. `None` is an event of a
     /// stream opened by GET that is left out, since nobody can tell whether a client would find a list in it.
     pub(crate) async fn event(&self, event: Event) -> Result<Option<Bytes>, ListError> {
         let Some(message) = event.data().map(Bytes::from) else {
-            return Ok(Some(event.into_bytes()));
+            return Ok(Some(event.plain()));
         };
         let server = &self.profile.id;
         match self.in_turn(message.clone()).await {
-            Ok(filtered) if filtered == message => Ok(Some(event.into_bytes())),
+            Ok(filtered) if filtered == message => Ok(Some(event.plain())),
             Ok(filtered) => Ok(Some(Bytes::from(event.with_data(&filtered)))),
             // Cut for it, a stream that its client resumes would be cut there for ever.
             Err(error) if self.lists == List::ALL && error.is_of_the_message() => {
@@ -178,7 +179,11 @@ impl ListFilter {
     }
 
     fn shows(&self, list: List, entry: &Value, needed: Needed, now: i64, undecided: &mut bool) -> bool {
-        let text = |name: &str| entry.get(name).and_then(Value::as_str).map(str::to_owned);
+        // What a client may take for another entry is not one that may be shown.
+        let text = |name: &str| {
+            let value = entry.get(name).filter(|_| !entry.has_other_spelling(name));
+            value.and_then(Value::as_str).map(str::to_owned)
+        };
         let entry_of = |method: &str| {
             Access::new(
                 AccessKind::ListEntry,

@@ -121,6 +121,15 @@ async fn lists_show_what_could_be_used() {
         answer["result"]["resources"],
         serde_json::json!([{"uri": "repo://acme/web"}])
     );
+    // Of an entry with two names nobody knows which one a client takes.
+    world.upstream.answers_json(
+        r#"{"jsonrpc":"2.0","id":1,"result":{"tools":[{"name":"git_log","Name":"git_rm"},{"name":"git_push","x":1,"X":2}]}}"#,
+    );
+    let answer = list("tools/list").send().await.json();
+    assert_eq!(
+        answer["result"]["tools"],
+        serde_json::json!([{"name": "git_push", "x": 1, "X": 2}])
+    );
     world
         .upstream
         .answers_json(r#"{"jsonrpc":"2.0","id":1,"result":{"tools":{"git_rm":{}}}}"#);
