@@ -20,6 +20,8 @@ const TO_CALLER: [&str; 5] = [
     "retry-after",
     "x-accel-buffering",
 ];
+/// The protocol's own names.
+const PREFIX: &str = "mcp-";
 /// `Mcp-Param-*` repeats arguments; what is not proved equal to the body stays here.
 pub(crate) const PARAM_PREFIX: &str = "mcp-param-";
 /// Ways to say another method than the request line does.
@@ -211,10 +213,34 @@ pub(crate) fn to_upstream(
             return false;
         }
         TO_UPSTREAM.contains(&text)
-            || text.starts_with("mcp-")
+            || (text.starts_with(PREFIX) && is_plain(text))
             || (resumes && name == LAST_EVENT)
             || extra.contains(name)
     })
+}
+
+/// Whether a server behind an interface like CGI's takes two names in lower case for one. It reads headers as
+/// variables, in which `-`, `_` and other signs are all `_`: there `Mcp-Session_Id` is the session's id.
+fn is_alike(a: &str, b: &str) -> bool {
+    let sign = |byte: u8| !byte.is_ascii_alphanumeric();
+    let same = |(a, b): (u8, u8)| a == b || (sign(a) && sign(b));
+    a.len() == b.len() && a.bytes().zip(b.bytes()).all(same)
+}
+
+/// Whether a name is written as the protocol's are, so that no other one was checked in its place.
+fn is_plain(name: &str) -> bool {
+    name.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+}
+
+/// Sets one of the proxy's own headers, in place of whatever a server could take for it.
+pub(crate) fn set(headers: &mut HeaderMap, name: &HeaderName, value: &HeaderValue) {
+    let is = |other: &&HeaderName| is_alike(other.as_str(), name.as_str());
+    let alike: Vec<HeaderName> = headers.keys().filter(is).cloned().collect();
+    for other in alike {
+        headers.remove(other);
+    }
+    headers.insert(name.clone(), value.clone());
 }
 
 /// What a caller gets of the upstream's headers. Whatever the upstream says of caches, an answer is for
@@ -230,7 +256,8 @@ pub(crate) fn to_caller(headers: &HeaderMap, session: bool) -> HeaderMap {
 }
 
 /// Whether a configured header may be forwarded: never one that carries credentials or framing, says
-/// how the body is read, or belongs to a session.
+/// how the body is read, or belongs to a session; nor one that could be taken for such, or for one of the
+/// protocol's.
 pub(crate) fn may_forward(name: &HeaderName) -> bool {
     const NEVER: [&str; 16] = [
         "authorization",
@@ -250,7 +277,11 @@ pub(crate) fn may_forward(name: &HeaderName) -> bool {
         "transfer-encoding",
         "upgrade",
     ];
-    !NEVER.contains(&name.as_str()) && !OVERRIDES.contains(&name.as_str())
+    let text = name.as_str();
+    let start = text.get(..PREFIX.len()).unwrap_or_default();
+    let is_disguised = is_alike(start, PREFIX) && !is_plain(text);
+    let is_never = NEVER.iter().chain(&OVERRIDES).any(|never| is_alike(never, text));
+    !is_never && !is_disguised
 }
 
 fn pass(headers: &HeaderMap, allowed: impl Fn(&HeaderName) -> bool) -> HeaderMap {
@@ -351,7 +382,15 @@ mod tests {
             ("mcp-protocol-version", "2025-11-25"),
             ("mcp-session-id", "s"),
             ("mcp-param-repo", "x"),
+            ("mcp-param_repo", "x"),
+            ("mcp-session_id", "another"),
+            ("mcp-session.id", "another"),
+            ("mcp-protocol_version", "1"),
+            ("mcp_name", "x"),
             ("x-own", "1"),
+            ("x_own", "2"),
+            ("content_length", "7"),
+            ("x_http_method_override", "GET"),
             ("transfer-encoding", "chunked"),
             ("content-type", "application/json; charset=utf-7"),
             ("last-event-id", "9"),
@@ -387,6 +426,16 @@ mod tests {
         assert_eq!(names(&to_caller(&answered, false)), "cache-control content-type");
         assert!(!may_forward(&header::AUTHORIZATION) && !may_forward(&DPOP) && may_forward(&own[0]));
         assert!(!may_forward(&header::CONTENT_TYPE) && !may_forward(&LAST_EVENT));
+        for disguised in [
+            "content_length",
+            "transfer.encoding",
+            "mcp-session_id",
+            "mcp_session_id",
+            "x_http_method_override",
+        ] {
+            assert!(!may_forward(&HeaderName::from_static(disguised)), "{disguised}");
+        }
+        assert!(may_forward(&HeaderName::from_static("x_tenant")));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::script::{OWN_CREDENTIALS, SECRET_WORD};
 use crate::world::{Era, World};
 
 /// Headers that a caller may send and an upstream never gets.
-const OUTWARD: [(&str, &str); 24] = [
+const OUTWARD: [(&str, &str); 33] = [
     ("cookie", "a=caller-secret"),
     ("proxy-authorization", "Basic caller-secret"),
     ("x-forwarded-for", "10.0.0.1"),
@@ -35,6 +35,16 @@ const OUTWARD: [(&str, &str); 24] = [
     ("last-event-id", "caller-secret"),
     ("prefer", "respond-async"),
     ("dpop-nonce", "caller-secret"),
+    // To an interface that reads `-` and other signs as `_`, each of these is one that is checked or set.
+    ("mcp-session_id", "caller-secret"),
+    ("mcp-session.id", "caller-secret"),
+    ("mcp-protocol_version", "2024-11-05"),
+    ("mcp-param_repo", "caller-secret"),
+    ("mcp_name", "git_push"),
+    ("authorization_", "caller-secret"),
+    ("content_length", "7"),
+    ("x_http_method_override", "DELETE"),
+    ("x_own", "caller-secret"),
 ];
 
 /// Each of these alone and all of them together leave what the upstream gets as it is, byte for byte.

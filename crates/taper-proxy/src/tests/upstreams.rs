@@ -455,7 +455,7 @@ async fn an_upstreams_own_headers_are_the_proxys() {
     shutdown.spawn("upstream", bound.serve(service, shutdown.clone()));
     let world = World::start(Setup {
         upstream: Some(format!(
-            "{{ http = 'http://{addr}/mcp', forward_headers = ['x-key', 'x-tenant'], headers = {{ \
+            "{{ http = 'http://{addr}/mcp', forward_headers = ['x-key', 'x_key', 'x-tenant'], headers = {{ \
              authorization = {{ file = 'secret', prefix = 'Bearer ' }}, x-key = {{ file = 'secret' }} }} }}"
         )),
         ..usual()
@@ -467,6 +467,7 @@ async fn an_upstreams_own_headers_are_the_proxys() {
         .header("proxy-authorization", "evil");
     ask.headers.push(("x-key", "evil".into()));
     ask.headers.push(("x-key", "evil-too".into()));
+    ask.headers.push(("x_key", "evil".into()));
     assert_eq!(ask.send().await.status.as_u16(), 200);
     let head = seen.lock().unwrap().pop().unwrap();
     let all = |name: &str| {
@@ -477,6 +478,7 @@ async fn an_upstreams_own_headers_are_the_proxys() {
     };
     assert_eq!(all("authorization"), ["Bearer hunter2"]);
     assert_eq!(all("x-key"), ["hunter2"]);
+    assert!(all("x_key").is_empty(), "a server may read it as the same");
     assert_eq!(all("x-tenant"), ["t"]);
     assert!(all("proxy-authorization").is_empty() && all("dpop").is_empty());
     assert_eq!(all("host"), [addr.to_string()]);

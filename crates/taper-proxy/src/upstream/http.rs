@@ -237,7 +237,7 @@ impl HttpUpstream {
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = headers;
         for (name, value) in &self.headers {
-            request.headers_mut().insert(name.clone(), value.clone());
+            crate::headers::set(request.headers_mut(), name, value);
         }
         let flooded = flooded(&mut request);
         let answered = tokio::select! {
