@@ -14,12 +14,19 @@ use crate::headers::has_params;
 use crate::message::{Era, Message};
 use crate::methods::Subject;
 use crate::outstanding::Answering;
+use crate::pins::diff::cut;
 use crate::refusal::{Denied, Refusal};
 use crate::rules;
 use crate::session::Owner;
 
 /// Resources that one `subscriptions/listen` may name.
 const MAX_SUBSCRIPTIONS: usize = 16;
+
+/// How much of a method or a tool is in the journal, in bytes: any that exists is there whole, and no request
+/// writes into it at length, or too much for a record.
+const MAX_NAME: usize = 128;
+/// How much of the reason of a refusal is, in bytes.
+const MAX_REASON: usize = 1024;
 
 /// What an answer of the client has in place of a method.
 const RESPONSE: &str = "response";
@@ -286,7 +293,7 @@ impl Gate {
             decision_id: asked.decision_id.clone(),
             outcome,
             rule: refusal.map(|refusal| refusal.rule().to_string()),
-            reason: refusal.map(Refusal::to_string),
+            reason: refusal.map(|refusal| cut(refusal.to_string(), MAX_REASON)),
             issuer: chain.issuer().to_owned(),
             grant_id: chain.grant_id().to_owned(),
             holder_jkt: chain.last_holder().thumbprint().to_string(),
@@ -296,8 +303,8 @@ impl Gate {
             subject: chain.subject().sub.clone(),
             client: chain.client().to_owned(),
             server: access.server.clone(),
-            method: access.method.clone(),
-            tool: access.tool.clone(),
+            method: cut(access.method.clone(), MAX_NAME),
+            tool: access.tool.clone().map(|tool| cut(tool, MAX_NAME)),
             resources: access.resources.clone(),
             body_sha256: (!asked.body.is_empty()).then(|| hex(ContentDigest::of(&asked.body).as_bytes())),
             token_sha256: hex(chain.token_hash().as_bytes()),

@@ -12,7 +12,7 @@ use crate::message::Message;
 use crate::methods::{self, Subject};
 use crate::refusal::Denied;
 use crate::rules;
-use crate::template::{MAX_VALUES, Template, TemplateError, canonical, top_of};
+use crate::template::{MAX_BYTES, MAX_VALUES, Template, TemplateError, canonical, top_of};
 
 /// What the proxy knows about one server.
 #[derive(Clone, Debug)]
@@ -237,8 +237,10 @@ impl Profile {
                 Denied::by_profile(rule, error.to_string())
             })?;
             all.extend(values);
-            if all.len() > MAX_VALUES {
-                let reason = format!("the call names more than {MAX_VALUES} resources");
+            let bytes: usize = all.iter().map(|(_, value)| value.len()).sum();
+            if all.len() > MAX_VALUES || bytes > MAX_BYTES {
+                let reason =
+                    format!("the call names more than {MAX_VALUES} resources, or {MAX_BYTES} bytes of them");
                 return Err(Denied::by_profile(rules::TEMPLATE, reason));
             }
         }

@@ -53,7 +53,7 @@ rules! {
     UNKNOWN_METHOD = "M-19";
     /// An answer of the client belongs to an outstanding request of its session, and is the first.
     CLIENT_ANSWER = "M-20";
-    /// Every template of a tool yields its resource, at most 64 of them, from the arguments.
+    /// Every template of a tool yields its resource, at most 64 of them and 64 KiB in all, from the arguments.
     TEMPLATE = "M-21";
     /// A resource value and a URI are canonical.
     CANONICAL = "M-22";

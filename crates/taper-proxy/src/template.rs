@@ -12,6 +12,8 @@ use crate::config::{Kind, KindForm};
 /// The most values that the templates of a tool may yield.
 pub(crate) const MAX_VALUES: usize = 64;
 /// The longest value, in bytes.
+/// The most bytes of all of them together: they are in one record of the journal.
+pub(crate) const MAX_BYTES: usize = 64 * 1024;
 const MAX_VALUE: usize = 4096;
 
 /// Why a template or a value was refused. Names the place, never the value.

@@ -98,3 +98,56 @@ async fn without_a_place_for_its_record_nothing_goes_on() {
         assert_eq!(world.upstream.seen().len(), 1);
     }
 }
+
+#[tokio::test]
+async fn what_a_caller_wrote_at_length_is_in_the_journal_by_its_beginning() {
+    let world = World::start(usual()).await;
+    let long = "\u{e9}".repeat(150_000);
+    let message = |method: &str| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{}}}}"#);
+    let check = async |ask: Ask<'_>, status: u16, rule: &str, named: (&str, &str)| {
+        assert_eq!(ask.send().await.status.as_u16(), status, "{rule}");
+        let record = decided(&world.state_folder()).pop().unwrap();
+        let told = |name: &str| record[name].as_str().unwrap_or_default();
+        assert_eq!((told("outcome"), told("rule")), ("deny", rule));
+        assert_eq!((told("method"), told("tool")), named);
+        assert!(told("reason").len() <= 1_024, "{}", told("reason").len());
+    };
+    // A character of two bytes that would end at byte 126 is left out: the sign has three.
+    let odd = format!("x{long}");
+    let cut = format!("x{}\u{2026}", "\u{e9}".repeat(62));
+    check(world.ask(message(&odd)), 403, "M-19", (&cut, "")).await;
+    let cut = format!("{}\u{2026}", "\u{e9}".repeat(62));
+    check(world.call(&long, "{}"), 403, "R-21", ("tools/call", &cut)).await;
+    check(
+        world.call(&long, r#"{"repo_path":"x"}"#),
+        403,
+        "R-21",
+        ("tools/call", &cut),
+    )
+    .await;
+    check(world.ask(message("acme/other")), 403, "M-19", ("acme/other", "")).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn resources_of_any_length_are_no_reason_to_record_nothing() {
+    let world = World::start(Setup {
+        server: "tools.git_push.resources = { path = '{paths[]}' }",
+        ..usual()
+    })
+    .await;
+    let paths = |count: usize| {
+        let path = format!("\"{}\"", "\u{e9}".repeat(2_000));
+        format!("{{\"paths\":[{}]}}", vec![path; count].join(","))
+    };
+    assert_eq!(status(world.call("git_push", &paths(16))).await, 200);
+    assert_eq!(status(world.call("git_push", &paths(64))).await, 403);
+    assert_eq!(
+        world.decisions().await,
+        [
+            ("allow".to_owned(), String::new()),
+            ("deny".to_owned(), "M-21".to_owned())
+        ]
+    );
+    world.end().await;
+}
