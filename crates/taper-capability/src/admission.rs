@@ -7,7 +7,7 @@
 
 use crate::datalog::is_expression;
 use crate::functions::{Applied, Call, Function};
-use crate::{Access, Caveat, Error, rules, vocabulary};
+use crate::{Access, ArgumentPath, Caveat, Error, rules, vocabulary};
 use biscuit_auth::builder::{Binary, Check, CheckKind, Expression, Op, Rule, Term, Unary};
 use biscuit_auth::format::schema;
 use std::sync::Arc;
@@ -30,6 +30,7 @@ pub struct AdmittedCheck {
     check: Check,
     caveat: Option<Caveat>,
     calls: Vec<Call>,
+    reads: Vec<ArgumentPath>,
 }
 
 impl AdmittedCheck {
@@ -71,6 +72,12 @@ impl AdmittedCheck {
             .iter()
             .flat_map(|query| query.body.iter().map(|predicate| predicate.name.as_str()))
     }
+
+    /// What it reads in the arguments of a call.
+    #[must_use]
+    pub fn reads(&self) -> &[ArgumentPath] {
+        &self.reads
+    }
 }
 
 impl AdmittedCheck {
@@ -106,7 +113,19 @@ pub(crate) fn admit(block: usize, index: usize, check: Check) -> Result<Admitted
         Err(reason) => return Err(refused(rules::EXTERNS, reason)),
     };
     let caveat = Caveat::from_check(&check);
-    Ok(AdmittedCheck { check, caveat, calls })
+    let of_args = |query: &&Rule| query.body.iter().any(|predicate| predicate.name == "args");
+    let reads = check
+        .queries
+        .iter()
+        .filter(of_args)
+        .flat_map(ArgumentPath::of_query);
+    let reads = reads.collect();
+    Ok(AdmittedCheck {
+        check,
+        caveat,
+        calls,
+        reads,
+    })
 }
 
 /// The date of a check of exactly the shape `check if time($t), $t < DATE`, in seconds since the

@@ -14,7 +14,8 @@ use biscuit_auth::error::{FailedCheck, Logic, MatchedPolicy, Token as TokenError
 use std::collections::BTreeSet;
 use std::fmt;
 use taper_capability::{
-    Access, AccessKind, AdmittedCheck, Right, VerifiedChain, VerifiedPresentation, rules, vocabulary,
+    Access, AccessKind, AdmittedCheck, ArgumentPath, Right, VerifiedChain, VerifiedPresentation, rules,
+    vocabulary,
 };
 
 /// The policies of a boundary, parsed, linted and ordered once.
@@ -27,6 +28,8 @@ pub struct BoundaryPolicy {
     policies: Vec<String>,
     /// The predicates that their bodies name.
     named: BTreeSet<String>,
+    /// What they read in the arguments of a call.
+    reads: Vec<ArgumentPath>,
     /// Whether they say yes to everything: the first `allow` is `allow if true`, and nothing else is said.
     allows_all: bool,
     digest: String,
@@ -71,9 +74,14 @@ impl BoundaryPolicy {
             .iter()
             .chain(&allows)
             .flat_map(|(_, policy)| &policy.queries);
-        let named = rules.iter().chain(of_checks).chain(of_policies);
-        let named = named
+        let queries = || rules.iter().chain(of_checks.clone()).chain(of_policies.clone());
+        let named: BTreeSet<String> = queries()
             .flat_map(|rule| rule.body.iter().map(|predicate| predicate.name.clone()))
+            .collect();
+        // A rule may hand the arguments on under another word: any variable may stand for them.
+        let reads: BTreeSet<ArgumentPath> = queries()
+            .filter(|_| named.contains("args"))
+            .flat_map(ArgumentPath::of_query)
             .collect();
         let unusable = |error: TokenError| {
             PolicyErrors(vec![crate::PolicyError {
@@ -102,6 +110,7 @@ impl BoundaryPolicy {
             checks: positions.0,
             policies: positions.1,
             named,
+            reads: reads.into_iter().collect(),
             allows_all,
             digest: digest(files),
         })
@@ -111,6 +120,12 @@ impl BoundaryPolicy {
     #[must_use]
     pub fn names(&self, predicate: &str) -> bool {
         self.named.contains(predicate)
+    }
+
+    /// What the files read in the arguments of a call.
+    #[must_use]
+    pub fn reads(&self) -> &[ArgumentPath] {
+        &self.reads
     }
 
     /// SHA-256 over the files' texts, in hexadecimal.

@@ -2,7 +2,7 @@
 
 use http::HeaderName;
 use taper_capability::json::Value;
-use taper_capability::{Access, AccessKind, VerifiedChain, vocabulary};
+use taper_capability::{Access, AccessKind, AdmittedCheck, VerifiedChain, vocabulary};
 use taper_dpop::ContentDigest;
 use taper_policy::DenialKind;
 use taper_policy::boundary::{self, Decision, Permit};
@@ -123,7 +123,8 @@ impl Gate {
             self.ask(asked, one.clone(), now)?;
         }
         let permit = self.ask(asked, access.clone(), now)?;
-        // Last, so that only who may call a tool learns which of its arguments have headers.
+        // Last, so that only who may call a tool learns what is read of its arguments, and which have headers.
+        self.check_spellings(asked, access)?;
         let params = match read.era {
             Era::Modern if access.kind == AccessKind::ToolCall => repeating(asked, access, &known)?,
             _ => Vec::new(),
@@ -135,6 +136,25 @@ impl Gate {
             answers,
             params,
         })
+    }
+
+    /// Refuses arguments of which a server that ignores case could find others where a template, a check or
+    /// the policy reads (M-17).
+    fn check_spellings(&self, asked: &Asked, access: &Access) -> Result<(), Refusal> {
+        let (Some(tool), Some(arguments)) = (&access.tool, &access.arguments) else {
+            return Ok(());
+        };
+        let links = asked.presentation.chain().links().iter();
+        let of_checks = links
+            .flat_map(|link| &link.caveats)
+            .flat_map(AdmittedCheck::reads);
+        let of_templates = asked.profile.reads(tool).iter();
+        let mut reads = of_templates.chain(of_checks).chain(self.policy.reads());
+        if rules::FOLDED_KEYS.holds(!reads.any(|path| path.is_ambiguous(arguments))) {
+            Ok(())
+        } else {
+            Err(Refusal::FoldedKeys)
+        }
     }
 
     /// Refuses a tool that the server does not describe as the operator approved it (M-44), and one of

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::HeaderName;
 use taper_capability::json::Value;
-use taper_capability::{Access, AccessKind, Caveat, Link, VerifiedChain, is_server, is_tool};
+use taper_capability::{Access, AccessKind, ArgumentPath, Caveat, Link, VerifiedChain, is_server, is_tool};
 
 use crate::config::{self, BodyBinding, DenyStyle, Discovery, Kind, KindForm, Limits, Rates, Recording};
 use crate::limits;
@@ -41,6 +41,8 @@ pub(crate) struct Profile {
 struct ToolProfile {
     templates: Vec<Template>,
     arguments: BTreeSet<String>,
+    /// What the templates read.
+    reads: Vec<ArgumentPath>,
 }
 
 /// Why a server's configuration was refused.
@@ -292,6 +294,11 @@ impl Profile {
         }
     }
 
+    /// What the tool's templates read in the arguments of a call.
+    pub(crate) fn reads(&self, tool: &str) -> &[ArgumentPath] {
+        self.tools.get(tool).map_or(&[], |tool| &tool.reads)
+    }
+
     /// Refuses a URI with another spelling (M-22).
     pub(crate) fn check_uri(&self, uri: &str) -> Result<(), Box<Denied>> {
         match canonical(uri, KindForm::Url) {
@@ -336,7 +343,12 @@ fn tool_profile(server: &str, name: &str, tool: &config::Tool) -> Result<ToolPro
     }
     let mut arguments: BTreeSet<String> = tool.arguments.iter().cloned().collect();
     arguments.extend(templates.iter().flat_map(Template::arguments));
-    Ok(ToolProfile { templates, arguments })
+    let reads = templates.iter().flat_map(Template::reads).collect();
+    Ok(ToolProfile {
+        templates,
+        arguments,
+        reads,
+    })
 }
 
 fn forward_names(server: &str, names: &[String]) -> Result<Vec<HeaderName>, ProfileError> {

@@ -45,7 +45,7 @@ rules! {
     JSON = "M-15";
     /// A body is one JSON-RPC 2.0 request or notification, never a batch.
     MESSAGE = "M-16";
-    /// The keys of the envelope, of `params` and of the arguments differ beyond letter case, from each other and from those of the protocol.
+    /// The keys of the envelope, of `params` and of the arguments differ beyond letter case, from each other and from those of the protocol; and no key in the arguments is another spelling of one on the way to what a template, a check or a policy reads.
     FOLDED_KEYS = "M-17";
     /// A header that repeats a part of the message equals it.
     HEADERS = "M-18";

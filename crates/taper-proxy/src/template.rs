@@ -4,6 +4,7 @@
 //! `{paths[]}` every element of an array. A value is never repaired: what is missing, of another type
 //! or not canonical is denied.
 
+use taper_capability::ArgumentPath;
 use taper_capability::json::Value;
 use url::Url;
 
@@ -11,9 +12,9 @@ use crate::config::{Kind, KindForm};
 
 /// The most values that the templates of a tool may yield.
 pub(crate) const MAX_VALUES: usize = 64;
-/// The longest value, in bytes.
 /// The most bytes of all of them together: they are in one record of the journal.
 pub(crate) const MAX_BYTES: usize = 64 * 1024;
+/// The longest value, in bytes.
 const MAX_VALUE: usize = 4096;
 
 /// Why a template or a value was refused. Names the place, never the value.
@@ -119,6 +120,14 @@ impl Template {
     pub(crate) fn arguments(&self) -> impl Iterator<Item = String> + '_ {
         self.pieces.iter().filter_map(|piece| match piece {
             Piece::Argument { pointer, .. } => top_of(pointer),
+            Piece::Literal(_) => None,
+        })
+    }
+
+    /// What the template reads in the arguments.
+    pub(crate) fn reads(&self) -> impl Iterator<Item = ArgumentPath> + '_ {
+        self.pieces.iter().filter_map(|piece| match piece {
+            Piece::Argument { pointer, .. } => Some(ArgumentPath::of_pointer(pointer)),
             Piece::Literal(_) => None,
         })
     }

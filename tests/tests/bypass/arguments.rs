@@ -12,6 +12,7 @@ pub(crate) fn rows() -> Vec<Row> {
     rows.extend(integers());
     rows.extend(texts());
     rows.extend(places());
+    rows.extend(spellings());
     rows
 }
 
@@ -240,4 +241,42 @@ fn places() -> Vec<Row> {
         nested("of another value", r#"{"o":{"n":6}}"#).denied("R-22"),
         nested("under a name with a slash", r#"{"o/n":5}"#).denied("M-23"),
     ]
+}
+
+/// For a server that ignores case, another one than was read here.
+fn spellings() -> Vec<Row> {
+    let beside = |name: &str, bad: &str| {
+        let matches = ArgumentMatch::Equals(ArgumentValue::Integer(5));
+        let row = pair(
+            format!("nested argument: {name}"),
+            "/o/nos",
+            matches,
+            r#"{"o":{"nos":5,"headers":{"A":1,"a":2}}}"#.into(),
+            bad.into(),
+        );
+        row.of("T-25")
+    };
+    let plain = |name: &str, bad: &'static str| {
+        let call = |world: &World<'_>, era, arguments: &str| {
+            let inner = format!(r#""name":"note_write","arguments":{arguments}"#);
+            world.ask(&world.alice, era, "notes", "tools/call", &inner)
+        };
+        let good = r#"{"overwrite":false,"x":{"OVERWRITE":true}}"#;
+        row("T-25", name, move |world, era, _| call(world, era, bad))
+            .twin(move |world, era| call(world, era, good))
+    };
+    vec![
+        beside("in another case too", r#"{"o":{"nos":5,"Nos":6}}"#),
+        beside("in another case first", r#"{"o":{"NOS":6,"nos":5}}"#),
+        beside("with a long s too", "{\"o\":{\"nos\":5,\"no\u{17f}\":6}}"),
+        beside("in another case, escaped", r#"{"o":{"nos":5,"no\u0053":6}}"#),
+        plain("what a policy reads in another case", r#"{"Overwrite":true}"#),
+        plain(
+            "what a policy reads with a dotless letter",
+            "{\"overwr\u{131}te\":true}",
+        ),
+    ]
+    .into_iter()
+    .map(|row| row.is(400, -32600, "M-17"))
+    .collect()
 }

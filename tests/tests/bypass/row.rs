@@ -91,6 +91,11 @@ impl Row {
         }
     }
 
+    /// Of another threat.
+    pub(crate) fn of(self, threat: &'static str) -> Self {
+        Self { threat, ..self }
+    }
+
     /// 401, by this rule.
     pub(crate) fn unauthorized(self, rule: &'static str) -> Self {
         self.is(401, None, rule)

@@ -322,7 +322,8 @@ impl<'a> World<'a> {
         let tokens = of_tokens.url.trim_end_matches("/mcp");
         let config = base.config(name, authority(&at), &upstream.url, tokens, &setup);
         std::fs::write(dir.join(&file), config).unwrap();
-        let policy = r#"allow if true; deny if tool("git_show"), resource("repo", "acme/payroll");"#;
+        let policy = r#"allow if true; deny if tool("git_show"), resource("repo", "acme/payroll");
+            deny if server("notes"), args($a), $a.contains("overwrite") && $a.get("overwrite") === true;"#;
         std::fs::write(dir.join("bypass.dl"), policy).unwrap();
         write_private(&dir.join("own-credentials"), script::OWN_CREDENTIALS);
         let proxy = run(dir, &file, &at, setup);

@@ -18,6 +18,7 @@ mod protocols;
 mod recording;
 mod remembering;
 mod returning;
+mod spellings;
 mod support;
 mod tasks;
 mod token_settings;

@@ -1,0 +1,156 @@
+//! Arguments of which a server that ignores case would take another one than was read here (M-17).
+
+use taper_capability::{ArgumentMatch, ArgumentValue, Caveat, Narrowing};
+use taper_service::rng;
+
+use super::support::{Setup, World, usual};
+
+/// Calls of `git_push` with these arguments: what passes, and what is refused for its spelling.
+async fn check(setup: Setup, caveat: Option<Caveat>, passing: &[&str], refused: &[&str]) {
+    let world = World::start(setup).await;
+    let mut token = world.issue(&world.grant());
+    if let Some(caveat) = caveat {
+        let narrowing = Narrowing::new().only(caveat);
+        token = narrowing.sign(&token, &world.holder, &mut rng::os()).unwrap();
+    }
+    for arguments in passing.iter().chain(refused) {
+        let answer = world
+            .call("git_push", arguments)
+            .token(token.as_str())
+            .send()
+            .await;
+        let expected = if passing.contains(arguments) {
+            (200, serde_json::Value::Null)
+        } else {
+            (400, (-32600).into())
+        };
+        let told = (answer.status.as_u16(), answer.json()["error"]["code"].clone());
+        assert_eq!(told, expected, "{arguments}: {:?}", answer.json());
+    }
+    assert_eq!(world.upstream.seen().len(), passing.len());
+    let rules: Vec<String> = world
+        .decisions()
+        .await
+        .into_iter()
+        .map(|(_, rule)| rule)
+        .collect();
+    let (allowed, denied) = rules.split_at(passing.len());
+    assert!(allowed.iter().all(String::is_empty), "{rules:?}");
+    assert_eq!(denied, vec!["M-17"; refused.len()]);
+    world.end().await;
+}
+
+fn policy(policy: &'static str) -> Setup {
+    Setup {
+        policy: Some(policy),
+        ..usual()
+    }
+}
+
+#[tokio::test]
+async fn what_a_template_reads_has_one_spelling_on_the_way_to_it() {
+    let setup = |server| Setup { server, ..usual() };
+    check(
+        setup("tools.git_push.resources = { path = '{/target/path}' }"),
+        None,
+        &[
+            r#"{"target":{"path":"pub/a"}}"#,
+            r#"{"target":{"path":"pub/a","x":1,"X":2}}"#,
+            r#"{"target":{"path":"pub/a","env":{"PATH":"/bin","Path":"/x"}}}"#,
+        ],
+        &[
+            r#"{"target":{"path":"pub/a","Path":"secret"}}"#,
+            r#"{"target":{"PATH":"secret","path":"pub/a"}}"#,
+            r#"{"target":{"path":"pub/a","pat\u0048":"secret"}}"#,
+        ],
+    )
+    .await;
+    check(
+        setup("tools.git_push.resources = { path = '{/items/1/ks/paths[]}' }"),
+        None,
+        &[r#"{"items":[{"KS":1},{"ks":{"paths":["a"]}}]}"#],
+        &[
+            r#"{"items":[{},{"ks":{"paths":["a"],"Paths":["b"]}}]}"#,
+            "{\"items\":[{},{\"ks\":{\"paths\":[\"a\"]},\"k\u{17f}\":{\"paths\":[\"b\"]}}]}",
+            "{\"items\":[{},{\"ks\":{\"paths\":[\"a\"]},\"\u{212a}S\":{\"paths\":[\"b\"]}}]}",
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_caveat_reads_has_one_spelling_on_the_way_to_it() {
+    let caveat = Caveat::Argument {
+        pointer: "/o/ninth".into(),
+        matches: ArgumentMatch::Equals(ArgumentValue::Integer(5)),
+    };
+    check(
+        usual(),
+        Some(caveat),
+        &[
+            r#"{"o":{"ninth":5}}"#,
+            r#"{"o":{"ninth":5,"headers":{"A":1,"a":2}}}"#,
+        ],
+        &[
+            r#"{"o":{"ninth":5,"Ninth":6}}"#,
+            "{\"o\":{\"n\u{131}nth\":6,\"ninth\":5}}",
+            "{\"o\":{\"N\u{130}NTH\":6,\"ninth\":5}}",
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_policy_reads_has_one_spelling() {
+    check(
+        policy("deny if args($a), $a.contains(\"force\") && $a.get(\"force\") === true; allow if true;"),
+        None,
+        &[r#"{"force":false}"#, "{}", r#"{"x":{"Force":true}}"#],
+        &[r#"{"Force":true}"#, r#"{"FORCE":false}"#],
+    )
+    .await;
+    check(
+        policy(
+            "push($a) <- args($a); allow if true;
+             deny if push($a), $a.contains(\"o\") && $a.get(\"o\").contains(\"force\");",
+        ),
+        None,
+        &[r#"{"o":{"x":1,"X":2}}"#, r#"{"p":{"Force":true}}"#],
+        &[r#"{"o":{"Force":true}}"#, r#"{"O":{"force":true}}"#],
+    )
+    .await;
+    check(
+        policy(
+            "allow if args($a), $a.get(\"paths\").all($p -> $p.get(\"to\").get(0).starts_with(\"pub/\"));",
+        ),
+        None,
+        &[
+            r#"{"paths":[{"to":["pub/a"],"from":{"x":1,"X":1}}],"To":1}"#,
+            r#"{"paths":[]}"#,
+        ],
+        &[r#"{"paths":[{"to":["pub/a"],"To":["secret"]}]}"#],
+    )
+    .await;
+    // Which one is read is not known before.
+    check(
+        policy("deny if args($a), tool($t), $a.get(\"of\").contains($t); allow if true;"),
+        None,
+        &[r#"{"of":{"x":1},"headers":{"A":1,"a":2}}"#],
+        &[r#"{"of":{"x":1,"y":[{"z":1,"Z":2}]}}"#],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_nothing_reads_may_have_any_keys() {
+    check(
+        usual(),
+        None,
+        &[
+            r#"{"headers":{"A":"1","a":"2"},"env":{"http_proxy":"x","HTTP_PROXY":"y"}}"#,
+            r#"{"Path":"x"}"#,
+        ],
+        &[],
+    )
+    .await;
+}
