@@ -126,6 +126,37 @@ fn headers_say_what_arguments_say() {
     check(r#"{"a":9007199254740993}"#, &[], Ok(0));
 }
 
+#[test]
+fn a_schema_is_left_where_it_declares_too_many() {
+    let many = |count: usize| {
+        let one = |n: usize| format!(r#""p{n}":{{"type":"string","x-mcp-header":"p{n}"}}"#);
+        schema(&(0..count).map(one).collect::<Vec<_>>().join(","))
+    };
+    let check = |count: usize, sound: bool| {
+        let mut found = Vec::new();
+        let walked = collect(&many(count), &mut Vec::new(), &mut found);
+        assert_eq!((walked.is_some(), found.len()), (sound, MAX_PARAMS), "{count}");
+    };
+    check(64, true);
+    check(65, false);
+    check(300, false);
+}
+
+#[test]
+fn what_another_member_could_be_taken_for_is_not_repeated() {
+    let declared = params(&schema(
+        r#""o":{"type":"object","properties":{"region":{"type":"string","x-mcp-header":"Region"}}}"#,
+    ));
+    let mut given = HeaderMap::new();
+    given.append("mcp-param-region", HeaderValue::from_static("us"));
+    let check = |arguments: &str, expected: Result<usize, Mismatch>| {
+        let proved = proved(&declared, &json(arguments), &given);
+        assert_eq!(proved.map(|proved| proved.len()), expected, "{arguments}");
+    };
+    check(r#"{"o":{"region":"us","x":1,"X":2}}"#, Ok(1));
+    check(r#"{"o":{"region":"us","Region":"eu"}}"#, Err(Mismatch));
+}
+
 /// A header as a client of the protocol makes it.
 fn encoded(text: &str) -> String {
     let plain = !text.is_empty()
