@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
+use sha2::{Digest as _, Sha256};
 use taper_capability::json::Value;
 
-use super::diff::{changes, cut};
+use super::diff::{Change, changes, cut};
 use super::text::shown_name;
 use super::{Pins, PinsError, Shown, file};
 
@@ -16,6 +17,9 @@ const MAX_LOGGED: usize = 2048;
 const MAX_SHOWN: usize = 400;
 /// How many tools are told of by name.
 const MAX_TOLD: usize = 32;
+/// How many different changes of one tool go into the log until it is as it was: a server may find new words
+/// each time.
+const MAX_CHANGES: u32 = 8;
 
 /// The approved tools of one server, as they are now.
 #[derive(Debug)]
@@ -39,9 +43,45 @@ struct State {
     changes: Option<Arc<Told>>,
 }
 
-/// What is told of tools that are not as they were approved, by name. Both are cut: a server may write
+/// The tools that are not as they were approved, by name. Names and differences are cut: a server may write
 /// what it likes.
-type Told = BTreeMap<String, String>;
+type Told = BTreeMap<String, Telling>;
+
+/// What is told of one of them.
+#[derive(Debug)]
+struct Telling {
+    /// The beginning of how it differs.
+    difference: String,
+    /// SHA-256 of all of it.
+    mark: [u8; 32],
+    /// How many different changes of it there were.
+    changes: u32,
+}
+
+impl Telling {
+    /// Of a tool that was told of as `before`, if it was.
+    fn of(change: &Change, before: Option<&Self>) -> Self {
+        let mut all = Sha256::new_with_prefix(change.what());
+        for line in change.lines() {
+            all.update(line);
+            all.update("\n");
+        }
+        let mark = all.finalize().into();
+        let is_new = before.is_none_or(|before| before.mark != mark);
+        Self {
+            difference: change.summary(MAX_LOGGED),
+            mark,
+            changes: before
+                .map_or(0, |before| before.changes)
+                .saturating_add(is_new.into()),
+        }
+    }
+
+    /// Whether the log has to tell it, after `before`.
+    fn is_news(&self, before: Option<&Self>) -> bool {
+        before.is_none_or(|before| before.changes < self.changes) && self.changes <= MAX_CHANGES
+    }
+}
 
 impl Pinned {
     /// Reads the file for the first time. With `shows` it holds what callers without a token are shown.
@@ -110,21 +150,27 @@ impl Pinned {
 
     /// Compares a complete list with the pins, and logs which tools have become different.
     pub(crate) fn compare(&self, listed: &[Value]) {
+        let before = self.with(|state| state.changes.clone()).unwrap_or_default();
         let now: Told = changes(&self.pins(), listed)
             .into_iter()
-            .map(|(tool, change)| (shown_name(&tool), change.summary(MAX_LOGGED)))
+            .map(|(tool, change)| {
+                let tool = shown_name(&tool);
+                let telling = Telling::of(&change, before.get(&tool));
+                (tool, telling)
+            })
             .collect();
         let now = Arc::new(now);
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let before = state.changes.replace(Arc::clone(&now)).unwrap_or_default();
+        state.changes = Some(Arc::clone(&now));
         drop(state);
-        // A server may find new words each time: a tool is told of once until it is as it was approved.
-        let fresh = now.iter().filter(|(tool, _)| !before.contains_key(*tool));
-        for (tool, difference) in fresh.take(MAX_TOLD) {
+        let fresh = now
+            .iter()
+            .filter(|(tool, telling)| telling.is_news(before.get(*tool)));
+        for (tool, telling) in fresh.take(MAX_TOLD) {
             tracing::warn!(
                 mcp.server = self.server,
                 mcp.tool = tool,
-                difference,
+                difference = telling.difference,
                 "a tool is not as it was approved, its calls are denied"
             );
         }
@@ -168,8 +214,8 @@ impl Pinned {
                 ));
             }
             (Some(changes), true) => {
-                for (tool, difference) in changes.iter().take(MAX_TOLD) {
-                    let what = cut(difference.clone(), MAX_SHOWN);
+                for (tool, telling) in changes.iter().take(MAX_TOLD) {
+                    let what = cut(telling.difference.clone(), MAX_SHOWN);
                     notes.push(format!("pins of {server}: `{tool}`: {what}"));
                 }
                 if let Some(more) = changes.len().checked_sub(MAX_TOLD).filter(|more| *more > 0) {
