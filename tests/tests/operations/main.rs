@@ -212,6 +212,13 @@ fn the_commands_of_the_page_run_and_every_metric_is_on_it() {
     );
     check_alerts(&scraped, &page, &proxy);
     check_dashboard(&scraped, &page, &known);
+    assert!(
+        proxy.contains(&format!(
+            "taper_proxy_root_keys_age_seconds{{issuer=\"{}\"",
+            on_ports(ISSUER, port)
+        )),
+        "{proxy}"
+    );
     for (page, prefix, families) in [
         (&proxy, "taper_proxy_", MOVED),
         (&issuer, "taper_issuer_", MOVED_ISSUER),

@@ -374,6 +374,53 @@ async fn a_flood_of_nobody_is_counted_and_written_at_a_bounded_rate() {
 }
 
 #[tokio::test]
+async fn what_is_held_is_on_the_page() {
+    let world = World::start(usual()).await;
+    let told = |family: &str| sum(&page(&world), &format!("taper_proxy_{family}"), "");
+    assert!(
+        !page(&world).contains("taper_proxy_root_keys_age_seconds{"),
+        "nobody fetches keys that are in a file"
+    );
+    assert_eq!(
+        (told("uptime_seconds"), told("sessions"), told("workers_busy")),
+        (0, 0, 0)
+    );
+    world.clock.advance(3);
+    assert_eq!(told("uptime_seconds"), 3);
+    // A session of a server over HTTP.
+    world.upstream.answers(|_| {
+        let mut response = json(r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-11-25"}}"#);
+        let id = HeaderValue::from_static("s");
+        response.headers_mut().insert("mcp-session-id", id);
+        response
+    });
+    let begin = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25"}}"#;
+    assert_eq!(world.ask(begin).send().await.status.as_u16(), 200);
+    assert_eq!(told("sessions"), 1);
+    assert!(told("received_bytes_total") >= begin.len() as u64 && told("sent_bytes_total") > 0);
+    // All workers, and one more closure that waits for one.
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let (release, held) = std::sync::mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    let work = || {
+        let held = Arc::clone(&held);
+        world.shared.pool.run(move || held.lock().unwrap().recv().is_ok())
+    };
+    let mut all = futures_util::future::join_all((0..=workers).map(|_| work()));
+    assert!(futures_util::FutureExt::now_or_never(&mut all).is_none());
+    assert_eq!(
+        (told("workers_busy"), told("workers_waiting")),
+        (workers as u64, 1)
+    );
+    for _ in 0..=workers {
+        release.send(()).unwrap();
+    }
+    assert!(all.await.into_iter().all(|done| done == Ok(true)));
+    assert_eq!((told("workers_busy"), told("workers_waiting")), (0, 0));
+    world.end().await;
+}
+
+#[tokio::test]
 async fn readiness_is_told_to_programs_too() {
     let setup = Setup {
         feed: true,

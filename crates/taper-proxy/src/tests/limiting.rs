@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+use super::accounts::{page, sum};
 use super::support::{Answer, Ask, Setup, World, config, usual};
 use crate::limits::Limiter;
 use crate::{Config, Proxy};
@@ -373,6 +374,7 @@ async fn streams_have_places_of_their_own() {
     limited(&world, get(&one), 429, "M-40").await;
     limited(&world, listen(&one), 429, "M-40").await;
     assert_eq!(limiter(&world).in_use()[1], (1, 1, 1));
+    assert_eq!(sum(&page(&world), "taper_proxy_streams", "server=\"git\""), 1);
 
     let calling = world.open(one.call(&world).request()).await;
     assert_eq!(
