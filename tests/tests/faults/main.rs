@@ -11,6 +11,7 @@
     clippy::disallowed_methods
 )]
 
+mod certificates;
 mod clients;
 mod clocks;
 mod crowd;
@@ -244,6 +245,12 @@ fn a_proxy_short_of_descriptors_goes_on_and_recovers() {
 fn handshakes_that_stall_keep_nobody_out() {
     let _together = together();
     shortage::of_connections();
+}
+
+#[test]
+fn who_shows_no_certificate_of_the_authority_is_not_served() {
+    let _together = together();
+    certificates::of_callers();
 }
 
 #[test]
