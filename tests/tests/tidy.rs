@@ -86,7 +86,7 @@ const EDGES: [(&str, &[&str]); 14] = [
         ],
     ),
     ("taper-policy", &["taper-capability", "taper-dpop"]),
-    ("taper-store", &["taper-capability", "taper-oauth"]),
+    ("taper-store", &["taper-dpop"]),
     ("taper-capability", &["taper-dpop"]),
     ("taper-oauth", &["taper-dpop"]),
     ("taper-dpop", &[]),

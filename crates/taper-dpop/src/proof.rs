@@ -117,10 +117,8 @@ impl ProofClaims {
 /// Whether a proof must carry a nonce of ours.
 #[derive(Clone, Copy, Debug)]
 pub enum NonceRule<'a> {
-    /// None is asked for, and none was ever handed out: one that is sent is ignored.
+    /// None is demanded; one that is sent is ignored.
     Unused,
-    /// None is demanded; one that is given must be ours and fresh.
-    Optional(&'a NonceKey),
     /// One of ours, fresh, is demanded.
     Demanded(&'a NonceKey),
 }
@@ -274,10 +272,8 @@ impl<'a> Proof<'a> {
             }
         }
         match (expected.nonce, &claims.nonce) {
-            (NonceRule::Unused, _) | (NonceRule::Optional(_), None) => {}
-            (NonceRule::Optional(key) | NonceRule::Demanded(key), Some(nonce)) => {
-                key.check(nonce, expected.now)?
-            }
+            (NonceRule::Unused, _) => {}
+            (NonceRule::Demanded(key), Some(nonce)) => key.check(nonce, expected.now)?,
             (NonceRule::Demanded(_), None) if r::NONCE.holds(false) => {}
             (NonceRule::Demanded(_), None) => return Err(Error::Nonce),
         }
@@ -302,6 +298,12 @@ impl CheckedProof<'_> {
     #[must_use]
     pub fn replayable_until(&self) -> i64 {
         replayable_until(self.iat())
+    }
+
+    /// Whether the proof carries a nonce that counts at `now`; unverified.
+    #[must_use]
+    pub fn has_nonce(&self, key: &NonceKey, now: i64) -> bool {
+        has_nonce(self.0.claims.nonce.as_deref(), key, now)
     }
 
     /// Verifies the signature: one signature check, good or bad.
@@ -363,8 +365,7 @@ impl VerifiedProof {
     /// be too old, or another key in force.
     #[must_use]
     pub fn has_nonce(&self, key: &NonceKey, now: i64) -> bool {
-        let nonce = self.nonce.as_deref();
-        nonce.is_some_and(|nonce| key.check(nonce, now).is_ok())
+        has_nonce(self.nonce.as_deref(), key, now)
     }
 
     /// Checks the body against the proof: a digest that is there must be this body's.
@@ -430,6 +431,10 @@ pub fn htu_of(url: &str) -> String {
     };
     let authority = authority.strip_suffix(default_port).unwrap_or(&authority);
     format!("{scheme}://{authority}{path}")
+}
+
+fn has_nonce(nonce: Option<&str>, key: &NonceKey, now: i64) -> bool {
+    nonce.is_some_and(|nonce| key.check(nonce, now).is_ok())
 }
 
 const fn replayable_until(iat: i64) -> i64 {
@@ -626,10 +631,11 @@ mod tests {
             let header = claims().nonce(nonce.as_deref()).sign(&key).unwrap();
             assert_eq!(verify(&header, &expectation(rule)).is_ok(), ok);
         };
-        check(None, NonceRule::Optional(&ours), true);
+        check(None, NonceRule::Unused, true);
         check(None, NonceRule::Demanded(&ours), false);
         check(Some(ours.mint(NOW)), NonceRule::Demanded(&ours), true);
-        check(Some(theirs.mint(NOW)), NonceRule::Optional(&ours), false);
+        check(Some(theirs.mint(NOW)), NonceRule::Unused, true);
+        check(Some(theirs.mint(NOW)), NonceRule::Demanded(&ours), false);
         check(
             Some(ours.mint(NOW - NONCE_AGE)),
             NonceRule::Demanded(&ours),

@@ -112,7 +112,7 @@ pub mod r {
     pub const JTI: RuleId = RuleId::new("R-08");
     /// `ath` is the hash of the exact token text.
     pub const ATH: RuleId = RuleId::new("R-09");
-    /// `nonce` is one of ours and fresh, where one is demanded or given.
+    /// `nonce` is one of ours and fresh, where one is demanded.
     pub const NONCE: RuleId = RuleId::new("R-10");
     /// The signature verifies under `jwk`.
     pub const SIGNATURE: RuleId = RuleId::new("R-11");

@@ -3,27 +3,18 @@
 use std::sync::Arc;
 
 use axum::http::{HeaderMap, HeaderValue};
-use rand_core::CryptoRngCore;
-use taper_dpop::rule::r;
-use taper_dpop::{
-    Error, Expectation, MAX_AGE, MAX_FUTURE, NonceKey, NonceKeys, NonceRule, Proof, TokenHash, VerifiedProof,
-    base64url_encode,
-};
+use taper_dpop::{Error, Expectation, NonceKey, NonceRule, Proof, TokenHash, VerifiedProof};
 use taper_oauth::ErrorCode;
 use taper_service::rng;
-use taper_store::{Doubt, LONGEST_LIFE, Seen, SeenProofs};
+use taper_store::{ReplayGuard, SeenProofs, Untaken};
 
 use crate::config::NonceMode;
 use crate::error::Refusal;
 use crate::rules;
 
-// So long a proof counts at most, and so long the store keeps it.
-const _: () = assert!(MAX_AGE + 2 * MAX_FUTURE <= LONGEST_LIFE);
-
 /// Checks proofs for the endpoints of this node.
-pub(crate) struct ProofGate<S> {
-    seen: Arc<S>,
-    nonces: NonceKeys,
+pub(crate) struct ProofGate {
+    guard: ReplayGuard,
     mode: NonceMode,
 }
 
@@ -34,32 +25,23 @@ pub(crate) struct Proven<'a> {
     pub(crate) proof: VerifiedProof,
 }
 
-impl<S: SeenProofs> ProofGate<S> {
-    pub(crate) fn new(seen: Arc<S>, mode: NonceMode, rng: &mut impl CryptoRngCore) -> Self {
-        Self {
-            seen,
-            nonces: NonceKeys::new(NonceKey::generate(rng)),
-            mode,
-        }
+impl ProofGate {
+    pub(crate) fn new(seen: Arc<dyn SeenProofs>, mode: NonceMode) -> Self {
+        let first = NonceKey::generate(&mut rng::os());
+        let guard = ReplayGuard::new(seen, first, || {
+            tracing::warn!(rule = %rules::NONCE, "the clock was set back, proofs that may be forgotten need a new nonce");
+            NonceKey::generate(&mut rng::os())
+        });
+        let guard = guard.demanding(mode == NonceMode::Demand);
+        Self { guard, mode }
     }
 
     /// The nonce that an answer hands out, if it does.
     pub(crate) fn nonce(&self, refusal: Option<&Refusal>, now: i64) -> Option<HeaderValue> {
         let asked = refusal.is_some_and(|refusal| refusal.answer.code() == ErrorCode::UseDpopNonce);
         (asked || self.mode == NonceMode::Demand)
-            .then(|| {
-                let key = self.nonce_key(&self.seen.doubt(now));
-                HeaderValue::from_str(&key.mint(now)).ok()
-            })
+            .then(|| HeaderValue::from_str(&self.guard.nonce(now)).ok())
             .flatten()
-    }
-
-    /// The key of nonces that show that a proof is not a forgotten one.
-    fn nonce_key(&self, doubt: &Doubt) -> Arc<NonceKey> {
-        self.nonces.of(doubt.setbacks, || {
-            tracing::warn!(rule = %rules::NONCE, "the clock was set back, proofs that may be forgotten need a new nonce");
-            NonceKey::generate(&mut rng::os())
-        })
     }
 
     /// Verifies the one proof of a POST to `url`; `token` is what it must be bound to.
@@ -71,75 +53,45 @@ impl<S: SeenProofs> ProofGate<S> {
         now: i64,
     ) -> Result<Proven<'a>, Refusal> {
         let header = only_header(headers)?;
-        let expect = |nonce| Expectation {
+        let expected = Expectation {
             method: "POST",
             url,
             token,
-            nonce,
+            nonce: NonceRule::Unused,
             now,
         };
-        let doubt = self.seen.doubt(now);
-        let nonces = self.nonce_key(&doubt);
-        let demanded = expect(NonceRule::Demanded(&nonces));
-        let checked = Proof::parse(header).and_then(|proof| proof.check(&demanded));
-        let checked = match checked {
-            // A nonce of the current key says that the proof was made after its start, or after the clock was set
-            // back, whatever `iat` says.
-            Err(Error::Nonce) if self.mode == NonceMode::Off => {
-                let checked = Proof::parse(header)
-                    .and_then(|proof| proof.check(&expect(NonceRule::Unused)))
-                    .map_err(refused)?;
-                let forgotten = doubt.covers(checked.iat(), checked.replayable_until(), MAX_FUTURE);
-                if !rules::NONCE.holds(!forgotten) {
-                    return Err(refused(Error::Nonce));
-                }
-                checked
-            }
-            checked => checked.map_err(refused)?,
-        };
+        let fitting = Proof::parse(header).and_then(|proof| self.guard.check(proof, &expected));
+        let fitting = fitting.map_err(refused)?;
+        if !rules::NONCE.holds(!fitting.in_doubt) {
+            return Err(refused(Error::Nonce));
+        }
         Ok(Proven {
             header,
             url,
-            proof: checked.verify().map_err(refused)?,
+            proof: fitting.proof.verify().map_err(refused)?,
         })
     }
 
     /// Takes the proof out of use, if it still counts: since it was verified, it may have become too old, or
     /// been forgotten. `account` bears the quota of live proofs.
     pub(crate) fn spend(&self, proof: &VerifiedProof, account: &str, now: i64) -> Result<(), Refusal> {
-        // An entry that has ended would not stop a replay.
-        if !r::IAT.holds(now <= proof.replayable_until()) {
-            return Err(refused(Error::Iat("too old")));
-        }
-        let jkt = *proof.thumbprint().as_bytes();
-        let jti = base64url_encode(proof.jti_hash());
         let busy =
             |description: &str| Refusal::new(rules::REPLAY, ErrorCode::TemporarilyUnavailable, description);
-        match self
-            .seen
-            .insert_once(account, jkt, &jti, proof.replayable_until(), now)
-        {
-            Ok(Seen::Fresh) => self.check_not_forgotten(proof, now),
-            Ok(Seen::Replay) if rules::REPLAY.holds(false) => Ok(()),
-            Ok(Seen::Replay) => Err(Refusal::new(
+        match self.guard.take(proof, account, now) {
+            Ok(()) => Ok(()),
+            Err(Untaken::TooOld) => Err(refused(Error::Iat("too old"))),
+            Err(Untaken::Replay) if rules::REPLAY.holds(false) => Ok(()),
+            Err(Untaken::Replay) => Err(Refusal::new(
                 rules::REPLAY,
                 ErrorCode::InvalidDpopProof,
                 "the proof was used before",
             )),
-            Ok(Seen::Quota) => Err(busy("too many requests").with_status(429)),
-            Err(error) => Err(busy("the server cannot remember the proof now").with_detail(error)),
-        }
-    }
-
-    /// What was forgotten since the proof was verified is found out only when it is taken.
-    fn check_not_forgotten(&self, proof: &VerifiedProof, now: i64) -> Result<(), Refusal> {
-        let doubt = self.seen.doubt(now);
-        let in_doubt = doubt.covers(proof.iat(), proof.replayable_until(), MAX_FUTURE)
-            && !proof.has_nonce(&self.nonce_key(&doubt), now);
-        if rules::NONCE.holds(!in_doubt) {
-            Ok(())
-        } else {
-            Err(refused(Error::Nonce))
+            Err(Untaken::Quota) => Err(busy("too many requests").with_status(429)),
+            Err(Untaken::InDoubt) if rules::NONCE.holds(false) => Ok(()),
+            Err(Untaken::InDoubt) => Err(refused(Error::Nonce)),
+            Err(Untaken::Failed(error)) => {
+                Err(busy("the server cannot remember the proof now").with_detail(error))
+            }
         }
     }
 }
@@ -198,8 +150,8 @@ fn refused(error: Error) -> Refusal {
 mod tests {
     use std::sync::Mutex;
 
-    use taper_dpop::{Algorithm, PrivateKey, ProofClaims};
-    use taper_store::StoreError;
+    use taper_dpop::{Algorithm, MAX_AGE, MAX_FUTURE, PrivateKey, ProofClaims};
+    use taper_store::{Doubt, Seen, StoreError};
 
     use super::*;
 
@@ -236,12 +188,15 @@ mod tests {
         }
     }
 
-    fn gate(mode: NonceMode) -> ProofGate<Forgetful> {
-        let seen = Forgetful(Mutex::new(doubt(i64::MIN, 0)));
-        ProofGate::new(Arc::new(seen), mode, &mut rng::os())
+    fn gate(mode: NonceMode) -> (ProofGate, Arc<Forgetful>) {
+        let seen = Arc::new(Forgetful(Mutex::new(doubt(i64::MIN, 0))));
+        (
+            ProofGate::new(Arc::clone(&seen) as Arc<dyn SeenProofs>, mode),
+            seen,
+        )
     }
 
-    fn verified(gate: &ProofGate<Forgetful>, nonce: Option<&str>) -> VerifiedProof {
+    fn verified(gate: &ProofGate, nonce: Option<&str>) -> VerifiedProof {
         let key = PrivateKey::generate(Algorithm::EdDsa, &mut rng::os());
         let claims = ProofClaims::new("POST", URL, NOW, &mut rng::os()).nonce(nonce);
         let mut headers = HeaderMap::new();
@@ -256,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_proof_that_became_too_old_since_it_was_verified_is_not_spent() {
-        let gate = gate(NonceMode::Off);
+        let (gate, _) = gate(NonceMode::Off);
         let proof = verified(&gate, None);
         assert_eq!(rule(gate.spend(&proof, "a", END)), None);
         assert_eq!(rule(gate.spend(&proof, "a", END + 1)).as_deref(), Some("R-07"));
@@ -265,11 +220,11 @@ mod tests {
     #[test]
     fn a_proof_that_was_forgotten_since_it_was_verified_is_not_spent() {
         let spent = |mode: NonceMode, until: i64, setbacks: u64| {
-            let gate = gate(mode);
-            let nonce = gate.nonces.of(0, || NonceKey::generate(&mut rng::os())).mint(NOW);
+            let (gate, seen) = gate(mode);
+            let nonce = gate.guard.nonce(NOW);
             let nonce = (mode == NonceMode::Demand).then_some(nonce.as_str());
             let proof = verified(&gate, nonce);
-            *gate.seen.0.lock().unwrap() = doubt(until, setbacks);
+            *seen.0.lock().unwrap() = doubt(until, setbacks);
             rule(gate.spend(&proof, "a", NOW))
         };
         assert_eq!(spent(NonceMode::Off, END - 1, 1), None);

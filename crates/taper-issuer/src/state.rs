@@ -14,10 +14,9 @@ use taper_service::clock::SharedClock;
 use taper_service::config::resolve;
 use taper_service::edge::Tls;
 use taper_service::pool::CpuPool;
-use taper_service::rng;
 use taper_service::secret::Secret;
 use taper_service::shutdown::Shutdown;
-use taper_store::{EmbeddedStore, RevocationKey};
+use taper_store::{EmbeddedStore, RevocationKey, SeenProofs};
 
 use crate::clients::Clients;
 use crate::config::Config;
@@ -55,7 +54,7 @@ pub(crate) struct Parts {
 pub(crate) struct Shared {
     pub(crate) parts: Parts,
     pub(crate) store: Arc<EmbeddedStore>,
-    pub(crate) gate: ProofGate<EmbeddedStore>,
+    pub(crate) gate: ProofGate,
     pub(crate) clock: SharedClock,
     pub(crate) pool: CpuPool,
     pub(crate) metrics: Metrics,
@@ -121,7 +120,7 @@ impl Shared {
         let metrics = Metrics::new(&parts.issuer, parts.tls.clone(), now);
         Self {
             parts,
-            gate: ProofGate::new(Arc::clone(&store), config.nonce, &mut rng::os()),
+            gate: ProofGate::new(Arc::clone(&store) as Arc<dyn SeenProofs>, config.nonce),
             store,
             clock,
             pool: CpuPool::new(workers, QUEUE),

@@ -19,14 +19,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use taper_capability::rules::NOT_EXPIRED;
 use taper_capability::{Access, AccessKind, UnverifiedToken, VerifiedChain, VerifiedPresentation};
 use taper_dpop::rule::r;
-use taper_dpop::{
-    Algorithm, CheckedProof, Expectation, MAX_AGE, MAX_FUTURE, NonceKey, NonceKeys, NonceRule, Proof,
-    PublicKey, TokenHash, VerifiedProof, base64url_encode,
-};
+use taper_dpop::{Algorithm, CheckedProof, Expectation, NonceKey, NonceRule, Proof, PublicKey, TokenHash};
 use taper_policy::Denial;
 use taper_policy::boundary::BoundaryPolicy;
 use taper_service::rng;
-use taper_store::{CallCounters, DecisionRecord, Doubt, LONGEST_LIFE, Reservation, Seen, SeenProofs};
+use taper_store::{CallCounters, DecisionRecord, ReplayGuard, Reservation, SeenProofs, Untaken};
 
 use crate::account::{self, Kind};
 use crate::catalogue::Catalogue;
@@ -46,20 +43,15 @@ use crate::rules;
 use crate::session::Owner;
 use crate::tasks::{self, Tasks};
 
-// So long a proof counts at most, and so long the store keeps it.
-const _: () = assert!(MAX_AGE + 2 * MAX_FUTURE <= LONGEST_LIFE);
-
 /// Everything that a judgement needs beside the request.
 pub(crate) struct Gate {
     pub(crate) issuers: Arc<Issuers>,
     /// What verified before.
     pub(crate) chains: Chains,
     pub(crate) policy: BoundaryPolicy,
-    pub(crate) seen: Arc<dyn SeenProofs>,
+    pub(crate) proofs: ReplayGuard,
     /// `None` where nobody can count all calls: several proxies that share no store.
     pub(crate) counters: Option<Arc<dyn CallCounters>>,
-    pub(crate) nonces: NonceKeys,
-    pub(crate) nonce_mode: NonceMode,
 }
 
 /// A request whose presentation is verified.
@@ -174,48 +166,25 @@ impl Gate {
         url: &str,
         now: i64,
     ) -> Result<CheckedProof<'a>, Refusal> {
-        let check = |nonce: NonceRule<'_>| {
-            let expected = Expectation {
-                method,
-                url,
-                token: Some(text),
-                nonce,
-                now,
-            };
-            Proof::parse_by(credentials.proof(), holder)?.check(&expected)
+        let expected = Expectation {
+            method,
+            url,
+            token: Some(text),
+            nonce: NonceRule::Unused,
+            now,
         };
-        let doubt = self.seen.doubt(now);
-        let nonces = self.nonce_key(&doubt);
-        if self.nonce_mode == NonceMode::Demand {
-            return Ok(check(NonceRule::Demanded(&nonces))?);
-        }
-        let proof = check(match doubt.complete_since {
-            Some(_) => NonceRule::Optional(&nonces),
-            None => NonceRule::Unused,
-        })?;
-        // A proof may be dated ahead: one that was used before could carry a time after the start.
-        if !doubt.covers(proof.iat(), proof.replayable_until(), MAX_FUTURE) {
-            return Ok(proof);
-        }
-        // It may have been used and forgotten; a nonce of ours from after that shows that it was not.
-        match check(NonceRule::Demanded(&nonces)) {
-            Err(taper_dpop::Error::Nonce) if rules::RESTART.holds(false) => Ok(proof),
-            Err(taper_dpop::Error::Nonce) => Err(Refusal::Restart),
-            other => Ok(other?),
+        let proof = Proof::parse_by(credentials.proof(), holder)?;
+        let fitting = self.proofs.check(proof, &expected)?;
+        if rules::RESTART.holds(!fitting.in_doubt) {
+            Ok(fitting.proof)
+        } else {
+            Err(Refusal::Restart)
         }
     }
 
     /// A nonce for whoever is refused at `now`.
     pub(crate) fn nonce(&self, now: i64) -> String {
-        self.nonce_key(&self.seen.doubt(now)).mint(now)
-    }
-
-    /// The key of nonces that show that a proof is not a forgotten one.
-    fn nonce_key(&self, doubt: &Doubt) -> Arc<NonceKey> {
-        self.nonces.of(doubt.setbacks, || {
-            tracing::warn!(rule = %rules::RESTART, "the clock was set back, proofs that may be forgotten need a new nonce");
-            NonceKey::generate(&mut rng::os())
-        })
+        self.proofs.nonce(now)
     }
 
     /// Judges a request over a verified presentation.
@@ -430,18 +399,12 @@ impl Gate {
         self.issuers.check_revocation(chain, now)
     }
 
-    /// Refuses a proof that was used before, and uses up nothing.
+    /// Refuses a proof that was used before, or became too old, and uses up nothing.
     ///
     /// # Errors
-    /// [`Refusal::Replay`].
+    /// [`Refusal::Replay`], or R-07.
     pub(crate) fn check_unused(&self, presentation: &VerifiedPresentation, now: i64) -> Result<(), Refusal> {
-        let proof = presentation.proof();
-        let jti = base64url_encode(proof.jti_hash());
-        let seen = self.seen.is_seen(*proof.thumbprint().as_bytes(), &jti, now);
-        if seen && !r::REPLAY.holds(false) {
-            return Err(Refusal::Replay);
-        }
-        Ok(())
+        unless_left_out(self.proofs.look_up(presentation.proof(), now))
     }
 
     /// A presentation that was just verified, and whether its proof was used before.
@@ -457,45 +420,40 @@ impl Gate {
     /// Checks again what may have changed while the body arrived.
     fn check_again(&self, asked: &Asked, now: i64) -> Result<(), Refusal> {
         self.issuers.check_revocation(asked.presentation.chain(), now)?;
-        // The body may have taken long; an entry that is already forgotten would not stop a replay.
-        if !r::IAT.holds(now <= asked.presentation.proof().replayable_until()) {
-            return Err(taper_dpop::Error::Iat("too old").into());
-        }
         self.check_unused(&asked.presentation, now)
     }
 
-    /// Refuses a proof that may have been used and forgotten by now, unless its nonce is from after that (M-28).
-    fn check_not_forgotten(&self, proof: &VerifiedProof, now: i64) -> Result<(), Refusal> {
-        let doubt = self.seen.doubt(now);
-        let in_doubt = doubt.covers(proof.iat(), proof.replayable_until(), MAX_FUTURE)
-            && !proof.has_nonce(&self.nonce_key(&doubt), now);
-        if rules::RESTART.holds(!in_doubt) {
-            Ok(())
-        } else {
-            Err(Refusal::Restart)
-        }
-    }
-
-    /// Takes the proof once. What was forgotten since its claims were checked is found out only now: it was
-    /// known until then, or is in doubt (M-28).
+    /// Takes the proof once (R-13, M-26), unless it may have been forgotten since its claims were checked (M-28).
     fn take_once(&self, presentation: &VerifiedPresentation, now: i64) -> Result<(), Refusal> {
         let (chain, proof) = (presentation.chain(), presentation.proof());
-        let seen = self.seen.insert_once(
-            &format!("{} {}", chain.issuer(), chain.grant_id()),
-            *proof.thumbprint().as_bytes(),
-            &base64url_encode(proof.jti_hash()),
-            proof.replayable_until(),
-            now,
-        );
-        match seen {
-            Ok(Seen::Fresh) => self.check_not_forgotten(proof, now),
-            Ok(Seen::Replay) if r::REPLAY.holds(false) => Ok(()),
-            Ok(Seen::Replay) => Err(Refusal::Replay),
-            Ok(Seen::Quota) => Err(Refusal::Quota),
-            Err(error) => {
-                tracing::error!(%error, "a proof cannot be remembered");
-                Err(Refusal::SeenFailed)
-            }
+        let account = format!("{} {}", chain.issuer(), chain.grant_id());
+        unless_left_out(self.proofs.take(proof, &account, now))
+    }
+}
+
+/// The guard of the proofs that are seen here.
+pub(crate) fn guard(seen: Arc<dyn SeenProofs>, mode: NonceMode) -> ReplayGuard {
+    let first = NonceKey::generate(&mut rng::os());
+    let guard = ReplayGuard::new(seen, first, || {
+        tracing::warn!(rule = %rules::RESTART, "the clock was set back, proofs that may be forgotten need a new nonce");
+        NonceKey::generate(&mut rng::os())
+    });
+    guard.demanding(mode == NonceMode::Demand)
+}
+
+/// What the guard of proofs says, by the rules of this page.
+fn unless_left_out(taken: Result<(), Untaken>) -> Result<(), Refusal> {
+    match taken {
+        Ok(()) => Ok(()),
+        Err(Untaken::TooOld) => Err(taper_dpop::Error::Iat("too old").into()),
+        Err(Untaken::Replay) if r::REPLAY.holds(false) => Ok(()),
+        Err(Untaken::Replay) => Err(Refusal::Replay),
+        Err(Untaken::Quota) => Err(Refusal::Quota),
+        Err(Untaken::InDoubt) if rules::RESTART.holds(false) => Ok(()),
+        Err(Untaken::InDoubt) => Err(Refusal::Restart),
+        Err(Untaken::Failed(error)) => {
+            tracing::error!(%error, "a proof cannot be remembered");
+            Err(Refusal::SeenFailed)
         }
     }
 }

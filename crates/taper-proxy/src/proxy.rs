@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
-use taper_dpop::{NonceKey, NonceKeys};
 use taper_service::clock::SharedClock;
 use taper_service::disk::Taken;
 use taper_service::edge::{Bound, Tls};
@@ -19,7 +18,9 @@ use taper_service::pool::CpuPool;
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
 use taper_service::spans::{self, Exporter};
-use taper_store::{Audit as _, EmbeddedStore, JournalConfig, Record, RecordKind, journal_size};
+use taper_store::{
+    Audit as _, EmbeddedStore, JournalConfig, Record, RecordKind, SeenProofs, journal_size,
+};
 use tokio::time::Instant;
 use tower::service_fn;
 
@@ -27,7 +28,7 @@ use crate::catalogue::{self, Catalogue};
 use crate::chains::Chains;
 use crate::config::{Config, Discovery};
 use crate::feed::{Follower, follow_keys};
-use crate::gate::Gate;
+use crate::gate::{self, Gate};
 use crate::issuers::Issuers;
 use crate::limits::{Addresses, Limiter};
 use crate::measured::{Measured, Told};
@@ -152,10 +153,8 @@ impl Proxy {
             issuers: Arc::clone(&issuers),
             chains: Chains::new(ready.verified_chains),
             policy: ready.policy,
-            seen: Arc::clone(&store) as Arc<dyn taper_store::SeenProofs>,
+            proofs: gate::guard(Arc::clone(&store) as Arc<dyn SeenProofs>, ready.nonce),
             counters: (ready.proxies == 1).then(|| Arc::clone(&store) as Arc<dyn taper_store::CallCounters>),
-            nonces: NonceKeys::new(NonceKey::generate(&mut rng::os())),
-            nonce_mode: ready.nonce,
         };
         let servers: BTreeMap<String, Arc<Server>> = servers?;
         let keys = tokens::key_set(servers.values().filter_map(|server| server.upstream.tokens()));

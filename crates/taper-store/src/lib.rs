@@ -10,7 +10,7 @@
 //! Calls under a max-calls caveat (RULES 16) are counted by the journal and reserved in memory.
 //!
 //! Programs use the traits [`Grants`], [`Revocations`], [`Clients`], [`RefreshFamilies`], [`Audit`],
-//! [`SeenProofs`] and [`CallCounters`]; [`EmbeddedStore`] implements all of them for one node. [`RevocationView`] is the
+//! [`SeenProofs`] and [`CallCounters`]; [`EmbeddedStore`] implements all of them for one node. [`ReplayGuard`] takes proofs out of use over [`SeenProofs`]. [`RevocationView`] is the
 //! proxy's set of what its issuer revoked. [`verify_dir`], [`read_records`] and [`find_journals`] work on the files
 //! alone, without the store and while a writer runs.
 //!
@@ -25,6 +25,7 @@ mod embedded;
 mod error;
 mod feed;
 mod frame;
+mod guard;
 mod journal;
 mod keeping;
 mod kept;
@@ -64,6 +65,7 @@ pub use feed::{
     FEED_BYTES, FEED_ENTRIES, FEED_PAGE_BYTES, FEED_SIGNATURE, FEED_TYP, FeedKnown, FeedPage, FeedPosition,
     History,
 };
+pub use guard::{Fitting, ReplayGuard, Untaken};
 pub use keeping::JournalConfig;
 pub use kept::{
     Carried, ClientRecord, RefreshEnd, RefreshRecord, RepairedRecord, RetiredRecord, RootKeyRecord,

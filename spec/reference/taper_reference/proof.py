@@ -131,7 +131,7 @@ def _check_claims(claims: dict[str, Json], token: str, request: Request, now: in
     require(isinstance(jti, str) and 1 <= len(jti.encode()) <= _MAX_JTI, "R-08")
     ath = encode_base64url(hashlib.sha256(token.encode()).digest())
     require(claims.get("ath") == ath, "R-09")
-    if request.nonce is not None and (request.nonce.demanded or "nonce" in claims):
+    if request.nonce is not None and request.nonce.demanded:
         nonce = claims.get("nonce")
         require(isinstance(nonce, str) and _is_fresh(nonce, request.nonce.key, now), "R-10")
 

@@ -96,9 +96,8 @@ impl Vector {
         let of_token = |e: Error| e.rule().to_string();
         let key = self.optional("/request/nonce/key").map(|key| nonce_key(&key));
         let nonce = match &key {
-            None => NonceRule::Unused,
             Some(key) if self.members["request"]["nonce"]["demanded"] == true => NonceRule::Demanded(key),
-            Some(key) => NonceRule::Optional(key),
+            _ => NonceRule::Unused,
         };
         let expected = Expectation {
             method: self.text("/request/method"),

@@ -108,7 +108,7 @@ async fn revoke_grant(
     let Some(until) = life(state, chain, now).await? else {
         return Ok(Done::nothing());
     };
-    spend(state, proof, chain, now)?;
+    spend(state, proof, chain)?;
     let what = RevocationKey::Grant(chain.grant_id().to_owned());
     record_one(state, what, until, by(proof)).await
 }
@@ -177,7 +177,7 @@ async fn below(
     let Some(until) = life(state, chain, now).await? else {
         return Ok(Done::nothing());
     };
-    spend(state, proof, chain, now)?;
+    spend(state, proof, chain)?;
     if is_revoked_as_a_whole(state, chain).await? {
         return Ok(Done::nothing());
     }
@@ -225,12 +225,14 @@ async fn revoke_key(
     }
     let (what, by) = (RevocationKey::Holder(holder.to_owned()), by(proof));
     if let Some(chain) = chain {
-        spend(state, proof, chain, now)?;
+        spend(state, proof, chain)?;
         let depth = depth(chain, proof.key());
         return record_below(state, chain.grant_id(), depth, what, None, by).await;
     }
     // There are no more first holders than grants.
-    state.gate.spend(proof, &format!("key {jkt}"), now)?;
+    state
+        .gate
+        .spend(proof, &format!("key {jkt}"), state.clock.unix())?;
     record_one(state, what, None, by).await
 }
 
@@ -258,9 +260,10 @@ async fn is_revoked_as_a_whole(state: &State, chain: &VerifiedChain) -> Result<b
     Ok(state.revoked(&keys).await?.is_some())
 }
 
-/// Uses the proof up.
-fn spend(state: &State, proof: &VerifiedProof, chain: &VerifiedChain, now: i64) -> Result<(), Refusal> {
-    state.gate.spend(proof, &account(chain, proof.key()), now)
+/// Uses the proof up, by the time as it is: since the request began, the store was asked.
+fn spend(state: &State, proof: &VerifiedProof, chain: &VerifiedChain) -> Result<(), Refusal> {
+    let account = account(chain, proof.key());
+    state.gate.spend(proof, &account, state.clock.unix())
 }
 
 /// Who bears the quota of live proofs: the grant, by the holders down to the first place of the key in the

@@ -1,7 +1,9 @@
 //! An issuer with its provider, and requests that are honest until a test changes them.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -13,7 +15,7 @@ use taper_oauth::exchange::{
     GRANT_TOKEN_EXCHANGE, TOKEN_TYPE_ACCESS_TOKEN, TOKEN_TYPE_CAPABILITY, TOKEN_TYPE_ID_TOKEN,
 };
 use taper_oauth::{Secret, client_auth};
-use taper_service::clock::{ManualClock, SharedClock};
+use taper_service::clock::{Clock, ManualClock, SharedClock};
 use taper_service::config::parse;
 use taper_service::rng;
 use taper_service::secret::write_private_file;
@@ -43,9 +45,36 @@ grant_depth(3) <- client($c);
 deny("mallory gets nothing") <- subject($iss, "mallory");
 "#;
 
+/// The clock that an issuer has: somebody sets it, and once it can go on by itself.
+#[derive(Debug)]
+pub(super) struct RigClock {
+    set: Arc<ManualClock>,
+    seconds: AtomicI64,
+}
+
+impl RigClock {
+    /// Who looks next sees the time as it is; who looks later sees it so many seconds later.
+    pub(super) fn goes_on(&self, seconds: i64) {
+        self.seconds.store(seconds, Ordering::SeqCst);
+    }
+}
+
+impl Clock for RigClock {
+    fn unix_millis(&self) -> i64 {
+        let now = self.set.unix_millis();
+        self.set.advance(self.seconds.swap(0, Ordering::SeqCst));
+        now
+    }
+
+    fn steady(&self) -> Duration {
+        self.set.steady()
+    }
+}
+
 pub(super) struct Rig {
     pub(super) provider: Provider,
     pub(super) clock: Arc<ManualClock>,
+    pub(super) seen_clock: Arc<RigClock>,
     folder: tempfile::TempDir,
     pub(super) public: Router,
     pub(super) admin: Router,
@@ -120,7 +149,11 @@ impl Rig {
     ) -> Self {
         let config: Config = parse(&change(config_text(&provider.issuer)), "issuer.toml").unwrap();
         let clock = ManualClock::shared(NOW);
-        let shared: SharedClock = Arc::clone(&clock) as SharedClock;
+        let seen_clock = Arc::new(RigClock {
+            set: Arc::clone(&clock),
+            seconds: AtomicI64::new(0),
+        });
+        let shared: SharedClock = Arc::clone(&seen_clock) as SharedClock;
         let mut opened = Issuer::open(config.clone(), folder.path(), Arc::clone(&shared));
         // The state's last owner gives it up on a thread of its own.
         while matches!(&opened, Err(OpenError::Store(StoreError::InUse { .. }))) {
@@ -132,6 +165,7 @@ impl Rig {
         Self {
             provider,
             clock,
+            seen_clock,
             public: issuer.public_router(),
             admin: issuer.admin_router(),
             store: Arc::downgrade(&issuer.state.store),

@@ -548,6 +548,33 @@ async fn a_proof_is_spent() {
     }
 }
 
+/// a proof counts by the time at which it is taken, not by that at which its request began.
+#[tokio::test]
+async fn a_proof_that_became_too_old_on_the_way_takes_nothing_back() {
+    let tree = Tree::grow().await;
+    let check = async |who: &str, words: &str, seconds: i64, counts: bool| {
+        tree.rig.clock.set(NOW);
+        let ask = tree.ask(who, words);
+        tree.rig.seen_clock.goes_on(seconds);
+        if counts {
+            ask.accepted(words).await;
+        } else {
+            let refused = ask.refused(words, 400, "invalid_dpop_proof").await;
+            assert!(refused.text.contains("too old"), "{words}: {}", refused.text);
+        }
+    };
+    for (who, words) in [
+        ("a", "token=a to=b"),
+        ("a", "token=ad branch=last"),
+        ("b", "holder=b token=ab"),
+        ("e", "holder=e"),
+        ("web:a", "token=a"),
+    ] {
+        check(who, words, 361, false).await;
+    }
+    check("a", "token=a to=b", 360, true).await;
+}
+
 /// A chain that ended, or of which something is revoked, still says what its keys signed. Its grant has to
 /// live: after that, and when the whole of it is revoked, there is nothing to stop and nothing is stored.
 #[tokio::test]

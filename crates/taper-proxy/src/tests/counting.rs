@@ -7,14 +7,14 @@ use futures_util::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 use taper_capability::{Caveat, Delegation, Grant, Narrowing, ResourceMatch, Token};
-use taper_dpop::{Algorithm, NonceKey, NonceKeys, PrivateKey};
+use taper_dpop::{Algorithm, PrivateKey};
 use taper_service::rng;
 use taper_store::{Audit as _, CallCounters, Counter, Outcome, Record, Reservation, SeenProofs, StoreError};
 
 use super::support::{Ask, NOW, Setup, URL, World, decided, json as answer, usual};
 use crate::chains::Chains;
 use crate::config::NonceMode;
-use crate::gate::{Asked, Gate, Judgement};
+use crate::gate::{self, Asked, Gate, Judgement};
 use crate::headers::Credentials;
 use crate::permitted::{Outbound, Permitted};
 use crate::session::Owners;
@@ -357,10 +357,11 @@ fn gate(world: &World, counters: Arc<dyn CallCounters>) -> Gate {
         issuers: Arc::clone(&world.shared.gate.issuers),
         chains: Chains::new(1 << 20),
         policy: world.shared.gate.policy.clone(),
-        seen: Arc::clone(&world.shared.store) as Arc<dyn SeenProofs>,
+        proofs: gate::guard(
+            Arc::clone(&world.shared.store) as Arc<dyn SeenProofs>,
+            NonceMode::Off,
+        ),
         counters: Some(counters),
-        nonces: NonceKeys::new(NonceKey::generate(&mut rng::os())),
-        nonce_mode: NonceMode::Off,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
 use taper_capability::{Grant, RootKey, VerifiedPresentation, issue};
-use taper_dpop::{Algorithm, MAX_AGE, MAX_FUTURE, NonceKey, NonceKeys, PrivateKey};
+use taper_dpop::{Algorithm, MAX_AGE, MAX_FUTURE, PrivateKey};
 use taper_service::rng;
 use taper_store::{Doubt, RevocationKey, Seen, SeenProofs, StoreError};
 
@@ -15,7 +15,7 @@ use crate::chains::Chains;
 use crate::config::NonceMode;
 use crate::error::AnswerContext;
 use crate::forward::Leaving;
-use crate::gate::{Asked, Gate};
+use crate::gate::{self, Asked, Gate};
 use crate::headers::Credentials;
 
 const LOG: &str = r#"{"repo_path":"acme/web"}"#;
@@ -71,10 +71,8 @@ fn gate_over(world: &World, seen: Arc<Forgetful>) -> Gate {
         issuers: Arc::clone(&world.shared.gate.issuers),
         chains: Chains::new(1 << 20),
         policy: world.shared.gate.policy.clone(),
-        seen,
+        proofs: gate::guard(seen, NonceMode::Off),
         counters: None,
-        nonces: NonceKeys::new(NonceKey::generate(&mut rng::os())),
-        nonce_mode: NonceMode::Off,
     }
 }
 
@@ -174,7 +172,7 @@ async fn after_a_setback_of_the_clock_a_proof_that_may_be_forgotten_needs_a_new_
     );
     let after = gate.nonce(NOW);
     assert_eq!(refused(&gate, NOW - 1, Some(&after)), None);
-    gate.nonce_mode = NonceMode::Demand;
+    gate.proofs = gate.proofs.demanding(true);
     assert_eq!(refused(&gate, NOW, Some(&before)).as_deref(), Some("R-10"));
     assert_eq!(refused(&gate, NOW, Some(&after)), None);
     world.end().await;
@@ -204,7 +202,7 @@ async fn a_proof_that_was_forgotten_while_its_body_arrived_is_not_taken() {
     };
     let end = NOW + MAX_AGE + MAX_FUTURE;
     assert_eq!(judged(&gate, None, end - 1, 1), None, "what is younger is known");
-    gate.nonce_mode = NonceMode::Demand;
+    gate.proofs = gate.proofs.demanding(true);
     let nonce = Some(gate.nonce(NOW));
     assert_eq!(
         judged(&gate, nonce.clone(), end, 1),
@@ -212,7 +210,7 @@ async fn a_proof_that_was_forgotten_while_its_body_arrived_is_not_taken() {
         "it is from after that"
     );
     assert_eq!(judged(&gate, nonce, end, 2).as_deref(), Some("M-28"));
-    gate.nonce_mode = NonceMode::Off;
+    gate.proofs = gate.proofs.demanding(false);
     seen.doubt.lock().unwrap().forgotten_until = i64::MIN;
     assert_eq!(judged(&gate, None, end, 2).as_deref(), Some("M-28"));
     world.end().await;

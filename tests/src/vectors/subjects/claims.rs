@@ -293,6 +293,15 @@ fn nonces(book: &mut Book) {
         },
     );
     book.accept(
+        "nonce/of-another-server-undemanded",
+        "The server has nonces and demands none; another server's is ignored.",
+        |s| {
+            let key = s.random::<64>();
+            s.nonce = Some((key, false));
+            with(s, "any".into());
+        },
+    );
+    book.accept(
         "nonce/of-another-server-unused",
         "The server has no nonces; one that is there is ignored.",
         |s| with(s, "any".into()),
