@@ -11,7 +11,7 @@ use taper_oauth::{SigningAlgorithm, TrustedIssuer, scope, uri};
 use taper_service::config::SecretSource;
 use taper_service::edge::{EdgeLimits, TlsConfig};
 use taper_service::telemetry::Telemetry;
-use taper_store::JournalConfig;
+use taper_store::{JournalConfig, SeenLimits};
 use url::Url;
 
 use crate::error::OpenError;
@@ -38,6 +38,9 @@ pub struct Config {
     /// How the journal is kept.
     #[serde(default)]
     pub journal: JournalConfig,
+    /// How many proofs are remembered, so that none is accepted twice.
+    #[serde(default)]
+    pub seen_proofs: SeenLimits,
     /// The keys that sign block 0; the first signs, the others still verify.
     pub root_keys: Vec<RootKeyConfig>,
     /// The grant policies (Datalog). Without any, nothing is granted, so at least one is wanted.

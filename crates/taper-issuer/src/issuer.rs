@@ -76,7 +76,7 @@ impl Issuer {
         let (store, report) = EmbeddedStore::open_with(
             &resolve(folder, &config.state),
             JOURNAL,
-            config.journal.settings(),
+            config.journal.settings(config.seen_proofs),
             Arc::new(move || now.unix_millis()),
             rng::os(),
         )?;

@@ -43,6 +43,7 @@ pub(crate) struct Metrics {
 struct State {
     sequence: Vec<Gauge>,
     seen_proofs: Gauge,
+    seen_proofs_limit: Gauge,
     workers: Gauge,
     waiting: Gauge,
     queued: Gauge,
@@ -107,6 +108,10 @@ impl Metrics {
                 seen_proofs: new.gauge(
                     "taper_issuer_seen_proofs",
                     "Proofs that are remembered, so that none counts twice.",
+                ),
+                seen_proofs_limit: new.gauge(
+                    "taper_issuer_seen_proofs_limit",
+                    "How many there may be; beyond that every request with a proof is refused.",
                 ),
                 workers: new.gauge(
                     "taper_issuer_workers_busy",
@@ -202,6 +207,9 @@ impl Metrics {
         state.workers.set_count(busy);
         state.waiting.set_count(waiting);
         state.seen_proofs.set_count(shared.store.seen_proofs());
+        state
+            .seen_proofs_limit
+            .set_count(shared.store.seen_proofs_limit());
         state.queued.set_count(shared.store.queued());
         state.commits.take_over(shared.store.commits());
         state.store_up.set(i64::from(shared.store.check().is_ok()));

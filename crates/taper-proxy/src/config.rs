@@ -15,7 +15,7 @@ use serde::Deserialize;
 use taper_service::config::{PrefixedSource, SecretSource, duration};
 use taper_service::edge::{EdgeLimits, TlsConfig};
 use taper_service::telemetry::Telemetry;
-use taper_store::JournalConfig;
+use taper_store::{JournalConfig, SeenLimits};
 
 pub use self::limits::{Limits, Rate, Rates};
 pub use self::upstream::{
@@ -43,6 +43,9 @@ pub struct Config {
     /// How the journal is kept.
     #[serde(default)]
     pub journal: JournalConfig,
+    /// How many proofs are remembered, so that none is accepted twice.
+    #[serde(default)]
+    pub seen_proofs: SeenLimits,
     /// The boundary policy's files. With none, every call is denied.
     #[serde(default)]
     pub policies: Vec<PathBuf>,
@@ -468,5 +471,37 @@ mod tests {
         check("per_holder", "per_key");
         check("burst", "bursts");
         check("[servers.git]", "[servers.git]\nbody_binding = \"off\"");
+    }
+
+    #[test]
+    fn the_room_for_seen_proofs_has_bounds() {
+        let read = |table: &str| {
+            let text = format!("{GOOD}[seen_proofs]\n{table}\n");
+            let config = taper_service::config::parse::<Config>(&text, "proxy.toml");
+            let line = GOOD.lines().count() + 1;
+            config.map(|config| config.seen_proofs).map_err(|error| {
+                let text = error.to_string();
+                assert!(text.starts_with(&format!("proxy.toml:{line}:")), "{text}");
+                text
+            })
+        };
+        assert_eq!(read("").unwrap(), SeenLimits::default());
+        let set = |total: usize, per_grant: usize| SeenLimits { total, per_grant };
+        let check = |table: &str, wanted: SeenLimits| assert_eq!(read(table), Ok(wanted));
+        check("total = 1000", set(1_000, 50_000));
+        check("total = 10000000", set(10_000_000, 50_000));
+        check("per_grant = 100", set(1_000_000, 100));
+        check("per_grant = 10000000", set(1_000_000, 10_000_000));
+        for (table, says) in [
+            ("total = 999", "999 is not from 1000 to 10000000"),
+            ("total = 10000001", "10000001 is not from 1000 to 10000000"),
+            ("per_grant = 99", "99 is not from 100 to 10000000"),
+            ("per_grant = 10000001", "10000001 is not from 100 to 10000000"),
+            ("total = -1", "-1"),
+            ("most = 1", "most"),
+        ] {
+            let told = read(table).unwrap_err();
+            assert!(told.contains(says), "{told}");
+        }
     }
 }

@@ -85,8 +85,13 @@ impl Proxy {
         let ready = Ready::new(config, folder, &clock)?;
         let of_store = Arc::clone(&clock);
         let now_ms = Arc::new(move || of_store.unix_millis());
-        let (store, report) =
-            EmbeddedStore::open_with(&ready.state, "proxy", ready.journal.settings(), now_ms, rng::os())?;
+        let (store, report) = EmbeddedStore::open_with(
+            &ready.state,
+            "proxy",
+            ready.journal.settings(ready.seen_proofs),
+            now_ms,
+            rng::os(),
+        )?;
         let (steady, opened) = (Arc::clone(&clock), clock.steady());
         let store = store.with_steady_clock(Arc::new(move || steady.steady().saturating_sub(opened)));
         tracing::info!(

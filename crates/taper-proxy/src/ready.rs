@@ -15,7 +15,7 @@ use taper_service::config::resolve;
 use taper_service::edge::{ClientIdentity, EdgeLimits, Tls, TlsError};
 use taper_service::fetch::{FetchRules, Fetcher};
 use taper_service::secret::SecretError;
-use taper_store::{JournalConfig, RecordKind, StoreError, load_position, position_file};
+use taper_store::{JournalConfig, RecordKind, SeenLimits, StoreError, load_position, position_file};
 
 use crate::catalogue::Catalogue;
 use crate::config::{self, Config, EnvValue};
@@ -89,6 +89,7 @@ pub(crate) struct Ready {
     pub(crate) tls: Option<Tls>,
     pub(crate) state: PathBuf,
     pub(crate) journal: JournalConfig,
+    pub(crate) seen_proofs: SeenLimits,
     pub(crate) names: Names,
     pub(crate) trusted_hops: usize,
     pub(crate) queue: usize,
@@ -197,6 +198,7 @@ impl Ready {
             tls,
             state: resolve(folder, &config.state),
             journal: config.journal,
+            seen_proofs: config.seen_proofs,
             names,
             trusted_hops: config.trusted_hops,
             queue: config.queue,

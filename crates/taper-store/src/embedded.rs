@@ -291,6 +291,11 @@ impl EmbeddedStore {
         self.seen.len()
     }
 
+    /// How many proofs it may have; beyond that none is taken.
+    pub fn seen_proofs_limit(&self) -> usize {
+        self.seen.limit()
+    }
+
     /// How many records of [`Audit::append_later`] are not on the disk yet.
     pub fn later_waiting(&self) -> usize {
         self.later.waiting()

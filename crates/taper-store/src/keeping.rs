@@ -33,9 +33,9 @@ impl Default for JournalConfig {
 
 impl JournalConfig {
     /// The settings with which the store is opened.
-    pub fn settings(&self) -> Settings {
+    pub fn settings(&self, seen: SeenLimits) -> Settings {
         Settings {
-            seen: SeenLimits::default(),
+            seen,
             segment_bytes: u64::from(self.segment_mib.get()) * MIB,
         }
     }
@@ -57,10 +57,10 @@ mod tests {
         let read = |text: &str| serde_json::from_str::<JournalConfig>(text).map_err(|e| e.to_string());
         let default = read("{}").unwrap();
         assert_eq!(default, JournalConfig::default());
-        assert_eq!(default.settings().segment_bytes, 64 * MIB);
+        assert_eq!(default.settings(SeenLimits::default()).segment_bytes, 64 * MIB);
         assert_eq!(default.drop_before(0), None);
         let short = read(r#"{"segment_mib":1,"keep_days":2}"#).unwrap();
-        assert_eq!(short.settings().segment_bytes, MIB);
+        assert_eq!(short.settings(SeenLimits::default()).segment_bytes, MIB);
         assert_eq!(short.drop_before(2 * DAY_MS + 5), Some(5));
         for bad in [
             r#"{"segment_mib":0}"#,

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Deserializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::disk::{self, FolderLock};
@@ -31,22 +32,47 @@ pub(crate) const SLACK: i64 = 10;
 /// . What ends later was taken while the clock was ahead.
 pub const LONGEST_LIFE: i64 = 420;
 
-/// How much is remembered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How much is remembered: the table `[seen_proofs]` of a configuration file. A proof is kept for 370 s from its `iat`
+/// on, so N a second need room for 370 N.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct SeenLimits {
-    /// Live proofs per grant; beyond that [`Seen::Quota`]. 20,000 is 66 a second over 5 minutes.
-    pub per_grant: usize,
-    /// Live proofs altogether; beyond that an error. 1,000,000 take about 150 MB.
+    /// Live proofs altogether, from 1,000 to 10,000,000; beyond that an error. Each takes about 230 bytes of memory.
+    /// Default 1,000,000: 2,700 a second.
+    #[serde(deserialize_with = "total")]
     pub total: usize,
+    /// Live proofs of one grant, or of whoever else bears them, from 100 to 10,000,000; beyond that [`Seen::Quota`].
+    /// Default 50,000: 135 a second.
+    #[serde(deserialize_with = "per_grant")]
+    pub per_grant: usize,
 }
 
 impl Default for SeenLimits {
     fn default() -> Self {
         Self {
-            per_grant: 20_000,
             total: 1_000_000,
+            per_grant: 50_000,
         }
     }
+}
+
+const MOST: usize = 10_000_000;
+
+fn total<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    between(1_000, from)
+}
+
+fn per_grant<'de, D: Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    between(100, from)
+}
+
+fn between<'de, D: Deserializer<'de>>(least: usize, from: D) -> Result<usize, D::Error> {
+    let given = usize::deserialize(from)?;
+    if (least..=MOST).contains(&given) {
+        return Ok(given);
+    }
+    let reason = format!("{given} is not from {least} to {MOST}");
+    Err(serde::de::Error::custom(reason))
 }
 
 /// The table of seen proofs of one node.
@@ -121,7 +147,7 @@ impl SeenStore {
     /// Opens the table in an existing folder; `new` says that nothing can have been seen before.
     pub(crate) fn open_in(dir: &Path, limits: SeenLimits, new: bool, now: i64) -> Result<Self, StoreError> {
         let lock = FolderLock::take(dir, LOCK_FILE)?;
-        let (log, loaded) = SeenLog::open(dir, seen_log::boot_id().as_deref(), new, now)?;
+        let (log, loaded) = SeenLog::open(dir, seen_log::boot_id().as_deref(), limits.total, new, now)?;
         let store = Self {
             shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
             grants: Mutex::default(),
@@ -169,6 +195,11 @@ impl SeenStore {
     /// How many proofs the table has.
     pub(crate) fn len(&self) -> usize {
         self.total.load(Ordering::Relaxed)
+    }
+
+    /// How many proofs the table may have.
+    pub(crate) fn limit(&self) -> usize {
+        self.limits.total
     }
 
     /// Whether proofs can be recorded, if the last one could not be.

@@ -30,8 +30,14 @@ const NEXT: &str = "seen.next.log";
 const MAGIC: &[u8; 16] = b"taper-seen-2\n\0\0\0";
 const HEADER: usize = 80;
 const ENTRY: usize = 56;
-/// More than this is no file that [`SeenLog`] wrote: ten times the default table.
-const FILE_LIMIT: u64 = 10_000_000 * ENTRY as u64;
+
+/// More than this is no file that [`SeenLog`] wrote: ten times the table. Entries of a generation are kept for 70 s or
+/// longer, and are as many as the table has then.
+fn file_limit(total: usize) -> u64 {
+    // A table that was made smaller has not lost what the larger one had.
+    let entries = total.max(1_000_000).saturating_mul(10);
+    entries.saturating_mul(ENTRY) as u64
+}
 
 /// One seen proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,15 +84,18 @@ pub(crate) struct SeenLog {
 
 impl SeenLog {
     /// Reads what is there and starts a generation that holds all of it which still counts. `new`
-    /// says that nothing can have been seen before; `boot_id` is `None` when it cannot be known.
+    /// says that nothing can have been seen before; `boot_id` is `None` when it cannot be known. `total` is the most
+    /// that the table has.
     pub(crate) fn open(
         dir: &Path,
         boot_id: Option<&str>,
+        total: usize,
         new: bool,
         now: i64,
     ) -> Result<(Self, Loaded), StoreError> {
-        let current = read_file(&dir.join(CURRENT))?;
-        let older = read_file(&dir.join(OLDER))?;
+        let limit = file_limit(total);
+        let current = read_file(&dir.join(CURRENT), limit)?;
+        let older = read_file(&dir.join(OLDER), limit)?;
         let mut loaded = match (&current, &older) {
             (None, None) if new => Loaded {
                 entries: Vec::new(),
@@ -96,7 +105,7 @@ impl SeenLog {
             // The older one without it is what a crash between two renames leaves; the next one then says what the
             // file before the older one had.
             (None, _) => {
-                let next = read_file(&dir.join(NEXT))?;
+                let next = read_file(&dir.join(NEXT), limit)?;
                 let next = next.map(|bytes| read(&bytes, boot_id, now));
                 Loaded {
                     entries: Vec::new(),
@@ -239,11 +248,11 @@ pub(crate) fn boot_id() -> Option<String> {
 }
 
 /// A file that is too large is lost, and so no reason not to start.
-fn read_file(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    if fs::metadata(path).is_ok_and(|found| found.len() > FILE_LIMIT) {
+fn read_file(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    if fs::metadata(path).is_ok_and(|found| found.len() > limit) {
         return Ok(Some(Vec::new()));
     }
-    disk::read_small(path, FILE_LIMIT)
+    disk::read_small(path, limit)
 }
 
 /// Makes the next generation, with `bytes` in it.
@@ -350,6 +359,7 @@ fn decode(chunk: &[u8]) -> Option<Entry> {
 mod tests {
     use super::*;
 
+    const TOTAL: usize = 1_000_000;
     const BOOT: Option<&str> = Some("3f0b5f5e-0000-4000-8000-000000000001");
 
     fn entry(n: u8, keep_until: i64) -> Entry {
@@ -367,7 +377,7 @@ mod tests {
     /// A folder where entries 1 and 2 were written at 100, to be kept until 400.
     fn folder() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        let (mut log, loaded) = SeenLog::open(dir.path(), BOOT, true, 100).unwrap();
+        let (mut log, loaded) = SeenLog::open(dir.path(), BOOT, TOTAL, true, 100).unwrap();
         assert_eq!((loaded.entries.len(), loaded.complete_since), (0, None));
         log.append(&entry(1, 400), 100).unwrap();
         log.append(&entry(2, 400), 100).unwrap();
@@ -377,16 +387,16 @@ mod tests {
     #[test]
     fn entries_survive_the_process_until_they_expire() {
         let dir = folder();
-        let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 200).unwrap();
+        let (_, loaded) = SeenLog::open(dir.path(), BOOT, TOTAL, false, 200).unwrap();
         assert_eq!((keys(&loaded), loaded.complete_since), (vec![1, 2], None));
-        let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 400 + SLACK).unwrap();
+        let (_, loaded) = SeenLog::open(dir.path(), BOOT, TOTAL, false, 400 + SLACK).unwrap();
         assert_eq!((keys(&loaded), loaded.forgotten_until), (vec![1, 2], i64::MIN));
-        let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 401 + SLACK).unwrap();
+        let (_, loaded) = SeenLog::open(dir.path(), BOOT, TOTAL, false, 401 + SLACK).unwrap();
         assert_eq!((keys(&loaded), loaded.complete_since), (vec![], None));
         assert_eq!(loaded.forgotten_until, 400);
         // Whatever the clock says later, and after another boot.
         for boot in [BOOT, Some("another-boot")] {
-            let (_, loaded) = SeenLog::open(dir.path(), boot, false, 200).unwrap();
+            let (_, loaded) = SeenLog::open(dir.path(), boot, TOTAL, false, 200).unwrap();
             assert_eq!((keys(&loaded), loaded.forgotten_until), (vec![], 400));
         }
     }
@@ -396,11 +406,11 @@ mod tests {
         let check = |change: fn(&Path), boot: Option<&str>, kept: &[u8]| {
             let dir = folder();
             change(&dir.path().join(CURRENT));
-            let (_, loaded) = SeenLog::open(dir.path(), boot, false, 200).unwrap();
+            let (_, loaded) = SeenLog::open(dir.path(), boot, TOTAL, false, 200).unwrap();
             assert_eq!((keys(&loaded), loaded.complete_since), (kept.to_vec(), Some(200)));
             if boot.is_some() {
                 // A second start, within the window, must not forget that the first was in doubt.
-                let (_, loaded) = SeenLog::open(dir.path(), boot, false, 210).unwrap();
+                let (_, loaded) = SeenLog::open(dir.path(), boot, TOTAL, false, 210).unwrap();
                 assert_eq!(loaded.complete_since, Some(210));
             }
         };
@@ -418,7 +428,7 @@ mod tests {
         // A folder in the way of the next or the older generation stands for a full disk.
         for in_the_way in [NEXT, OLDER] {
             let dir = folder();
-            let (mut log, _) = SeenLog::open(dir.path(), BOOT, false, 100).unwrap();
+            let (mut log, _) = SeenLog::open(dir.path(), BOOT, TOTAL, false, 100).unwrap();
             let obstacle = dir.path().join(in_the_way);
             fs::create_dir(&obstacle).unwrap();
             log.check().unwrap();
@@ -429,16 +439,16 @@ mod tests {
             fs::remove_dir(&obstacle).unwrap();
             log.check().unwrap();
             log.append(&entry(4, now + 300), now).unwrap();
-            let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, now).unwrap();
+            let (_, loaded) = SeenLog::open(dir.path(), BOOT, TOTAL, false, now).unwrap();
             assert_eq!((keys(&loaded), loaded.complete_since), (vec![4], None));
         }
         // And when only one of the two names could be changed.
         let dir = folder();
-        let (mut log, _) = SeenLog::open(dir.path(), BOOT, false, 100).unwrap();
+        let (mut log, _) = SeenLog::open(dir.path(), BOOT, TOTAL, false, 100).unwrap();
         log.append(&entry(3, 1_000), 101).unwrap();
         fs::rename(dir.path().join(CURRENT), dir.path().join(OLDER)).unwrap();
         log.append(&entry(4, 1_000), now).unwrap();
-        let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, now).unwrap();
+        let (_, loaded) = SeenLog::open(dir.path(), BOOT, TOTAL, false, now).unwrap();
         assert_eq!((keys(&loaded), loaded.complete_since), (vec![3, 4], None));
     }
 
@@ -447,7 +457,7 @@ mod tests {
         let now = 100 + GENERATION;
         for code in [23, 24] {
             let dir = folder();
-            let (mut log, _) = SeenLog::open(dir.path(), BOOT, false, 100).unwrap();
+            let (mut log, _) = SeenLog::open(dir.path(), BOOT, TOTAL, false, 100).unwrap();
             log.create = if code == 23 {
                 |_| Err(io::Error::from_raw_os_error(23))
             } else {
@@ -462,7 +472,7 @@ mod tests {
             log.create = create_next;
             log.append(&entry(5, now + 300), now).unwrap();
             assert!(dir.path().join(OLDER).exists());
-            let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, now).unwrap();
+            let (_, loaded) = SeenLog::open(dir.path(), BOOT, TOTAL, false, now).unwrap();
             assert_eq!((keys(&loaded), loaded.complete_since), (vec![3, 4, 5], None));
         }
     }
@@ -473,10 +483,10 @@ mod tests {
             let dir = folder();
             // The machine lost power while its clock was ahead.
             let ahead = 86_400;
-            let (_, loaded) = SeenLog::open(dir.path(), Some("another-boot"), false, ahead).unwrap();
+            let (_, loaded) = SeenLog::open(dir.path(), Some("another-boot"), TOTAL, false, ahead).unwrap();
             assert_eq!(loaded.complete_since, Some(ahead));
             change(&dir.path().join(CURRENT));
-            let (_, loaded) = SeenLog::open(dir.path(), boot, false, 1_000).unwrap();
+            let (_, loaded) = SeenLog::open(dir.path(), boot, TOTAL, false, 1_000).unwrap();
             assert_eq!(loaded.complete_since, Some(since));
         };
         check(|_| {}, Some("another-boot"), 86_400);
@@ -497,7 +507,7 @@ mod tests {
         let dir = folder();
         fs::rename(dir.path().join(CURRENT), dir.path().join(OLDER)).unwrap();
         fs::write(dir.path().join(NEXT), header(BOOT.unwrap(), None, 90_000)).unwrap();
-        let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 200).unwrap();
+        let (_, loaded) = SeenLog::open(dir.path(), BOOT, TOTAL, false, 200).unwrap();
         assert_eq!((keys(&loaded), loaded.complete_since), (vec![1, 2], Some(200)));
         assert_eq!(loaded.forgotten_until, 90_000);
     }
@@ -515,7 +525,7 @@ mod tests {
         let bytes = fs::read(&path).unwrap();
         for cut in 1..ENTRY {
             fs::write(&path, &bytes[..bytes.len() - cut]).unwrap();
-            let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 200).unwrap();
+            let (_, loaded) = SeenLog::open(dir.path(), BOOT, TOTAL, false, 200).unwrap();
             assert_eq!((keys(&loaded), loaded.complete_since), (vec![1], None));
         }
     }
@@ -524,11 +534,11 @@ mod tests {
     fn of_two_entries_of_one_key_the_longer_stays() {
         for ends in [[400, 405], [405, 400]] {
             let dir = tempfile::tempdir().unwrap();
-            let (mut log, _) = SeenLog::open(dir.path(), BOOT, true, 100).unwrap();
+            let (mut log, _) = SeenLog::open(dir.path(), BOOT, TOTAL, true, 100).unwrap();
             for end in ends {
                 log.append(&entry(1, end), 100).unwrap();
             }
-            let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 402).unwrap();
+            let (_, loaded) = SeenLog::open(dir.path(), BOOT, TOTAL, false, 402).unwrap();
             assert_eq!(loaded.entries, [entry(1, 405)]);
         }
     }
@@ -536,7 +546,7 @@ mod tests {
     #[test]
     fn a_clock_that_was_ahead_does_not_keep_generations() {
         let dir = folder();
-        let (mut log, _) = SeenLog::open(dir.path(), BOOT, false, 100).unwrap();
+        let (mut log, _) = SeenLog::open(dir.path(), BOOT, TOTAL, false, 100).unwrap();
         let ahead = 86_400;
         for n in 0..3 {
             log.append(&entry(n, ahead + 420), ahead).unwrap();
@@ -547,7 +557,7 @@ mod tests {
         let size = |name: &str| fs::metadata(dir.path().join(name)).unwrap().len();
         assert!(size(CURRENT) + size(OLDER) <= 2 * (HEADER as u64 + 1_100 * ENTRY as u64));
         drop(log);
-        let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 5_000).unwrap();
+        let (_, loaded) = SeenLog::open(dir.path(), BOOT, TOTAL, false, 5_000).unwrap();
         assert_eq!((keys(&loaded), loaded.forgotten_until), (vec![4], ahead + 420));
     }
 
@@ -556,8 +566,8 @@ mod tests {
         for name in [CURRENT, OLDER] {
             let dir = folder();
             let file = File::create(dir.path().join(name)).unwrap();
-            file.set_len(FILE_LIMIT + 1).unwrap();
-            let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 200).unwrap();
+            file.set_len(file_limit(TOTAL) + 1).unwrap();
+            let (_, loaded) = SeenLog::open(dir.path(), BOOT, TOTAL, false, 200).unwrap();
             assert_eq!(loaded.complete_since, Some(200), "{name}");
         }
     }
@@ -565,7 +575,7 @@ mod tests {
     #[test]
     fn generations_take_turns_and_the_file_stays_small() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut log, _) = SeenLog::open(dir.path(), BOOT, true, 0).unwrap();
+        let (mut log, _) = SeenLog::open(dir.path(), BOOT, TOTAL, true, 0).unwrap();
         for now in 0..10_000_i64 {
             let entry = Entry {
                 key: Sha256::digest(now.to_be_bytes()).into(),
@@ -576,7 +586,7 @@ mod tests {
         }
         let size = |name: &str| fs::metadata(dir.path().join(name)).unwrap().len();
         assert!(size(CURRENT) + size(OLDER) <= 2 * (HEADER as u64 + 1000 * ENTRY as u64));
-        let (_, loaded) = SeenLog::open(dir.path(), BOOT, false, 9_999).unwrap();
+        let (_, loaded) = SeenLog::open(dir.path(), BOOT, TOTAL, false, 9_999).unwrap();
         let kept = 301 + usize::try_from(SLACK).unwrap();
         assert_eq!((loaded.entries.len(), loaded.complete_since), (kept, None));
         assert_eq!(loaded.forgotten_until, 9_999 - SLACK - 1);

@@ -26,6 +26,7 @@ pub(super) struct State {
     chains: Gauge,
     chain_bytes: Gauge,
     seen_proofs: Gauge,
+    seen_proofs_limit: Gauge,
     workers: Gauge,
     waiting: Gauge,
     queued: Gauge,
@@ -102,6 +103,10 @@ impl State {
             seen_proofs: new.gauge(
                 "taper_proxy_seen_proofs",
                 "Proofs that are remembered, so that none counts twice.",
+            ),
+            seen_proofs_limit: new.gauge(
+                "taper_proxy_seen_proofs_limit",
+                "How many there may be; beyond that every request is refused.",
             ),
             workers: new.gauge(
                 "taper_proxy_workers_busy",
@@ -210,6 +215,8 @@ impl State {
         state.chains.set_count(chains);
         state.chain_bytes.set_count(bytes);
         state.seen_proofs.set_count(shared.store.seen_proofs());
+        let most = shared.store.seen_proofs_limit();
+        state.seen_proofs_limit.set_count(most);
         let (busy, waiting) = shared.pool.in_use();
         state.workers.set_count(busy);
         state.waiting.set_count(waiting);
