@@ -18,9 +18,7 @@ use taper_service::pool::CpuPool;
 use taper_service::rng;
 use taper_service::shutdown::Shutdown;
 use taper_service::spans::{self, Exporter};
-use taper_store::{
-    Audit as _, EmbeddedStore, JournalConfig, Record, RecordKind, SeenProofs, journal_size,
-};
+use taper_store::{Audit as _, EmbeddedStore, JournalConfig, Record, RecordKind, SeenProofs, journal_size};
 use tokio::time::Instant;
 use tower::service_fn;
 

@@ -323,8 +323,8 @@ pub trait SeenProofs: Send + Sync {
     /// be by the time of [`SeenProofs::insert_once`], which alone decides. Two hashes and a short lock.
     fn is_seen(&self, jkt: [u8; 32], jti: &str, now: i64) -> bool;
 
-    /// When set, proofs from before may have been forgotten: a caller refuses one whose `iat` is at
-    /// or before this time, with a nonce challenge. Seconds since the Unix epoch.
+    /// When set, proofs that were made by this time may have been forgotten. Who takes proofs asks [`SeenProofs::doubt`],
+    /// since they may be dated ahead. Seconds since the Unix epoch.
     fn complete_since(&self) -> Option<i64>;
 
     /// Which proofs that may be presented at `now` may have been forgotten. It notices a clock that was set back.
