@@ -1,8 +1,9 @@
 //! A crowd of callers that misbehave, and many streams on which nothing happens, beside one honest caller: what
 //! that one sees, whether every refusal is counted exactly once, and what stays behind.
 //!
-//! All of the crowd runs on one thread, and those of it that repeat themselves do so at a pace, [`PAUSE`]: what is
-//! measured is the proxy, not how fast this test can write.
+//! All of the crowd runs on one thread, and those of it that repeat themselves do so at a pace, [`PAUSE`]. That thread, and
+//! that of the server that floods them, let everybody else on this machine go first: what is measured is the proxy, not
+//! how fast this test can write, and a crowd brings processors of its own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use taper_tests::tell;
 use crate::clients::{Client, KINDS, Line, Place, Tally, Watched};
 use crate::lasting::Lasting;
 use crate::quick::Quick;
-use crate::world::{Caller, Held, Honest, Saw, Setup, World, until};
+use crate::world::{Caller, Held, Honest, Saw, Setup, World, steps_back, until};
 use crate::{MAY_GROW, calm, ends, kept_within};
 
 /// Between two rounds of a client that does not wait for the proxy: at most 20 in a second.
@@ -335,6 +336,7 @@ impl Crowd {
         let streams = form.streams;
         let (open, opened) = mpsc::channel();
         let thread = std::thread::spawn(move || {
+            steps_back();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async {
                 let mut lines = Vec::new();

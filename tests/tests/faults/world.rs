@@ -25,6 +25,12 @@ pub(crate) const MINT: &str = "https://mint.example";
 /// A call that any of the upstreams answers.
 pub(crate) const CALL: &str =
     r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{}}}"#;
+/// From now on this thread lets all others on the machine go first.
+pub(crate) fn steps_back() {
+    let me = rustix::thread::gettid();
+    rustix::process::setpriority_process(Some(me), 19).unwrap();
+}
+
 /// How long what must happen may take on a slow machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
