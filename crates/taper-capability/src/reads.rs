@@ -2,7 +2,7 @@
 //! that a call can be refused in which a server that ignores case would find something else there (M-17).
 
 use crate::json::Value;
-use biscuit_auth::builder::{Binary, Op, Rule, Term, Unary};
+use biscuit_auth::builder::{Binary, MapKey, Op, Rule, Term, Unary};
 use std::collections::BTreeSet;
 
 /// The way to something that is read in the arguments.
@@ -49,8 +49,22 @@ impl ArgumentPath {
     #[must_use]
     pub fn of_query(query: &Rule) -> BTreeSet<Self> {
         let mut found = BTreeSet::new();
+        let mut texts = BTreeSet::new();
         for expression in &query.expressions {
             scan(&expression.ops, &[], &mut found);
+            texts_of(&expression.ops, &mut texts);
+        }
+        // A name that is not known before may be any text of the query.
+        let open: Vec<Vec<String>> = found
+            .iter()
+            .filter(|path| path.end == End::Any)
+            .map(|path| path.way.clone())
+            .collect();
+        for way in open {
+            found.extend(texts.iter().map(|text| Self {
+                way: way.clone(),
+                end: End::Below(text.clone()),
+            }));
         }
         found
     }
@@ -121,6 +135,36 @@ fn scan(ops: &[Op], bound: &[(&str, Seen)], found: &mut BTreeSet<ArgumentPath>) 
     }
 }
 
+/// All literal texts among the operations.
+fn texts_of(ops: &[Op], found: &mut BTreeSet<String>) {
+    for op in ops {
+        match op {
+            Op::Value(term) => texts_in(term, found),
+            Op::Closure(_, body) => texts_of(body, found),
+            Op::Unary(_) | Op::Binary(_) => {}
+        }
+    }
+}
+
+fn texts_in(term: &Term, found: &mut BTreeSet<String>) {
+    match term {
+        Term::Str(text) => {
+            found.insert(text.clone());
+        }
+        Term::Set(terms) => terms.iter().for_each(|term| texts_in(term, found)),
+        Term::Array(terms) => terms.iter().for_each(|term| texts_in(term, found)),
+        Term::Map(entries) => {
+            for (key, value) in entries {
+                if let MapKey::Str(text) = key {
+                    found.insert(text.clone());
+                }
+                texts_in(value, found);
+            }
+        }
+        _ => {}
+    }
+}
+
 fn binary<'a>(
     operator: &Binary,
     left: Seen<'a>,
@@ -140,6 +184,8 @@ fn binary<'a>(
     match (operator, left, right) {
         (Binary::Get | Binary::Contains, Seen::Read { mut way, below }, key) => {
             let (end, below) = match key {
+                // An element of an object is its name and its value.
+                Seen::Index if below => (End::Any, true),
                 Seen::Index => return Seen::Read { way, below: true },
                 Seen::Text(name) if below => (End::Below(name.to_owned()), true),
                 Seen::Text(name) => {
@@ -222,14 +268,19 @@ mod tests {
             ),
             (r#"$a.get("x").get(0) === 1"#, &["x="]),
             (r#"$a.get("x").get(0).get("y") === 1"#, &["x=", "x>y"]),
-            (r#"$a.get("x").get($t) === 1"#, &["x=", "x*"]),
-            (r#"$a.get($a.get("x")) === 1"#, &["*", "x="]),
+            (r#"$a.get("x").get($t) === 1"#, &["x=", "x>x", "x*"]),
+            (r#"$a.get($a.get("x")) === 1"#, &[">x", "*", "x="]),
             (r#"$a.get("x").any($p -> $p.get("y") === 1)"#, &["x=", "x>y"]),
             (
                 r#"$a.get("x").all($p -> $p.get("y").any($q -> $q.get("z") === $a.get("w")))"#,
                 &["w=", "x=", "x>y", "x>z"],
             ),
-            (r#"["x", "y"].any($k -> $a.get($k) === 1)"#, &["*"]),
+            (r#"["x", {"y"}].any($k -> $a.get($k) === 1)"#, &[">x", ">y", "*"]),
+            (r#"$a.any($e -> $e.get(0) === "x")"#, &[">x", "*"]),
+            (
+                r#"{"x": "z"}.any($e -> $a.get($e.get(0)) === 1)"#,
+                &[">x", ">z", "*"],
+            ),
             (r#"$a.get("x") === 1 || $a.get("y") === 1"#, &["x=", "y="]),
             (r#"$a.get("x").try_or(false).get("y") === 1"#, &[">y", "x="]),
             (r#"$a.length() === 1"#, &[]),

@@ -29,6 +29,8 @@ const JOURNAL: &str = "issuer";
 const DRAIN: Duration = Duration::from_secs(5);
 /// How often the state forgets what has ended.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// How often seen proofs that have ended are forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(15);
 
 /// An authorization server whose keys, policies and state are checked and open.
 pub struct Issuer {
@@ -200,11 +202,16 @@ impl BoundIssuer {
 async fn sweep(state: State, journal: JournalConfig, tasks: Shutdown) {
     let started = Instant::now();
     let mut believed = state.store.sweep_clock().await;
+    let mut swept = Instant::now();
     loop {
         tokio::select! {
             () = tasks.cancelled() => return,
-            () = tokio::time::sleep(SWEEP_EVERY) => {}
+            () = tokio::time::sleep(FORGET_EVERY) => state.store.forget_ended_proofs(state.clock.unix()).await,
         }
+        if swept.elapsed() < SWEEP_EVERY {
+            continue;
+        }
+        swept = Instant::now();
         let now = match state
             .store
             .sweep_time(&mut believed, state.clock.unix(), started.elapsed())

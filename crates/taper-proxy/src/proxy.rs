@@ -41,6 +41,8 @@ use crate::upstream::Upstream;
 
 /// How often the state forgets what has ended.
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
+/// How often seen proofs that have ended are forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(15);
 
 /// A proxy whose configuration, policies, secrets and state are in order. No port is open yet.
 pub struct Proxy {
@@ -345,11 +347,16 @@ fn refused_rate(profile: &Profile, key: &str, reason: &str) -> OpenError {
 async fn sweep(store: Arc<EmbeddedStore>, journal: JournalConfig, clock: SharedClock, shutdown: Shutdown) {
     let started = Instant::now();
     let mut believed = store.sweep_clock().await;
+    let mut swept = Instant::now();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(SWEEP_EVERY) => {}
+            () = tokio::time::sleep(FORGET_EVERY) => store.forget_ended_proofs(clock.unix()).await,
         }
+        if swept.elapsed() < SWEEP_EVERY {
+            continue;
+        }
+        swept = Instant::now();
         let now = match store
             .sweep_time(&mut believed, clock.unix(), started.elapsed())
             .await

@@ -354,22 +354,21 @@ impl Shared {
     /// evaluation.
     async fn judge(&self, asked: Asked) -> Result<Worked<Judgement>, PoolError> {
         let (gate, clock) = (Arc::clone(&self.gate), Arc::clone(&self.clock));
-        if asked.body.len() > SHORT_BODY {
+        // Before anything is used up by what would be refused for want of a place.
+        let place = self.pool.place()?;
+        let is_short = asked.body.len() <= SHORT_BODY;
+        let Some(turn) = self.pool.turn().filter(|_| is_short) else {
             let judge = move || worked(|| gate.judge(asked, clock.unix()));
-            return self.pool.run(judge).await;
-        }
-        let short = move || {
-            let began = Instant::now();
-            let judged = gate.judge_short(asked, clock.unix());
-            judged
-                .map(|judgement| Worked::since(began, judgement))
-                .map_err(|begun| (gate, clock, begun))
+            return self.pool.run_at(place, judge).await;
         };
-        match self.pool.run_touching(short).await? {
-            Ok(worked) => Ok(worked),
-            Err((gate, clock, begun)) => {
+        let began = Instant::now();
+        let judged = self.pool.run_now(|| gate.judge_short(asked, clock.unix()))?;
+        drop(turn);
+        match judged {
+            Ok(judgement) => Ok(Worked::since(began, judgement)),
+            Err(begun) => {
                 let finish = move || worked(|| gate.finish(*begun, clock.unix()));
-                self.pool.run(finish).await
+                self.pool.run_at(place, finish).await
             }
         }
     }

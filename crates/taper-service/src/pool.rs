@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 /// Runs closures on threads outside the runtime: at most `workers` at once and `queue` more waiting.
 /// Clones share the bounds.
@@ -28,6 +28,14 @@ pub struct CpuPool {
     workers: usize,
     places: usize,
 }
+
+/// A place in a pool, given back when it is dropped.
+#[derive(Debug)]
+pub struct Place(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit);
+
+/// A turn on the spot, over when it is dropped.
+#[derive(Debug)]
+pub struct Turn<'a>(#[expect(dead_code, reason = "it is held")] SemaphorePermit<'a>);
 
 /// Why a closure gave no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -76,9 +84,29 @@ impl CpuPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let place = Arc::clone(&self.admitted)
-            .try_acquire_owned()
-            .map_err(|_| PoolError::Busy)?;
+        let place = self.place()?;
+        self.run_at(place, f).await
+    }
+
+    /// A place among all that run and wait, for work that has a beginning on the spot: it is refused before that or
+    /// never.
+    ///
+    /// # Errors
+    /// [`PoolError::Busy`] when there is none.
+    pub fn place(&self) -> Result<Place, PoolError> {
+        let place = Arc::clone(&self.admitted).try_acquire_owned();
+        place.map(Place).map_err(|_| PoolError::Busy)
+    }
+
+    /// As [`Self::run`], with a place that was taken before.
+    ///
+    /// # Errors
+    /// [`PoolError::Failed`] when `f` panicked.
+    pub async fn run_at<T, F>(&self, place: Place, f: F) -> Result<T, PoolError>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
         let worker = Arc::clone(&self.running)
             .acquire_owned()
             .await
@@ -121,31 +149,16 @@ impl CpuPool {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.run_in(&self.here, f).await
-    }
-
-    /// As [`Self::run_short`], for what may touch a file besides, as appending to one does: never on the last thread
-    /// of the runtime, which a disk that stands still would stop.
-    ///
-    /// # Errors
-    /// Those of [`Self::run`].
-    pub async fn run_touching<T, F>(&self, f: F) -> Result<T, PoolError>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        self.run_in(&self.touching, f).await
-    }
-
-    async fn run_in<T, F>(&self, places: &Semaphore, f: F) -> Result<T, PoolError>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        if let Ok(_place) = places.try_acquire() {
+        if let Ok(_here) = self.here.try_acquire() {
             return self.run_now(f);
         }
         self.run(f).await
+    }
+
+    /// A turn to run on the spot what is short and may touch a file besides, as appending to one does. There is none on
+    /// the last thread of the runtime, which a disk that stands still would stop.
+    pub fn turn(&self) -> Option<Turn<'_>> {
+        self.touching.try_acquire().ok().map(Turn)
     }
 
     /// Runs `f` on the spot, whatever else runs: only for what never blocks, is over in the time of one signature check,
@@ -254,13 +267,17 @@ mod tests {
     async fn what_touches_a_file_leaves_a_thread() {
         let here = std::thread::current().id();
         let ran_at = || std::thread::current().id();
-        assert_ne!(CpuPool::new(1, 1).run_touching(ran_at).await.unwrap(), here);
-        let pool = CpuPool::new(2, 1);
-        assert_eq!(pool.run_touching(ran_at).await, Ok(here));
-        let taken = pool.touching.try_acquire().unwrap();
-        assert_ne!(pool.run_touching(ran_at).await.unwrap(), here);
-        drop(taken);
-        assert_eq!(pool.run_touching(ran_at).await, Ok(here));
+        assert!(CpuPool::new(1, 1).turn().is_none(), "it is the last one");
+        let pool = CpuPool::new(2, 0);
+        let turn = pool.turn().unwrap();
+        assert!(pool.turn().is_none());
+        drop(turn);
+        assert!(pool.turn().is_some());
+        let places = [pool.place().unwrap(), pool.place().unwrap()];
+        assert_eq!(pool.run(ran_at).await, Err(PoolError::Busy));
+        for place in places {
+            assert_ne!(pool.run_at(place, ran_at).await.unwrap(), here);
+        }
         assert_eq!(pool.run_now(ran_at), Ok(here));
         assert_eq!(
             pool.run_now(|| pool.in_use()),

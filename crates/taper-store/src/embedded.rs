@@ -269,6 +269,14 @@ impl EmbeddedStore {
         }
     }
 
+    /// Forgets the proofs that have ended at `now`, in seconds since the Unix epoch, off the runtime's threads: so that
+    /// the next proof finds little left to forget, and what is counted is what counts.
+    pub async fn forget_ended_proofs(self: &Arc<Self>, now: i64) {
+        let this = Arc::clone(self);
+        // It fails when the runtime ends.
+        let _ = tokio::task::spawn_blocking(move || this.seen.sweep_all(now)).await;
+    }
+
     /// The folder that it is in.
     pub fn folder(&self) -> &Path {
         &self.dir

@@ -600,3 +600,21 @@ async fn the_state_learns_of_plain_decisions_later() {
     let (_store, report) = reopen(&dir, store).await;
     assert_eq!((report.records, report.replayed), (last + 2, 0), "at the end");
 }
+
+#[tokio::test]
+async fn proofs_that_ended_are_forgotten_without_another() {
+    let (_dir, store) = store();
+    let store = Arc::new(store);
+    for n in 0..200 {
+        let taken = store.insert_once("i g", [1; 32], &format!("jti {n}"), NOW + 60, NOW);
+        assert_eq!(taken.unwrap(), Seen::Fresh);
+    }
+    store.forget_ended_proofs(NOW + 60).await;
+    assert_eq!(store.seen.len(), 200, "they may still count");
+    store.forget_ended_proofs(NOW + 3600).await;
+    assert_eq!(store.seen.len(), 0);
+    assert!(
+        store.doubt(NOW).covers(NOW, NOW + 60, 0),
+        "what was forgotten is noted"
+    );
+}

@@ -222,7 +222,7 @@ impl SeenStore {
     }
 
     /// Clears every expired entry away, unless that was done in this second already.
-    fn sweep_all(&self, now: i64) {
+    pub(crate) fn sweep_all(&self, now: i64) {
         if self.swept_at.swap(now, Ordering::Relaxed) == now {
             return;
         }

@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, IsTerminal as _, Read, Write};
+use std::num::NonZero;
 use std::path::Path;
 use std::pin::Pin;
 
@@ -18,6 +19,9 @@ use tokio::runtime::Runtime;
 use zeroize::Zeroizing;
 
 use crate::failure::Failure;
+
+/// Steps of tasks after which a thread of the runtime looks for connections that are ready, and for tasks from elsewhere.
+const EVENTS_EVERY: u32 = 11;
 
 /// The largest input that is read, in bytes.
 const MAX_INPUT: u64 = 1024 * 1024;
@@ -171,7 +175,13 @@ impl Context {
 
     /// Runs a future to its end on a runtime of its own.
     pub(crate) fn block_on<T>(&self, future: impl Future<Output = T>) -> Result<T, Failure> {
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
         let runtime = tokio::runtime::Builder::new_multi_thread()
+            // What counts threads of the runtime counts processors (`CpuPool`).
+            .worker_threads(threads)
+            // A thread that passes floods on looks often at who else has come.
+            .event_interval(EVENTS_EVERY)
+            .global_queue_interval(EVENTS_EVERY)
             .enable_all()
             .build()
             .map_err(|e| Failure::failed(format!("cannot start the runtime: {e}")))?;
