@@ -96,8 +96,13 @@ impl ArgumentPath {
 /// What a value on the stack is.
 #[derive(Clone)]
 enum Seen<'a> {
-    /// What stands at `way` in the arguments, or with `below` anything under it.
-    Read { way: Vec<String>, below: bool },
+    /// What stands at `way` in the arguments, or with `below` anything under it: an element of it, which for an object
+    /// is a name and its value, or a part of one.
+    Read {
+        way: Vec<String>,
+        below: bool,
+        is_element: bool,
+    },
     /// A literal text.
     Text(&'a str),
     /// A literal integer.
@@ -175,18 +180,32 @@ fn binary<'a>(
     for operand in [&left, &right] {
         if let Seen::Closure(parameters, body) = operand {
             // What it is called with is an element of what stands on the left.
-            let element = left.clone().below();
+            let element = left.clone().element();
             let parameters = parameters.iter().map(|name| (name.as_str(), element.clone()));
             let inner: Vec<(&str, Seen)> = bound.iter().cloned().chain(parameters).collect();
             scan(body, &inner, found);
         }
     }
     match (operator, left, right) {
-        (Binary::Get | Binary::Contains, Seen::Read { mut way, below }, key) => {
+        (
+            Binary::Get | Binary::Contains,
+            Seen::Read {
+                mut way,
+                below,
+                is_element,
+            },
+            key,
+        ) => {
             let (end, below) = match key {
-                // An element of an object is its name and its value.
-                Seen::Index if below => (End::Any, true),
-                Seen::Index => return Seen::Read { way, below: true },
+                // Perhaps the name.
+                Seen::Index if is_element => (End::Any, true),
+                Seen::Index => {
+                    return Seen::Read {
+                        way,
+                        below: true,
+                        is_element: false,
+                    };
+                }
                 Seen::Text(name) if below => (End::Below(name.to_owned()), true),
                 Seen::Text(name) => {
                     way.push(name.to_owned());
@@ -198,7 +217,11 @@ fn binary<'a>(
                 way: way.clone(),
                 end,
             });
-            Seen::Read { way, below }
+            Seen::Read {
+                way,
+                below,
+                is_element: false,
+            }
         }
         // Whatever is made of a part of the arguments may hold parts of it.
         (_, left @ Seen::Read { .. }, _) => left.below(),
@@ -213,14 +236,31 @@ impl Seen<'_> {
         Self::Read {
             way: Vec::new(),
             below: false,
+            is_element: false,
         }
     }
 
     /// Something in this, or made of it.
     fn below(self) -> Self {
         match self {
-            Self::Read { way, .. } => Self::Read { way, below: true },
+            Self::Read { way, .. } => Self::Read {
+                way,
+                below: true,
+                is_element: false,
+            },
             _ => Self::Other,
+        }
+    }
+
+    /// An element of this.
+    fn element(self) -> Self {
+        match self.below() {
+            Self::Read { way, below, .. } => Self::Read {
+                way,
+                below,
+                is_element: true,
+            },
+            other => other,
         }
     }
 }
@@ -277,6 +317,10 @@ mod tests {
             ),
             (r#"["x", {"y"}].any($k -> $a.get($k) === 1)"#, &[">x", ">y", "*"]),
             (r#"$a.any($e -> $e.get(0) === "x")"#, &[">x", "*"]),
+            (
+                r#"$a.get("x").all($p -> $p.get("y").get(0).starts_with("z/"))"#,
+                &["x=", "x>y"],
+            ),
             (
                 r#"{"x": "z"}.any($e -> $a.get($e.get(0)) === 1)"#,
                 &[">x", ">z", "*"],

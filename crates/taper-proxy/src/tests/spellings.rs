@@ -131,6 +131,19 @@ async fn what_a_policy_reads_has_one_spelling() {
         &[r#"{"paths":[{"to":["pub/a"],"To":["secret"]}]}"#],
     )
     .await;
+    // A name that a policy has in a list, or compares with that of an entry.
+    for text in [
+        "deny if args($a), [\"force\", \"mirror\"].any($k -> $a.get($k) === true); allow if true;",
+        "deny if args($a), $a.any($e -> $e.get(0) === \"force\"); allow if true;",
+    ] {
+        check(
+            policy(text),
+            None,
+            &[r#"{"x":1}"#, r#"{"forced":true}"#],
+            &[r#"{"Force":true}"#, r#"{"x":{"FORCE":1}}"#],
+        )
+        .await;
+    }
     // Which one is read is not known before.
     check(
         policy("deny if args($a), tool($t), $a.get(\"of\").contains($t); allow if true;"),
