@@ -133,7 +133,7 @@ async fn what_a_policy_reads_has_one_spelling() {
     .await;
     // A name that a policy has in a list, or compares with that of an entry.
     for text in [
-        "deny if args($a), [\"force\", \"mirror\"].any($k -> $a.get($k) === true); allow if true;",
+        "deny if args($a), [\"force\", \"mirror\"].any($k -> $a.contains($k) && $a.get($k) === true); allow if true;",
         "deny if args($a), $a.any($e -> $e.get(0) === \"force\"); allow if true;",
     ] {
         check(
