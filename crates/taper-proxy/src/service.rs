@@ -88,19 +88,23 @@ pub(crate) async fn answer(
     let mut account = Account::open(&shared.measured, &context.decision_id, shared.log_subject);
     account.certificate(request.extensions().get::<CallerCertificate>());
     account.within(&mut request, shared.traces.as_ref(), shared.clock.unix_millis());
-    let response = answer_in(&shared, &shutdown, request, &mut context, &mut account).await;
-    account.follow(response)
+    let response = answer_in(&shared, &shutdown, &mut request, &mut context, &mut account).await;
+    // Over HTTP/2, who lets go of a body that was not read cancels the whole exchange, with an answer that has not gone
+    // out yet.
+    let unread = (request.version() == Version::HTTP_2 && !request.body().is_end_stream())
+        .then(|| request.into_body());
+    account.follow(response, unread)
 }
 
 async fn answer_in(
     shared: &Shared,
     shutdown: &Shutdown,
-    request: Request<Incoming>,
+    request: &mut Request<Incoming>,
     context: &mut AnswerContext,
     account: &mut Account,
 ) -> Response<Body> {
     let path = request.uri().path();
-    if let Some(answered) = shared.health(&request, false) {
+    if let Some(answered) = shared.health(request, false) {
         account.page(Kind::Health);
         return own(answered, account);
     }
@@ -250,7 +254,7 @@ impl Shared {
     async fn pass(
         &self,
         server: &Server,
-        request: Request<Incoming>,
+        request: &mut Request<Incoming>,
         context: &mut AnswerContext,
         account: &mut Account,
         shutdown: &Shutdown,
@@ -259,7 +263,7 @@ impl Shared {
         if ![Method::POST, Method::GET, Method::DELETE].contains(request.method()) {
             return Err(Refusal::Method { allow: ALLOW });
         }
-        headers::check_head(&request, &self.names)?;
+        headers::check_head(request, &self.names)?;
         let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.0);
         let client_ip = headers::client_ip(peer, request.headers(), self.trusted_hops);
         if before_login::is_anonymous(request.headers()) {
@@ -309,13 +313,12 @@ impl Shared {
             presentation
         };
 
-        let (parts, body) = request.into_parts();
         let body = {
-            let _reading = match parts.method {
+            let _reading = match *request.method() {
                 Method::POST => Some(server.limiter.read_body(&presentation, &profile.resource)?),
                 _ => None,
             };
-            body_of(&parts, body, profile).await?
+            body_of(request, profile).await?
         };
         account.received(&body);
         let asked = Asked {
@@ -325,8 +328,8 @@ impl Shared {
             tasks: Arc::clone(&server.tasks),
             limiter: Arc::clone(&server.limiter),
             catalogue: Arc::clone(&server.catalogue),
-            method: parts.method,
-            headers: parts.headers,
+            method: request.method().clone(),
+            headers: std::mem::take(request.headers_mut()),
             body,
             client_ip,
             decision_id: context.decision_id.clone(),
@@ -425,19 +428,19 @@ impl Shared {
 }
 
 /// The body of a POST; a GET or DELETE has none.
-async fn body_of(parts: &http::request::Parts, body: Incoming, profile: &Profile) -> Result<Bytes, Refusal> {
-    if parts.method != Method::POST {
-        return if body.is_end_stream() {
+async fn body_of(request: &mut Request<Incoming>, profile: &Profile) -> Result<Bytes, Refusal> {
+    if request.method() != Method::POST {
+        return if request.body().is_end_stream() {
             Ok(Bytes::new())
         } else {
             Err(Refusal::BodyUnwanted)
         };
     }
-    if !headers::is_json(&parts.headers) {
+    if !headers::is_json(request.headers()) {
         return Err(Refusal::MediaType);
     }
     let limits = &profile.limits;
-    read_body(body, limits.max_body, limits.body_timeout)
+    read_body(request.body_mut(), limits.max_body, limits.body_timeout)
         .await
         .map_err(|error| match error {
             BodyError::TooLarge { .. } => Refusal::BodyTooLarge,

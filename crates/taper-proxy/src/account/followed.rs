@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
 use taper_service::edge::BoxError;
 
 use super::{Account, End};
@@ -14,11 +15,17 @@ use crate::body::Body;
 pub(super) struct Followed {
     body: Body,
     account: Account,
+    /// What was not read of the request.
+    _unread: Option<Incoming>,
 }
 
 impl Followed {
-    pub(super) fn new(body: Body, account: Account) -> Self {
-        Self { body, account }
+    pub(super) fn new(body: Body, account: Account, unread: Option<Incoming>) -> Self {
+        Self {
+            body,
+            account,
+            _unread: unread,
+        }
     }
 }
 
