@@ -50,7 +50,7 @@ pub(crate) fn is_anonymous(headers: &HeaderMap) -> bool {
 /// a challenge: who is refused for others' sake can still log in.
 pub(crate) async fn answer(
     server: &Server,
-    request: &mut Request<Incoming>,
+    request: Request<Incoming>,
     address: Option<IpAddr>,
     context: &mut AnswerContext,
 ) -> Result<Response<Body>, Refusal> {
@@ -67,14 +67,15 @@ pub(crate) async fn answer(
     if !headers::is_json(request.headers()) {
         return Err(Refusal::LoginNeeded);
     }
+    let (parts, body) = request.into_parts();
     let max = MAX_BODY.min(server.profile.limits.max_body);
     let time = BODY_TIME.min(server.profile.limits.body_timeout);
-    let body = read_body(request.body_mut(), max, time)
+    let body = read_body(body, max, time)
         .await
         .map_err(|_| Refusal::LoginNeeded)?;
     let shown = server.catalogue.pinned().and_then(|pinned| pinned.shown());
     let shown = shown.ok_or(Refusal::LoginNeeded)?;
-    told(&shown, &server.profile, request.headers(), &body, context)
+    told(&shown, &server.profile, &parts.headers, &body, context)
 }
 
 /// The answer to one message. What is wrong with a message is not told to who proves nothing.

@@ -88,23 +88,19 @@ pub(crate) async fn answer(
     let mut account = Account::open(&shared.measured, &context.decision_id, shared.log_subject);
     account.certificate(request.extensions().get::<CallerCertificate>());
     account.within(&mut request, shared.traces.as_ref(), shared.clock.unix_millis());
-    let response = answer_in(&shared, &shutdown, &mut request, &mut context, &mut account).await;
-    // Over HTTP/2, who lets go of a body that was not read cancels the whole exchange, with an answer that has not gone
-    // out yet.
-    let unread = (request.version() == Version::HTTP_2 && !request.body().is_end_stream())
-        .then(|| request.into_body());
-    account.follow(response, unread)
+    let response = answer_in(&shared, &shutdown, request, &mut context, &mut account).await;
+    account.follow(response)
 }
 
 async fn answer_in(
     shared: &Shared,
     shutdown: &Shutdown,
-    request: &mut Request<Incoming>,
+    request: Request<Incoming>,
     context: &mut AnswerContext,
     account: &mut Account,
 ) -> Response<Body> {
     let path = request.uri().path();
-    if let Some(answered) = shared.health(request, false) {
+    if let Some(answered) = shared.health(&request, false) {
         account.page(Kind::Health);
         return own(answered, account);
     }
@@ -254,7 +250,7 @@ impl Shared {
     async fn pass(
         &self,
         server: &Server,
-        request: &mut Request<Incoming>,
+        request: Request<Incoming>,
         context: &mut AnswerContext,
         account: &mut Account,
         shutdown: &Shutdown,
@@ -263,7 +259,7 @@ impl Shared {
         if ![Method::POST, Method::GET, Method::DELETE].contains(request.method()) {
             return Err(Refusal::Method { allow: ALLOW });
         }
-        headers::check_head(request, &self.names)?;
+        headers::check_head(&request, &self.names)?;
         let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.0);
         let client_ip = headers::client_ip(peer, request.headers(), self.trusted_hops);
         if before_login::is_anonymous(request.headers()) {
@@ -313,12 +309,13 @@ impl Shared {
             presentation
         };
 
+        let (parts, body) = request.into_parts();
         let body = {
-            let _reading = match *request.method() {
+            let _reading = match parts.method {
                 Method::POST => Some(server.limiter.read_body(&presentation, &profile.resource)?),
                 _ => None,
             };
-            body_of(request, profile).await?
+            body_of(&parts, body, profile).await?
         };
         account.received(&body);
         let asked = Asked {
@@ -328,8 +325,8 @@ impl Shared {
             tasks: Arc::clone(&server.tasks),
             limiter: Arc::clone(&server.limiter),
             catalogue: Arc::clone(&server.catalogue),
-            method: request.method().clone(),
-            headers: std::mem::take(request.headers_mut()),
+            method: parts.method,
+            headers: parts.headers,
             body,
             client_ip,
             decision_id: context.decision_id.clone(),
@@ -428,19 +425,19 @@ impl Shared {
 }
 
 /// The body of a POST; a GET or DELETE has none.
-async fn body_of(request: &mut Request<Incoming>, profile: &Profile) -> Result<Bytes, Refusal> {
-    if request.method() != Method::POST {
-        return if request.body().is_end_stream() {
+async fn body_of(parts: &http::request::Parts, body: Incoming, profile: &Profile) -> Result<Bytes, Refusal> {
+    if parts.method != Method::POST {
+        return if body.is_end_stream() {
             Ok(Bytes::new())
         } else {
             Err(Refusal::BodyUnwanted)
         };
     }
-    if !headers::is_json(request.headers()) {
+    if !headers::is_json(&parts.headers) {
         return Err(Refusal::MediaType);
     }
     let limits = &profile.limits;
-    read_body(request.body_mut(), limits.max_body, limits.body_timeout)
+    read_body(body, limits.max_body, limits.body_timeout)
         .await
         .map_err(|error| match error {
             BodyError::TooLarge { .. } => Refusal::BodyTooLarge,

@@ -5,7 +5,6 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use hyper::body::Incoming;
 use taper_service::edge::BoxError;
 
 use super::{Account, End};
@@ -15,17 +14,11 @@ use crate::body::Body;
 pub(super) struct Followed {
     body: Body,
     account: Account,
-    /// What was not read of the request.
-    _unread: Option<Incoming>,
 }
 
 impl Followed {
-    pub(super) fn new(body: Body, account: Account, unread: Option<Incoming>) -> Self {
-        Self {
-            body,
-            account,
-            _unread: unread,
-        }
+    pub(super) fn new(body: Body, account: Account) -> Self {
+        Self { body, account }
     }
 }
 

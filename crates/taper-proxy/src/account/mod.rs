@@ -16,7 +16,6 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use taper_capability::VerifiedPresentation;
 use taper_dpop::RuleId;
 use taper_service::edge::CallerCertificate;
@@ -237,9 +236,8 @@ impl Account {
         }
     }
 
-    /// Its answer goes out now; the account is closed when that has ended. So long `unread` is kept, what was not read of
-    /// the request.
-    pub(crate) fn follow(mut self, response: Response<Body>, unread: Option<Incoming>) -> Response<Body> {
+    /// Its answer goes out now; the account is closed when that has ended.
+    pub(crate) fn follow(mut self, response: Response<Body>) -> Response<Body> {
         self.status = Some(response.status());
         if self.came.is_none() {
             self.came(Came::Answered);
@@ -248,7 +246,7 @@ impl Account {
         if self.http_method == Method::HEAD || response.body().is_end_stream() {
             self.end = Some(End::Complete);
         }
-        response.map(|body| Followed::new(body, self, unread).boxed_unsync())
+        response.map(|body| Followed::new(body, self).boxed_unsync())
     }
 
     fn close(&mut self) {

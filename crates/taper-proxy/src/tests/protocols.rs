@@ -1,10 +1,13 @@
 //! The same requests over HTTP/1.1 and HTTP/2, in clear text and over TLS, get the same answers.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::stream;
 use http::{HeaderMap, Request, Uri, header};
-use http_body_util::{BodyExt as _, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
@@ -297,4 +300,26 @@ fn a_certificate_is_checked_before_the_start() {
     };
     outbound("cert.pem", "ok");
     outbound("absent.pem", "absent.pem");
+}
+
+#[tokio::test]
+async fn a_refusal_over_http2_arrives_before_the_body() {
+    let edge = Edge::start(false).await;
+    for strip in [header::AUTHORIZATION, header::CONTENT_TYPE] {
+        let mut request = written(Http::Two, &edge.world.call("git_log", LOG));
+        request.headers_mut().remove(&strip);
+        let expected = if strip == header::AUTHORIZATION { 401 } else { 415 };
+        let body = stream::pending::<Result<Frame<Bytes>, Infallible>>();
+        let request = request.map(|_| StreamBody::new(body));
+        let io = TokioIo::new(TcpStream::connect(edge.world.addr).await.unwrap());
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        edge.world.shutdown.spawn("client", async move {
+            let _ = connection.await;
+        });
+        let response = sender.send_request(request).await.unwrap();
+        assert_eq!(response.status(), expected, "without {strip}");
+        let answer = response.into_body().collect().await;
+        assert!(answer.is_ok(), "without {strip}: {answer:?}");
+    }
+    edge.world.end().await;
 }
