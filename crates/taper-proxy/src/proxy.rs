@@ -298,9 +298,8 @@ impl BoundProxy {
         let service = {
             let (shared, shutdown) = (Arc::clone(&shared), shutdown.clone());
             service_fn(move |request: Request<Incoming>| {
-                let answered = answer(Arc::clone(&shared), shutdown.clone(), request);
                 // It is large, and the connection moves it more than once.
-                Box::pin(async move { Ok::<_, Infallible>(answered.await) })
+                Box::pin(answer(Arc::clone(&shared), shutdown.clone(), request))
             })
         };
         self.public.serve(service, shutdown).await;

@@ -1,6 +1,7 @@
 //! The HTTP service: routes, and one request from its head to its answer.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -80,7 +81,7 @@ pub(crate) async fn answer(
     shared: Arc<Shared>,
     shutdown: Shutdown,
     mut request: Request<Incoming>,
-) -> Response<Body> {
+) -> Result<Response<Body>, Infallible> {
     let mut context = AnswerContext {
         decision_id: rng::random_id_128(&mut rng::os()),
         ..AnswerContext::default()
@@ -89,7 +90,7 @@ pub(crate) async fn answer(
     account.certificate(request.extensions().get::<CallerCertificate>());
     account.within(&mut request, shared.traces.as_ref(), shared.clock.unix_millis());
     let response = answer_in(&shared, &shutdown, request, &mut context, &mut account).await;
-    account.follow(response)
+    Ok(account.follow(response))
 }
 
 async fn answer_in(
@@ -357,7 +358,8 @@ impl Shared {
         // Before anything is used up by what would be refused for want of a place.
         let place = self.pool.place()?;
         let is_short = asked.body.len() <= SHORT_BODY;
-        let Some(turn) = self.pool.turn().filter(|_| is_short) else {
+        let turn = if is_short { self.pool.turn().await } else { None };
+        let Some(turn) = turn else {
             let judge = move || worked(|| gate.judge(asked, clock.unix()));
             return self.pool.run_at(place, judge).await;
         };

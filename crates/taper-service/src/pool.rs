@@ -155,10 +155,14 @@ impl CpuPool {
         self.run(f).await
     }
 
-    /// A turn to run on the spot what is short and may touch a file besides, as appending to one does. There is none on
-    /// the last thread of the runtime, which a disk that stands still would stop.
-    pub fn turn(&self) -> Option<Turn<'_>> {
-        self.touching.try_acquire().ok().map(Turn)
+    /// A turn to run on the spot what is short and may touch a file besides, as appending to one does; who has a
+    /// [`Place`] may wait for it. There is never one on the last thread of the runtime, which a disk that stands still
+    /// would stop.
+    pub async fn turn(&self) -> Option<Turn<'_>> {
+        if self.workers == 1 {
+            return None;
+        }
+        self.touching.acquire().await.ok().map(Turn)
     }
 
     /// Runs `f` on the spot, whatever else runs: only for what never blocks, is over in the time of one signature check,
@@ -267,12 +271,13 @@ mod tests {
     async fn what_touches_a_file_leaves_a_thread() {
         let here = std::thread::current().id();
         let ran_at = || std::thread::current().id();
-        assert!(CpuPool::new(1, 1).turn().is_none(), "it is the last one");
+        assert!(CpuPool::new(1, 1).turn().await.is_none(), "it is the last one");
         let pool = CpuPool::new(2, 0);
-        let turn = pool.turn().unwrap();
-        assert!(pool.turn().is_none());
+        let turn = pool.turn().await.unwrap();
+        let mut next = Box::pin(pool.turn());
+        assert!(next.as_mut().now_or_never().is_none(), "it waits");
         drop(turn);
-        assert!(pool.turn().is_some());
+        assert!(next.await.is_some());
         let places = [pool.place().unwrap(), pool.place().unwrap()];
         assert_eq!(pool.run(ran_at).await, Err(PoolError::Busy));
         for place in places {

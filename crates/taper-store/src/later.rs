@@ -9,8 +9,10 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::error::StoreError;
 use crate::record::Record;
 
-/// Records of one commit, beside those that somebody waits for. When so many wait, they are written at once.
-pub(crate) const TOGETHER: usize = 64;
+/// Records of one commit. When so many wait, they are written at once.
+pub(crate) const TOGETHER: usize = 256;
+/// Of these, in a commit that somebody waits for.
+pub(crate) const BESIDE: usize = 64;
 /// Records that may wait.
 const RECORDS: usize = 4096;
 /// Bytes of encoded records that may wait.

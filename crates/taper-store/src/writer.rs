@@ -14,7 +14,7 @@ use crate::counters::Reservation;
 use crate::draft::Draft;
 use crate::error::StoreError;
 use crate::journal::Journal;
-use crate::later::{Later, LaterReceiver, TOGETHER};
+use crate::later::{BESIDE, Later, LaterReceiver, TOGETHER};
 use crate::record::Record;
 use crate::state::{Applied, State};
 use crate::sweep::{self, Swept};
@@ -28,6 +28,12 @@ const BATCH_BYTES: usize = 1024 * 1024;
 /// How long records that nobody waits for may wait for more of their kind: a commit costs the same for one
 /// as for many.
 const LINGER: Duration = Duration::from_millis(20);
+/// When so many wait for one commit, others are about to: it gives them a moment, and serves them as well. With enough
+/// of them it begins at once.
+const COMPANY: usize = 2;
+const ENOUGH: usize = 8;
+/// The moment. A commit itself takes about as long, on a good disk.
+const MOMENT: Duration = Duration::from_micros(500);
 
 /// Commits of nothing but plain decisions after which the state learns how far the journal is. It keeps nothing of
 /// them, and what a crash takes of that is read from the journal again; but telling it costs as much as a commit.
@@ -163,7 +169,7 @@ impl Writer {
         commands: &mut mpsc::Receiver<Command>,
     ) -> Option<Then> {
         let mut batch = self.batch(state);
-        let (mut next, mut then) = (first, None);
+        let (mut next, mut then, mut waited) = (first, None, false);
         while let Some(command) = next.take() {
             match command {
                 Command::Append {
@@ -184,6 +190,11 @@ impl Writer {
                 }
             }
             if batch.answers.len() < BATCH && batch.draft.bytes() < BATCH_BYTES {
+                next = commands.try_recv().ok();
+            }
+            if next.is_none() && !waited && (COMPANY..ENOUGH).contains(&batch.answers.len()) {
+                waited = true;
+                std::thread::sleep(MOMENT);
                 next = commands.try_recv().ok();
             }
         }
@@ -237,7 +248,9 @@ impl Writer {
     }
 
     fn commit_with_later(&mut self, batch: Batch<'_>) {
-        let later = self.later.take(TOGETHER);
+        // Who waits does not wait for many of them.
+        let limit = if batch.answers.is_empty() { TOGETHER } else { BESIDE };
+        let later = self.later.take(limit);
         self.commit_both(batch, later);
     }
 

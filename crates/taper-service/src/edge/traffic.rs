@@ -1,26 +1,32 @@
 //! Counts the running requests of one connection, so that a connection without any can be closed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Buf;
 use http::Response;
 use http_body::Body;
 use http_body_util::BodyExt as _;
-use tokio::sync::watch;
+use tokio::time::Instant;
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Count {
-    begun: u64,
-    running: usize,
+/// A request wakes nobody: who waits for quiet looks when it could be there.
+#[derive(Debug)]
+struct Counts {
+    opened: Instant,
+    begun: AtomicU64,
+    running: AtomicUsize,
+    /// When the last one ended, in nanoseconds since `opened`.
+    ended: AtomicU64,
 }
 
 /// The requests of one connection.
 #[derive(Clone, Debug)]
-pub(super) struct Traffic(watch::Sender<Count>);
+pub(super) struct Traffic(Arc<Counts>);
 
 /// One request, running until this is dropped.
 #[derive(Debug)]
-pub(super) struct Running(watch::Sender<Count>);
+pub(super) struct Running(Arc<Counts>);
 
 /// How a connection without a running request ended its wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,44 +37,64 @@ pub(super) enum Quiet {
     Idle,
 }
 
+impl Counts {
+    fn since_opened(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
 impl Traffic {
     pub(super) fn new() -> Self {
-        Self(watch::Sender::new(Count::default()))
+        Self(Arc::new(Counts {
+            opened: Instant::now(),
+            begun: AtomicU64::new(0),
+            running: AtomicUsize::new(0),
+            ended: AtomicU64::new(0),
+        }))
     }
 
     /// Counts a request from now on.
     pub(super) fn begin(&self) -> Running {
-        self.0.send_modify(|count| {
-            count.begun = count.begun.saturating_add(1);
-            count.running = count.running.saturating_add(1);
-        });
-        Running(self.0.clone())
+        // In this order: who sees that there was one sees that it runs, or that it has ended.
+        self.0.running.fetch_add(1, Ordering::Release);
+        self.0.begun.fetch_add(1, Ordering::Release);
+        Running(Arc::clone(&self.0))
     }
 
     /// Whether there was a request.
     pub(super) fn has_begun(&self) -> bool {
-        self.0.borrow().begun > 0
+        self.0.begun.load(Ordering::Acquire) > 0
     }
 
-    /// Completes when there was no first request for `first`, or no running one for `idle`.
+    /// Completes when there was no first request for `first`, or no running one for `idle`. What looks no later than
+    /// `idle` after each look finds the end of a quiet time when it comes.
     pub(super) async fn quiet(&self, first: Duration, idle: Duration) -> Quiet {
-        let mut changes = self.0.subscribe();
+        const LEAST: Duration = Duration::from_millis(1);
+        let (until, idle) = (Instant::now() + first, idle.max(LEAST));
         loop {
-            let count = *changes.borrow_and_update();
-            let changed = changes.changed();
-            let (quiet, patience) = match count {
-                Count { begun: 0, .. } => (Quiet::Never, first),
-                Count { running: 0, .. } => (Quiet::Idle, idle),
-                _ => {
-                    // An error is impossible while `self` holds a sender.
-                    let _ = changed.await;
-                    continue;
+            let left = if self.has_begun() {
+                let Some(left) = idle.checked_sub(self.quiet_for()).filter(|left| !left.is_zero()) else {
+                    return Quiet::Idle;
+                };
+                left
+            } else {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Quiet::Never;
                 }
+                left.min(idle)
             };
-            if tokio::time::timeout(patience, changed).await.is_err() {
-                return quiet;
-            }
+            tokio::time::sleep(left).await;
         }
+    }
+
+    /// Since when there is no running request, at least.
+    fn quiet_for(&self) -> Duration {
+        if self.0.running.load(Ordering::Acquire) > 0 {
+            return Duration::ZERO;
+        }
+        let ended = Duration::from_nanos(self.0.ended.load(Ordering::Acquire));
+        self.0.opened.elapsed().saturating_sub(ended)
     }
 }
 
@@ -93,8 +119,8 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0
-            .send_modify(|count| count.running = count.running.saturating_sub(1));
+        self.0.ended.fetch_max(self.0.since_opened(), Ordering::Release);
+        self.0.running.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -130,5 +156,38 @@ mod tests {
         );
         drop(response);
         assert_eq!(quiet_after(&traffic).await, (Quiet::Idle, IDLE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn quiet_begins_when_the_last_request_ended() {
+        let check = async |first: u64, idle: u64, requests: &[(u64, u64)], expected: u64| {
+            let traffic = Traffic::new();
+            let secs = Duration::from_secs;
+            let start = Instant::now();
+            let calls = async {
+                for (begin, end) in requests {
+                    tokio::time::sleep_until(start + secs(*begin)).await;
+                    let running = traffic.begin();
+                    tokio::time::sleep_until(start + secs(*end)).await;
+                    drop(running);
+                }
+                std::future::pending::<()>().await;
+            };
+            let quiet = tokio::select! {
+                quiet = traffic.quiet(secs(first), secs(idle)) => quiet,
+                () = calls => unreachable!("it has no end"),
+            };
+            assert_eq!(
+                (quiet, start.elapsed().as_secs()),
+                (Quiet::Idle, expected),
+                "{requests:?}"
+            );
+        };
+        check(10, 60, &[(1, 2)], 62).await;
+        check(10, 60, &[(9, 9)], 69).await;
+        check(10, 3, &[(1, 2)], 5).await;
+        check(10, 3, &[(1, 20)], 23).await;
+        check(10, 3, &[(1, 2), (4, 5), (7, 9)], 12).await;
+        check(3, 60, &[(1, 200), (259, 300)], 360).await;
     }
 }
