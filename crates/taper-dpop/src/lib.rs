@@ -27,7 +27,7 @@ pub use jws::{DetachedJws, JwsError, MAX_JWS_BYTES, sign_compact, sign_detached}
 pub use key::{Algorithm, Jwk, PrivateKey, PublicKey, Thumbprint};
 pub use nonce::{NONCE_LIFETIME, NonceKey, NonceKeys};
 pub use proof::{
-    CheckedProof, Expectation, MAX_AGE, MAX_FUTURE, MAX_PROOF_BYTES, NonceRule, Proof, ProofClaims,
-    VerifiedProof, htu_of,
+    CheckedProof, Expectation, Known, MAX_AGE, MAX_FUTURE, MAX_PROOF_BYTES, NonceRule, Proof, ProofClaims,
+    VerifiedProof, head_of, htu_of,
 };
 pub use rule::RuleId;

@@ -172,6 +172,22 @@ pub struct VerifiedProof {
     content_digest: Option<ContentDigest>,
 }
 
+/// What is known of who should have made a proof.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// The key. If a proof has it, its point need not be found again.
+    pub holder: &'a PublicKey,
+    /// The first segment of a proof of that key that [`CheckedProof::verify`] took ([`head_of`]). What has the same text
+    /// says the same: R-02 to R-04 hold.
+    pub head: Option<&'a str>,
+}
+
+/// The first segment of a proof, its header: a holder writes the same each time.
+#[must_use]
+pub fn head_of(header: &str) -> Option<&str> {
+    header.split_once('.').map(|(head, _)| head)
+}
+
 impl<'a> Proof<'a> {
     /// Parses the value of a `DPoP` header (R-01 to R-04, R-08).
     ///
@@ -181,17 +197,11 @@ impl<'a> Proof<'a> {
         Self::parse_by(header, None)
     }
 
-    /// The same; if the proof's key is `known`, that is taken instead of reading it anew.
+    /// The same; what is `known` is not read anew.
     ///
     /// # Errors
     /// As [`Self::parse`].
-    pub fn parse_by(header: &'a str, known: Option<&PublicKey>) -> Result<Self, Error> {
-        #[derive(Deserialize)]
-        struct Header {
-            typ: Option<String>,
-            alg: Option<String>,
-            jwk: Option<serde_json::Value>,
-        }
+    pub fn parse_by(header: &'a str, known: Option<Known<'_>>) -> Result<Self, Error> {
         let form = || Error::Form { max: MAX_PROOF_BYTES };
         if !r::FORM.holds(header.len() <= MAX_PROOF_BYTES) {
             return Err(form());
@@ -201,30 +211,16 @@ impl<'a> Proof<'a> {
         if claims.contains('.') {
             return Err(form());
         }
-        let [head, claims, signature] = [
-            base64url_decode(head).map_err(|_| form())?,
-            base64url_decode(claims).map_err(|_| form())?,
-            base64url_decode(signature).map_err(|_| form())?,
-        ];
-        let (head, claims) = (object(&head, "header")?, object(&claims, "claims")?);
-        let crit = head.get("crit").is_some();
-        let head: Header = typed(head, "header")?;
-        if !r::TYP.holds(head.typ.as_deref() == Some("dpop+jwt") && !crit) {
-            return Err(Error::Typ);
-        }
-        let key = match head.jwk {
-            Some(jwk) => jwk_of(jwk)
-                .and_then(|jwk| PublicKey::from_jwk_or(&jwk, known))
-                .map_err(|e| match e {
-                    Error::Key(reason) => Error::Jwk(reason),
-                    other => other,
-                })?,
-            None => return Err(Error::Jwk("it is missing")),
+        let taken = known.filter(|known| known.head == Some(head));
+        let head = match taken {
+            Some(known) => Head::Known(known.holder),
+            None => Head::Text(base64url_decode(head).map_err(|_| form())?),
         };
-        let alg = head.alg.as_deref().and_then(Algorithm::parse);
-        if !r::ALG.holds(alg == Some(key.algorithm())) {
-            return Err(Error::Alg);
-        }
+        let claims = base64url_decode(claims).map_err(|_| form())?;
+        let signature = base64url_decode(signature).map_err(|_| form())?;
+        let head = head.read()?;
+        let claims = object(&claims, "claims")?;
+        let key = head.key(known.map(|known| known.holder))?;
         let claims: ProofClaims = typed(claims, "claims")?;
         if !r::JTI.holds(!claims.jti.is_empty() && claims.jti.len() <= MAX_JTI_BYTES) {
             return Err(Error::Jti);
@@ -253,7 +249,8 @@ impl<'a> Proof<'a> {
         if !r::HTM.holds(claims.htm == expected.method) {
             return Err(Error::Htm);
         }
-        if !r::HTU.holds(htu_of(&claims.htu) == htu_of(expected.url)) {
+        let is_htu = claims.htu == expected.url || htu_of(&claims.htu) == htu_of(expected.url);
+        if !r::HTU.holds(is_htu) {
             return Err(Error::Htu {
                 expected: expected.url.to_owned(),
             });
@@ -379,6 +376,57 @@ impl VerifiedProof {
             Some(digest) if r::CONTENT_DIGEST.holds(digest == ContentDigest::of(body)) => Ok(true),
             Some(_) => Err(Error::ContentDigest),
         }
+    }
+}
+
+/// The first segment of a proof, as far as it was read.
+enum Head<'a, T> {
+    /// It is known to say this.
+    Known(&'a PublicKey),
+    Text(T),
+}
+
+impl<'a> Head<'a, Vec<u8>> {
+    fn read(self) -> Result<Head<'a, serde_json::Value>, Error> {
+        Ok(match self {
+            Self::Known(holder) => Head::Known(holder),
+            Self::Text(text) => Head::Text(object(&text, "header")?),
+        })
+    }
+}
+
+impl Head<'_, serde_json::Value> {
+    /// The key in it (R-02 to R-04), or `holder` if it is that.
+    fn key(self, holder: Option<&PublicKey>) -> Result<PublicKey, Error> {
+        #[derive(Deserialize)]
+        struct Header {
+            typ: Option<String>,
+            alg: Option<String>,
+            jwk: Option<serde_json::Value>,
+        }
+        let head = match self {
+            Self::Known(holder) => return Ok(holder.clone()),
+            Self::Text(head) => head,
+        };
+        let crit = head.get("crit").is_some();
+        let head: Header = typed(head, "header")?;
+        if !r::TYP.holds(head.typ.as_deref() == Some("dpop+jwt") && !crit) {
+            return Err(Error::Typ);
+        }
+        let key = match head.jwk {
+            Some(jwk) => jwk_of(jwk)
+                .and_then(|jwk| PublicKey::from_jwk_or(&jwk, holder))
+                .map_err(|e| match e {
+                    Error::Key(reason) => Error::Jwk(reason),
+                    other => other,
+                })?,
+            None => return Err(Error::Jwk("it is missing")),
+        };
+        let alg = head.alg.as_deref().and_then(Algorithm::parse);
+        if !r::ALG.holds(alg == Some(key.algorithm())) {
+            return Err(Error::Alg);
+        }
+        Ok(key)
     }
 }
 
@@ -568,6 +616,50 @@ mod tests {
             verify(&swapped, &expectation(NonceRule::Unused)).err(),
             Some(Error::Signature)
         );
+    }
+
+    #[test]
+    fn what_is_known_of_a_holder_changes_no_answer() {
+        for algorithm in [Algorithm::EdDsa, Algorithm::Es256] {
+            let [key, other] = [(); 2].map(|()| PrivateKey::generate(algorithm, &mut OsRng));
+            let [good, stranger] = [&key, &other].map(|key| claims().sign(key).unwrap());
+            let (holder, head) = (key.public(), head_of(&good).unwrap());
+            let signature = good.rsplit_once('.').unwrap().1;
+            let claims = |text: &str| format!("{head}.{}.{signature}", base64url_encode(text.as_bytes()));
+            let headers = [
+                good.clone(),
+                stranger.clone(),
+                good.replacen(head, head_of(&stranger).unwrap(), 1),
+                stranger.replacen(head_of(&stranger).unwrap(), head, 1),
+                claims("{}"),
+                claims("[]"),
+                claims(r#"{"jti":"a","jti":"b"}"#),
+                format!("{head}.*.{signature}"),
+                format!("{head}.e30.*"),
+                format!("{head}=.e30.{signature}"),
+                format!("{head}.{head}.e30.{signature}"),
+                head.to_owned(),
+                format!("{}.{good}", &head[..4]),
+            ];
+            let verified = |proof: Result<Proof<'_>, Error>| {
+                proof
+                    .and_then(|proof| proof.check(&expectation(NonceRule::Unused)))
+                    .and_then(CheckedProof::verify)
+                    .map(|proof| proof.thumbprint())
+            };
+            for header in &headers {
+                let plain = verified(Proof::parse(header));
+                for head in [None, Some(head)] {
+                    let known = Known {
+                        holder: &holder,
+                        head,
+                    };
+                    let by = verified(Proof::parse_by(header, Some(known)));
+                    assert_eq!(by, plain, "{header}");
+                }
+            }
+            assert!(verified(Proof::parse(&good)).is_ok());
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use biscuit_auth::builder::{Expression, Fact, Op, Policy, PolicyKind, Term};
 use biscuit_auth::error::{FailedCheck, Logic, MatchedPolicy, Token as TokenError};
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 use taper_capability::{
     Access, AccessKind, AdmittedCheck, ArgumentPath, Right, VerifiedChain, VerifiedPresentation, rules,
     vocabulary,
@@ -170,7 +171,7 @@ pub enum Decision {
 ///
 /// ```compile_fail
 /// fn forge(access: taper_capability::Access) -> taper_policy::boundary::Permit {
-///     taper_policy::boundary::Permit { access, expires_at: i64::MAX }
+///     taper_policy::boundary::Permit { access: access.into(), expires_at: i64::MAX }
 /// }
 /// ```
 /// while it can be read:
@@ -181,7 +182,7 @@ pub enum Decision {
 /// ```
 #[derive(Debug)]
 pub struct Permit {
-    access: Access,
+    access: Arc<Access>,
     expires_at: i64,
 }
 
@@ -190,6 +191,12 @@ impl Permit {
     #[must_use]
     pub fn access(&self) -> &Access {
         &self.access
+    }
+
+    /// The same, for who keeps it.
+    #[must_use]
+    pub fn shared_access(&self) -> Arc<Access> {
+        Arc::clone(&self.access)
     }
 
     /// Until when, in seconds since the Unix epoch: a stream is cut then.
@@ -208,9 +215,10 @@ pub struct Visible(());
 pub fn decide(
     policy: &BoundaryPolicy,
     presentation: &VerifiedPresentation,
-    access: Access,
+    access: impl Into<Arc<Access>>,
     now: i64,
 ) -> Decision {
+    let access = access.into();
     match judge(policy, presentation, &access, now) {
         Outcome::Allow => Decision::Allow(Permit {
             access,

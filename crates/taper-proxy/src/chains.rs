@@ -19,6 +19,8 @@ use taper_service::metrics::Counter;
 const SHARE: usize = 16;
 /// What an entry costs beside its text, in bytes.
 const FIXED: usize = 2048;
+/// The longest head of a proof that is kept, in bytes. Ours has 150, one for P-256 has 240.
+const MAX_HEAD: usize = 384;
 /// What a byte of the text costs once it is decoded. Ordinary chains were measured at 2.5 to 4.5; checks
 /// with many short values cost most, about 12 by the sizes of their terms.
 const PER_BYTE: usize = 16;
@@ -48,9 +50,17 @@ struct State {
 
 type Grant = (String, String);
 
+/// What is known of a text.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) chain: Arc<VerifiedChain>,
+    /// The first segment of the proof that it came with.
+    pub(crate) head: Option<Arc<str>>,
+}
+
 #[derive(Debug)]
 struct Entry {
-    chain: Arc<VerifiedChain>,
+    found: Found,
     roots: u64,
     cost: usize,
     /// Its place in the orders.
@@ -76,9 +86,9 @@ impl Chains {
         }
     }
 
-    /// The chain of this text, if it verified with these root keys before. Its expiry, its revocation
+    /// What is known of this text, if it verified with these root keys before. Its expiry, its revocation
     /// and its holder's proof are the caller's to check.
-    pub(crate) fn find(&self, text: &TokenHash, roots: u64) -> Option<Arc<VerifiedChain>> {
+    pub(crate) fn find(&self, text: &TokenHash, roots: u64) -> Option<Found> {
         let found = self.look_up(text, roots);
         let counter = if found.is_some() { &self.hits } else { &self.misses };
         counter.add();
@@ -92,32 +102,33 @@ impl Chains {
         text: &TokenHash,
         roots: u64,
         wanted: impl Fn(&VerifiedChain) -> bool,
-    ) -> Option<Arc<VerifiedChain>> {
-        let found = self.look_up(text, roots).filter(|chain| wanted(chain));
+    ) -> Option<Found> {
+        let found = self.look_up(text, roots).filter(|found| wanted(&found.chain));
         if found.is_some() {
             self.hits.add();
         }
         found
     }
 
-    fn look_up(&self, text: &TokenHash, roots: u64) -> Option<Arc<VerifiedChain>> {
+    fn look_up(&self, text: &TokenHash, roots: u64) -> Option<Found> {
         if self.max == 0 {
             return None;
         }
         let mut state = self.lock();
         let entry = state.entries.get_mut(text).filter(|entry| entry.roots == roots)?;
         entry.used = true;
-        Some(Arc::clone(&entry.chain))
+        Some(entry.found.clone())
     }
 
     /// Keeps a chain whose capability, `length` bytes of text, verified with these root keys and came
-    /// with a good proof, if there is room.
-    pub(crate) fn keep(&self, chain: &Arc<VerifiedChain>, length: usize, roots: u64) {
+    /// with a good proof, which began with `head`, if there is room.
+    pub(crate) fn keep(&self, chain: &Arc<VerifiedChain>, length: usize, head: Option<&str>, roots: u64) {
         let patterns = chain.patterns().saturating_mul(PATTERN);
         let cost = length
             .saturating_mul(PER_BYTE)
             .saturating_add(FIXED)
             .saturating_add(patterns);
+        let head = head.filter(|head| head.len() <= MAX_HEAD);
         let share = self.max / SHARE;
         if cost > share {
             return;
@@ -133,7 +144,10 @@ impl Chains {
             state.make_room(None);
         }
         let entry = Entry {
-            chain: Arc::clone(chain),
+            found: Found {
+                chain: Arc::clone(chain),
+                head: head.map(Arc::from),
+            },
             roots,
             cost,
             number: 0,
@@ -193,7 +207,7 @@ impl State {
         self.next = self.next.wrapping_add(1);
         self.order.insert(entry.number, text);
         self.bytes = self.bytes.saturating_add(entry.cost);
-        let held = self.grants.entry(grant_of(&entry.chain)).or_default();
+        let held = self.grants.entry(grant_of(&entry.found.chain)).or_default();
         held.order.insert(entry.number, text);
         held.bytes = held.bytes.saturating_add(entry.cost);
         self.entries.insert(text, entry);
@@ -203,7 +217,7 @@ impl State {
         let entry = self.entries.remove(text)?;
         self.order.remove(&entry.number);
         self.bytes = self.bytes.saturating_sub(entry.cost);
-        let grant = grant_of(&entry.chain);
+        let grant = grant_of(&entry.found.chain);
         if let Some(held) = self.grants.get_mut(&grant) {
             held.order.remove(&entry.number);
             held.bytes = held.bytes.saturating_sub(entry.cost);
@@ -298,16 +312,16 @@ mod tests {
     fn a_chain_is_found_by_its_text_and_its_root_keys() {
         let (world, chains) = (World::new(), Chains::new(ENTRY * SHARE));
         let (one, other) = (world.chain(&id(1)), world.chain(&id(1)));
-        chains.keep(&one, LENGTH, 7);
+        chains.keep(&one, LENGTH, None, 7);
         let found = chains.find(&one.token_hash(), 7).unwrap();
-        assert!(Arc::ptr_eq(&found, &one));
+        assert!(Arc::ptr_eq(&found.chain, &one));
         assert!(chains.find(&one.token_hash(), 8).is_none(), "other root keys");
         assert!(chains.find(&other.token_hash(), 7).is_none(), "another text");
-        chains.keep(&one, LENGTH, 8);
+        chains.keep(&one, LENGTH, None, 8);
         assert!(chains.find(&one.token_hash(), 7).is_none() && chains.find(&one.token_hash(), 8).is_some());
         whole(&chains);
         let none = Chains::new(0);
-        none.keep(&one, LENGTH, 7);
+        none.keep(&one, LENGTH, None, 7);
         assert!(none.find(&one.token_hash(), 7).is_none());
     }
 
@@ -315,9 +329,9 @@ mod tests {
     fn a_grant_has_its_share_and_all_of_them_their_bytes() {
         let (world, chains) = (World::new(), Chains::new(ENTRY * SHARE * 2));
         let honest = world.chain(&id(0));
-        chains.keep(&honest, LENGTH, 0);
+        chains.keep(&honest, LENGTH, None, 0);
         for _ in 0..10 {
-            chains.keep(&world.chain(&id(1)), LENGTH, 0);
+            chains.keep(&world.chain(&id(1)), LENGTH, None, 0);
             whole(&chains);
         }
         assert_eq!(
@@ -328,14 +342,14 @@ mod tests {
         assert!(chains.find(&honest.token_hash(), 0).is_some());
         for n in 2..60 {
             assert!(chains.find(&honest.token_hash(), 0).is_some(), "in use: {n}");
-            chains.keep(&world.chain(&id(n)), LENGTH, 0);
+            chains.keep(&world.chain(&id(n)), LENGTH, None, 0);
             whole(&chains);
         }
         assert_eq!(chains.lock().entries.len(), SHARE * 2);
-        chains.keep(&world.chain(&id(70)), LENGTH * 3, 0);
+        chains.keep(&world.chain(&id(70)), LENGTH * 3, None, 0);
         whole(&chains);
         let large = world.chain(&id(71));
-        chains.keep(&large, LENGTH * 30, 0);
+        chains.keep(&large, LENGTH * 30, None, 0);
         assert!(
             chains.find(&large.token_hash(), 0).is_none(),
             "larger than a share"
@@ -353,8 +367,8 @@ mod tests {
         let patterns = |n: usize| world.with(&id(n), (1..=n).map(caveat).collect());
         let (few, many) = (patterns(3), patterns(4));
         assert_eq!((few.patterns(), many.patterns()), (3, 4));
-        chains.keep(&few, LENGTH, 0);
-        chains.keep(&many, LENGTH, 0);
+        chains.keep(&few, LENGTH, None, 0);
+        chains.keep(&many, LENGTH, None, 0);
         assert!(chains.find(&few.token_hash(), 0).is_some());
         assert!(
             chains.find(&many.token_hash(), 0).is_none(),

@@ -1,5 +1,7 @@
 //! The decision of the gate: what a message asks for, which calls it uses up, whether it may pass.
 
+use std::sync::Arc;
+
 use http::HeaderName;
 use taper_capability::json::Value;
 use taper_capability::{Access, AccessKind, AdmittedCheck, VerifiedChain, vocabulary};
@@ -90,8 +92,9 @@ impl Gate {
         read: &Read,
         wanted: Wanted,
         now: i64,
-    ) -> (Access, Result<Allowed, Refusal>) {
-        let Wanted { mut access, rest } = wanted;
+    ) -> (Arc<Access>, Result<Allowed, Refusal>) {
+        let Wanted { access, rest } = wanted;
+        let mut access = Arc::new(access);
         let decided = rest.and_then(|rest| self.permit(asked, read, &mut access, rest, now));
         (access, decided)
     }
@@ -100,7 +103,7 @@ impl Gate {
         &self,
         asked: &Asked,
         read: &Read,
-        access: &mut Access,
+        access: &mut Arc<Access>,
         rest: Rest,
         now: i64,
     ) -> Result<Allowed, Refusal> {
@@ -113,16 +116,17 @@ impl Gate {
             _ => Known::Nothing,
         };
         self.approved(asked, access, &known, now)?;
-        self.describe(asked, access, &known, now)?;
+        // Nobody else has it yet.
+        self.describe(asked, Arc::make_mut(access), &known, now)?;
         let mut kinds = vec![access.kind];
         kinds.extend(subscribed.iter().map(|one| one.kind));
-        let calls = self.reserve(asked.presentation.chain(), &kinds, access)?;
+        let calls = self.reserve(asked.presentation.chain(), &kinds, Arc::make_mut(access))?;
         // Whatever a subscription names is asked for by itself; all of it is one call.
         for one in &mut subscribed {
             one.calls.clone_from(&access.calls);
             self.ask(asked, one.clone(), now)?;
         }
-        let permit = self.ask(asked, access.clone(), now)?;
+        let permit = self.ask(asked, Arc::clone(access), now)?;
         // Last, so that only who may call a tool learns what is read of its arguments, and which have headers.
         self.check_spellings(asked, access)?;
         let params = match read.era {
@@ -277,7 +281,7 @@ impl Gate {
         Ok(calls)
     }
 
-    fn ask(&self, asked: &Asked, access: Access, now: i64) -> Result<Permit, Refusal> {
+    fn ask(&self, asked: &Asked, access: impl Into<Arc<Access>>, now: i64) -> Result<Permit, Refusal> {
         match boundary::decide(&self.policy, &asked.presentation, access, now) {
             Decision::Allow(permit) => Ok(permit),
             Decision::Deny(mut denial) => {
@@ -499,8 +503,11 @@ fn subscriptions(
 
 fn hex(bytes: &[u8]) -> String {
     let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or_default();
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)])
-        .collect()
+    let mut text = String::with_capacity(bytes.len().saturating_mul(2));
+    text.extend(
+        bytes
+            .iter()
+            .flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]),
+    );
+    text
 }

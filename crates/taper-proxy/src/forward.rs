@@ -125,8 +125,8 @@ impl Shared {
         shutdown: &Shutdown,
     ) -> Lease {
         let (permit, outbound) = (permitted.permit(), permitted.inner());
-        let mut accesses = outbound.subscribed.clone();
-        accesses.push(permit.access().clone());
+        let mut accesses: Vec<_> = outbound.subscribed.iter().cloned().map(Arc::new).collect();
+        accesses.push(permit.shared_access());
         let call = outbound.call.as_ref();
         Lease {
             gate: Arc::clone(&self.gate),

@@ -19,7 +19,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use taper_capability::rules::NOT_EXPIRED;
 use taper_capability::{Access, AccessKind, UnverifiedToken, VerifiedChain, VerifiedPresentation};
 use taper_dpop::rule::r;
-use taper_dpop::{Algorithm, CheckedProof, Expectation, NonceKey, NonceRule, Proof, PublicKey, TokenHash};
+use taper_dpop::{
+    Algorithm, CheckedProof, Expectation, Known, NonceKey, NonceRule, Proof, PublicKey, TokenHash, head_of,
+};
 use taper_policy::Denial;
 use taper_policy::boundary::BoundaryPolicy;
 use taper_service::rng;
@@ -27,7 +29,7 @@ use taper_store::{CallCounters, DecisionRecord, ReplayGuard, Reservation, SeenPr
 
 use crate::account::{self, Kind};
 use crate::catalogue::Catalogue;
-use crate::chains::Chains;
+use crate::chains::{Chains, Found};
 use crate::config::NonceMode;
 use crate::decide::Wanted;
 use crate::headers::{self, Credentials, SESSION};
@@ -106,8 +108,8 @@ impl Gate {
         now: i64,
     ) -> Result<VerifiedPresentation, Refusal> {
         let text = TokenHash::of(credentials.token());
-        if let Some(chain) = self.chains.find(&text, self.issuers.roots_version()) {
-            return self.with_known(chain, credentials, method, url, now);
+        if let Some(found) = self.chains.find(&text, self.issuers.roots_version()) {
+            return self.with_known(found, credentials, method, url, now);
         }
         let proof = self.check_proof(credentials, text, None, method, url, now)?;
         let token = UnverifiedToken::decode(credentials.token())?;
@@ -118,8 +120,8 @@ impl Gate {
         let (chain, roots) = self.issuers.verify(token, now)?;
         self.issuers.check_revocation(&chain, now)?;
         let presentation = VerifiedPresentation::new(Arc::new(chain), proof)?;
-        self.chains
-            .keep(presentation.chain(), credentials.token().len(), roots);
+        let (length, head) = (credentials.token().len(), head_of(credentials.proof()));
+        self.chains.keep(presentation.chain(), length, head, roots);
         Ok(presentation)
     }
 
@@ -134,22 +136,26 @@ impl Gate {
     ) -> Option<Result<VerifiedPresentation, Refusal>> {
         let text = TokenHash::of(credentials.token());
         let is_short = |chain: &VerifiedChain| chain.last_holder().algorithm() == Algorithm::EdDsa;
-        let chain = self
+        let found = self
             .chains
             .find_if(&text, self.issuers.roots_version(), is_short)?;
-        Some(self.with_known(chain, credentials, method, url, now))
+        Some(self.with_known(found, credentials, method, url, now))
     }
 
     fn with_known(
         &self,
-        chain: Arc<VerifiedChain>,
+        found: Found,
         credentials: &Credentials,
         method: &str,
         url: &str,
         now: i64,
     ) -> Result<VerifiedPresentation, Refusal> {
-        let (text, holder) = (chain.token_hash(), Some(chain.last_holder()));
-        let proof = self.check_proof(credentials, text, holder, method, url, now)?;
+        let Found { chain, head } = found;
+        let known = Known {
+            holder: chain.last_holder(),
+            head: head.as_deref(),
+        };
+        let proof = self.check_proof(credentials, chain.token_hash(), Some(known), method, url, now)?;
         is_holder(&proof, chain.last_holder())?;
         check_expiry(&chain, now)?;
         let proof = proof.verify()?;
@@ -161,7 +167,7 @@ impl Gate {
         &self,
         credentials: &'a Credentials,
         text: TokenHash,
-        holder: Option<&PublicKey>,
+        known: Option<Known<'_>>,
         method: &str,
         url: &str,
         now: i64,
@@ -173,7 +179,7 @@ impl Gate {
             nonce: NonceRule::Unused,
             now,
         };
-        let proof = Proof::parse_by(credentials.proof(), holder)?;
+        let proof = Proof::parse_by(credentials.proof(), known)?;
         let fitting = self.proofs.check(proof, &expected)?;
         if rules::RESTART.holds(!fitting.in_doubt) {
             Ok(fitting.proof)

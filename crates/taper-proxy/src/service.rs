@@ -121,13 +121,15 @@ async fn answer_in(
         return own(Err(Refusal::Path), account);
     };
     account.server(&server.profile.id);
-    context.metadata_url = Some(server.profile.metadata_url.clone());
-    context.scopes.clone_from(&server.profile.scopes);
     context.deny_style = server.profile.deny_style;
     match shared.pass(&server, request, context, account, shutdown).await {
         Ok(response) => response,
         Err(refusal) => {
             account.refused(&refusal);
+            context.metadata_url = Some(server.profile.metadata_url.clone());
+            if context.scopes.is_empty() {
+                context.scopes.clone_from(&server.profile.scopes);
+            }
             context.nonce = Some(shared.gate.nonce(shared.clock.unix()));
             respond(&refusal, context)
         }

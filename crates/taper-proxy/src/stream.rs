@@ -54,7 +54,7 @@ pub(crate) struct Lease {
     pub(crate) clock: SharedClock,
     pub(crate) presentation: Arc<VerifiedPresentation>,
     /// What was permitted: the access, and the reads that a subscription amounts to.
-    pub(crate) accesses: Vec<Access>,
+    pub(crate) accesses: Vec<Arc<Access>>,
     pub(crate) expires_at: i64,
     /// When it was decided, in seconds since the Unix epoch.
     pub(crate) decided_at: i64,
@@ -518,7 +518,7 @@ impl Lease {
 fn again(
     gate: &Gate,
     presentation: &VerifiedPresentation,
-    accesses: Vec<Access>,
+    accesses: Vec<Arc<Access>>,
     now: i64,
 ) -> Result<(), Refusal> {
     for access in accesses {

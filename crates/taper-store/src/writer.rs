@@ -249,7 +249,11 @@ impl Writer {
 
     fn commit_with_later(&mut self, batch: Batch<'_>) {
         // Who waits does not wait for many of them.
-        let limit = if batch.answers.is_empty() { TOGETHER } else { BESIDE };
+        let limit = if batch.answers.is_empty() {
+            TOGETHER
+        } else {
+            BESIDE
+        };
         let later = self.later.take(limit);
         self.commit_both(batch, later);
     }
