@@ -235,7 +235,7 @@ async fn lasting_doubt_ends_a_stream() {
         pool: pool.clone(),
         clock: Arc::clone(&world.shared.clock),
         presentation: presented(&world),
-        accesses: vec![Access::new(AccessKind::Plumbing, "git", URL, "ping")],
+        accesses: vec![Access::new(AccessKind::Plumbing, "git", URL, "ping").into()],
         expires_at: NOW + 3600,
         decided_at: NOW,
         ending: Ending {
