@@ -211,13 +211,13 @@ impl EmbeddedStore {
         })
     }
 
-    /// Whether the store still accepts records and seen proofs; for readiness checks. If the last proof
-    /// could not be recorded, it tries to write to their file.
+    /// Whether the store still accepts records and seen proofs; for readiness checks. It says what came of the last
+    /// writes and waits for none: it may be asked on a thread of the runtime.
     ///
     /// # Errors
     /// [`StoreError::Poisoned`] after a write failed, [`StoreError::Closed`] after the writer ended,
-    /// [`StoreError::State`] after the state could not be read, [`StoreError::Io`] while proofs cannot be
-    /// recorded.
+    /// [`StoreError::State`] after the state could not be read, [`StoreError::Unrecorded`] while proofs cannot be
+    /// recorded: until one is, or [`Self::forget_ended_proofs`] finds that one could be.
     pub fn check(&self) -> Result<(), StoreError> {
         self.check_journal()?;
         if let Some(reason) = self.state_failed.get() {
@@ -270,11 +270,16 @@ impl EmbeddedStore {
     }
 
     /// Forgets the proofs that have ended at `now`, in seconds since the Unix epoch, off the runtime's threads: so that
-    /// the next proof finds little left to forget, and what is counted is what counts.
+    /// the next proof finds little left to forget, and what is counted is what counts. If the last proof could not be
+    /// recorded, it also tries their file again, so that [`Self::check`] is in order again without another proof.
     pub async fn forget_ended_proofs(self: &Arc<Self>, now: i64) {
         let this = Arc::clone(self);
+        let forget = move || {
+            this.seen.sweep_all(now);
+            this.seen.retry();
+        };
         // It fails when the runtime ends.
-        let _ = tokio::task::spawn_blocking(move || this.seen.sweep_all(now)).await;
+        let _ = tokio::task::spawn_blocking(forget).await;
     }
 
     /// The folder that it is in.

@@ -13,6 +13,7 @@ use crate::disk::tests::Watched;
 use crate::journal::tests::Boxed;
 use crate::record::tests::{decision, grant};
 use crate::revocation::NO_HISTORY;
+use crate::seen_log::GENERATION;
 use crate::verify::{read_records, verify_dir};
 use crate::writer::TOLD_EVERY;
 
@@ -617,4 +618,27 @@ async fn proofs_that_ended_are_forgotten_without_another() {
         store.doubt(NOW).covers(NOW, NOW + 60, 0),
         "what was forgotten is noted"
     );
+}
+
+#[tokio::test]
+async fn a_file_that_takes_proofs_again_is_found_without_one() {
+    let (dir, store) = store();
+    let store = Arc::new(store);
+    let later = NOW + GENERATION;
+    // A folder in the way of the next generation stands for a full disk.
+    let obstacle = dir.path().join("seen.next.log");
+    std::fs::create_dir(&obstacle).unwrap();
+    assert!(
+        store
+            .insert_once("i g", [1; 32], "jti", later + 60, later)
+            .is_err()
+    );
+    let failed = |store: &EmbeddedStore| matches!(store.check(), Err(StoreError::Unrecorded(_)));
+    assert!(failed(&store));
+    store.forget_ended_proofs(later).await;
+    assert!(failed(&store), "it still fails");
+    std::fs::remove_dir(&obstacle).unwrap();
+    assert!(failed(&store), "nothing was tried");
+    store.forget_ended_proofs(later).await;
+    store.check().unwrap();
 }

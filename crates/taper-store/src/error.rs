@@ -144,6 +144,9 @@ pub enum StoreError {
     /// The table of seen proofs is full, or cannot record any more.
     #[error("no room to remember another proof: {0}")]
     SeenFull(&'static str),
+    /// The last seen proof could not be written to its file.
+    #[error("the last proof could not be recorded: {0}")]
+    Unrecorded(Arc<str>),
     /// A revocation feed went backwards (RULES 29).
     #[error("the revocation feed went back to {offered}, but {known} was already seen")]
     Regression {

@@ -1,8 +1,8 @@
 //! Proofs that were seen, so that none is accepted twice (RULES 22).
 //!
 //! A sharded table in memory answers; [`crate::seen_log`] makes it survive `kill -9`. Expired
-//! entries leave a few at a time with later insertions, and all at once, at most once a second, when
-//! a quota or the table seems full.
+//! entries leave a few at a time with later insertions, and all of them when a quota or the table seems
+//! full, in rounds between which others come in.
 //!
 //! What has expired is told by a clock that may be set. So it is kept for [`SLACK`] longer, and it is remembered of
 //! what was forgotten until when it could be accepted: while the clock is right, all of that has passed. When it is set
@@ -14,8 +14,8 @@ mod table;
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 
@@ -30,6 +30,8 @@ use table::Shard;
 const SHARDS: usize = 16;
 /// Expired entries that one insertion clears away; more than one, so that they cannot pile up.
 const SWEEP: usize = 32;
+/// Expired entries that are cleared away under one lock when all of them are: who looks meanwhile waits for no more.
+const ROUND: usize = 1_000;
 const LOCK_FILE: &str = "seen.lock";
 /// How long an entry is kept after its end, in seconds. A clock that is corrected by less has forgotten nothing
 /// that could be accepted again.
@@ -44,12 +46,14 @@ pub struct SeenStore {
     grants: Mutex<HashMap<[u8; 8], usize>>,
     total: AtomicUsize,
     log: Mutex<SeenLog>,
+    /// Why the last entry could not be written, if it could not. It is set under the lock of `log`, and nothing that
+    /// waits is done under its own.
+    failure: Mutex<Option<Arc<str>>>,
     limits: SeenLimits,
     complete_since: Option<i64>,
     open_for: Option<OpenFor>,
     forgotten: Mutex<Forgotten>,
     removing: Mutex<()>,
-    swept_at: AtomicI64,
     _lock: FolderLock,
 }
 
@@ -87,6 +91,7 @@ impl SeenStore {
             grants: Mutex::default(),
             total: AtomicUsize::new(loaded.entries.len()),
             log: Mutex::new(log),
+            failure: Mutex::default(),
             limits,
             complete_since: loaded.complete_since,
             open_for: None,
@@ -98,7 +103,6 @@ impl SeenStore {
                 far: Far::None,
             }),
             removing: Mutex::new(()),
-            swept_at: AtomicI64::new(i64::MIN),
             _lock: lock,
         };
         for entry in loaded.entries {
@@ -136,9 +140,39 @@ impl SeenStore {
         self.limits.total
     }
 
-    /// Whether proofs can be recorded, if the last one could not be.
+    /// Whether the last proof could be recorded. It waits for no disk and writes nothing: threads of the runtime ask.
+    ///
+    /// # Errors
+    /// [`StoreError::Unrecorded`].
     pub(crate) fn check(&self) -> Result<(), StoreError> {
-        locked(&self.log).check()
+        match &*locked(&self.failure) {
+            Some(reason) => Err(StoreError::Unrecorded(Arc::clone(reason))),
+            None => Ok(()),
+        }
+    }
+
+    /// Tries to write to the file, if the last proof could not be recorded: who asks [`Self::check`] may keep away the
+    /// proofs with which that would be found to have ended. It waits for the disk: not for a runtime thread.
+    pub(crate) fn retry(&self) {
+        if self.check().is_ok() {
+            return;
+        }
+        let mut log = locked(&self.log);
+        let tried = log.retry();
+        self.note(&tried);
+    }
+
+    fn append(&self, entry: &Entry, now: i64) -> Result<(), StoreError> {
+        let mut log = locked(&self.log);
+        let written = log.append(entry, now);
+        self.note(&written);
+        written
+    }
+
+    /// Keeps what came of the last write, for [`Self::check`]; the log is locked.
+    fn note(&self, written: &Result<(), StoreError>) {
+        let reason = written.as_ref().err().map(|error| error.to_string().into());
+        *locked(&self.failure) = reason;
     }
 
     fn attempt(&self, entry: Entry, now: i64) -> Result<Attempt, StoreError> {
@@ -151,7 +185,7 @@ impl SeenStore {
             Ok(taken) => taken,
             Err(attempt) => return Ok(attempt),
         };
-        if let Err(error) = locked(&self.log).append(&entry, now) {
+        if let Err(error) = self.append(&entry, now) {
             // Who came with the same proof meanwhile was told that it is a replay, which is safe.
             let mut shard = locked(shard);
             if let Some(end) = taken.replaced {
@@ -167,7 +201,7 @@ impl SeenStore {
 
     /// Enters a proof, unless it is known or there is no room.
     fn take(&self, shard: &mut Shard, entry: Entry, now: i64) -> Result<Taken, Attempt> {
-        let expired = shard.sweep(now, SWEEP, &self.forgotten);
+        let (expired, _) = shard.sweep(now, SWEEP, &self.forgotten);
         self.release(&expired);
         if shard
             .live
@@ -221,15 +255,22 @@ impl SeenStore {
         }
     }
 
-    /// Clears every expired entry away, unless that was done in this second already.
+    /// Clears every expired entry away. When it returns, all of their room is given back, whoever else was at it.
     pub(crate) fn sweep_all(&self, now: i64) {
-        if self.swept_at.swap(now, Ordering::Relaxed) == now {
-            return;
+        // A round of each in turn: a lock that is taken again at once is never had by who waits for it.
+        let mut left: Vec<_> = self.shards.iter().collect();
+        while !left.is_empty() {
+            left.retain(|shard| self.sweep_round(shard, now));
         }
-        for shard in &self.shards {
-            let expired = locked(shard).sweep(now, usize::MAX, &self.forgotten);
-            self.release(&expired);
-        }
+    }
+
+    /// Clears some expired entries of a shard away; whether there may be more.
+    fn sweep_round(&self, shard: &Mutex<Shard>, now: i64) -> bool {
+        let mut shard = locked(shard);
+        let (expired, more) = shard.sweep(now, ROUND, &self.forgotten);
+        // Under the shard's lock: whoever finds entries gone finds their room given back.
+        self.release(&expired);
+        more
     }
 
     /// Removes what was noted as far: it would count against quotas until the time that the clock showed.

@@ -169,9 +169,8 @@ impl SeenLog {
         result
     }
 
-    /// Whether entries can be written. Nothing is tried unless the last one could not be: who asks may
-    /// keep away the proofs with which that would be found to have ended.
-    pub(crate) fn check(&mut self) -> Result<(), StoreError> {
+    /// Writes an entry that says nothing, if the last one could not be written.
+    pub(crate) fn retry(&mut self) -> Result<(), StoreError> {
         if !self.failed {
             return Ok(());
         }
@@ -431,13 +430,13 @@ mod tests {
             let (mut log, _) = SeenLog::open(dir.path(), BOOT, TOTAL, false, 100).unwrap();
             let obstacle = dir.path().join(in_the_way);
             fs::create_dir(&obstacle).unwrap();
-            log.check().unwrap();
+            log.retry().unwrap();
             for _ in 0..2 {
                 assert!(log.append(&entry(3, now + 300), now).is_err(), "{in_the_way}");
-                assert!(log.check().is_err(), "{in_the_way}");
+                assert!(log.retry().is_err(), "{in_the_way}");
             }
             fs::remove_dir(&obstacle).unwrap();
-            log.check().unwrap();
+            log.retry().unwrap();
             log.append(&entry(4, now + 300), now).unwrap();
             let (_, loaded) = SeenLog::open(dir.path(), BOOT, TOTAL, false, now).unwrap();
             assert_eq!((keys(&loaded), loaded.complete_since), (vec![4], None));
@@ -465,7 +464,7 @@ mod tests {
             };
             for n in 3..5 {
                 log.append(&entry(n, now + 300), now).unwrap();
-                log.check().unwrap();
+                log.retry().unwrap();
             }
             assert!(!dir.path().join(OLDER).exists());
             // With descriptors again, another generation begins.

@@ -37,17 +37,26 @@ impl Shard {
         true
     }
 
-    /// Removes entries that expired [`SLACK`] ago, about `limit` of them, and returns whose they were.
-    pub(super) fn sweep(&mut self, now: i64, limit: usize, forgotten: &Mutex<Forgotten>) -> Vec<[u8; 8]> {
+    /// Removes entries that expired [`SLACK`] ago, at most `limit` of them. Returns whose they were, and whether there
+    /// may be more.
+    pub(super) fn sweep(
+        &mut self,
+        now: i64,
+        limit: usize,
+        forgotten: &Mutex<Forgotten>,
+    ) -> (Vec<[u8; 8]>, bool) {
         let before = now.saturating_sub(SLACK);
         let mut tags = Vec::new();
         let mut last = None;
-        while tags.len() < limit {
+        let mut more = true;
+        // What was removed or has another place now counts too: looking at it takes as long.
+        for _ in 0..limit {
             let Some(mut oldest) = self
                 .by_expiry
                 .first_entry()
                 .filter(|oldest| *oldest.key() < before)
             else {
+                more = false;
                 break;
             };
             let keep_until = *oldest.key();
@@ -69,7 +78,7 @@ impl Shard {
         if let Some(last) = last {
             locked(forgotten).note(last);
         }
-        tags
+        (tags, more)
     }
 
     /// Removes entries that are far, and returns whose they were; an end up to `noted` is noted already.

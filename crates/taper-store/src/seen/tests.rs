@@ -1,6 +1,6 @@
 //! Proofs in memory and on the disk, under clocks that go to and fro.
 
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, mpsc};
 use std::time::Duration;
 
 use super::*;
@@ -211,8 +211,7 @@ fn who_finds_an_entry_gone_finds_doubt_about_it() {
             });
             store.doubt(0);
             for shard in &store.shards {
-                let expired = locked(shard).sweep(OVER, usize::MAX, &store.forgotten);
-                store.release(&expired);
+                while store.sweep_round(shard, OVER) {}
             }
             let doubt = looked.join().unwrap();
             assert!(doubt.covers(0, 60, 5) && doubt.setbacks > round, "{doubt:?}");
@@ -314,6 +313,121 @@ fn a_write_that_failed_leaves_doubt_about_what_it_replaced() {
     assert_eq!(store.doubt(end + 1).setbacks, 0);
     let doubt = store.doubt(end);
     assert!(doubt.covers(end - 60, end, 5) && doubt.setbacks == 1, "{doubt:?}");
+}
+
+#[test]
+fn who_asks_whether_proofs_are_recorded_waits_for_no_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("seen");
+    let store = Arc::new(open(&path, 0));
+    // Who asks has an answer while somebody is writing, or nobody has for good.
+    let check = || {
+        let writing = locked(&store.log);
+        let (told, answers) = mpsc::channel();
+        let asking = Arc::clone(&store);
+        std::thread::spawn(move || told.send(asking.check().is_ok()));
+        let answer = answers.recv_timeout(Duration::from_secs(20));
+        drop(writing);
+        answer.expect("it waits for who writes")
+    };
+    assert!(check());
+    // A folder in the way of the next generation stands for a full disk.
+    let obstacle = path.join("seen.next.log");
+    std::fs::create_dir(&obstacle).unwrap();
+    assert!(insert(&store, "g", "a", GENERATION).is_err());
+    store.retry();
+    assert!(!check());
+    std::fs::remove_dir(&obstacle).unwrap();
+    assert!(
+        !check() && !path.join("seen.older.log").exists(),
+        "asking tries nothing"
+    );
+    store.retry();
+    assert!(check() && path.join("seen.older.log").exists());
+    // Or with the next proof.
+    std::fs::create_dir(&obstacle).unwrap();
+    assert!(insert(&store, "g", "a", 3 * GENERATION).is_err());
+    assert!(!check());
+    std::fs::remove_dir(&obstacle).unwrap();
+    assert_eq!(insert(&store, "g", "a", 3 * GENERATION).unwrap(), Seen::Fresh);
+    assert!(check());
+}
+
+#[test]
+fn who_comes_while_ended_proofs_are_forgotten_has_their_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&dir.path().join("seen"), 0);
+    let mut grant = [0; 8];
+    grant.copy_from_slice(&Sha256::digest("g")[..8]);
+    let enter = |shard: usize, n: u8, tag: [u8; 8]| {
+        let mut key = [n; 32];
+        key[0] = u8::try_from(shard).unwrap();
+        let entry = Entry {
+            key,
+            tag,
+            keep_until: 60,
+        };
+        assert!(matches!(store.attempt(entry, 0), Ok(Attempt::Done(Seen::Fresh))));
+    };
+    let left = |count: usize| {
+        while store.len() > count {
+            std::thread::yield_now();
+        }
+    };
+    // The grant has all that it may in the last shard, and who comes belongs into the second one.
+    (0..3).for_each(|n| enter(SHARDS - 1, n, grant));
+    let mut names = (0..).map(|n: u32| n.to_string());
+    let jti = names
+        .find(|jti| usize::from(key_of([1; 32], jti)[0]) % SHARDS == 1)
+        .unwrap();
+    enter(SHARDS - 2, 0, [9; 8]);
+    std::thread::scope(|scope| {
+        let held = locked(store.shards.last().unwrap());
+        scope.spawn(|| store.sweep_all(OVER));
+        // It is past the second shard, and goes no further than to the last one.
+        left(3);
+        enter(1, 0, [9; 8]);
+        let came = scope.spawn(|| insert(&store, "g", &jti, OVER).unwrap());
+        // It has been in its shard, where there is no room for it yet.
+        left(3);
+        drop(held);
+        assert_eq!(came.join().unwrap(), Seen::Fresh);
+    });
+    assert_eq!(store.len(), 1);
+}
+
+#[test]
+fn ended_proofs_are_forgotten_in_rounds() {
+    let dir = tempfile::tempdir().unwrap();
+    let many = 2 * ROUND + 1;
+    let limits = SeenLimits {
+        total: 2 * many,
+        per_grant: many,
+    };
+    let store = SeenStore::open(&dir.path().join("seen"), limits, 0).unwrap();
+    let fill = |now: i64| {
+        let mut key = [0; 32];
+        for n in 0..many {
+            key[24..].copy_from_slice(&n.to_be_bytes());
+            let (tag, keep_until) = ([1; 8], now + 60);
+            let entry = Entry { key, tag, keep_until };
+            assert!(matches!(
+                store.attempt(entry, now),
+                Ok(Attempt::Done(Seen::Fresh))
+            ));
+        }
+    };
+    fill(0);
+    let shard = store.shard(&[0; 32]).unwrap();
+    for left in [many - ROUND, many - 2 * ROUND] {
+        assert!(store.sweep_round(shard, OVER));
+        assert_eq!(store.len(), left);
+    }
+    assert!(!store.sweep_round(shard, OVER));
+    assert_eq!((store.len(), locked(&store.grants).len()), (0, 0));
+    fill(OVER);
+    store.sweep_all(2 * OVER);
+    assert_eq!(store.len(), 0, "all of them");
 }
 
 #[test]
