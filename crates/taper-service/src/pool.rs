@@ -1,6 +1,8 @@
 //! CPU work, bounded: signature checks and policy evaluation run here, off the runtime, so that a
 //! flood of them costs a quick refusal instead of the latency of everything else. What is known to be
-//! short stays where it is while there is room.
+//! short stays where it is while there is room ([`CpuPool::run_short`]), or has a place beside what runs and
+//! waits here ([`CpuPool::run_now_at`]). One thing has no bound here: what is short and comes once at a time from
+//! each connection ([`CpuPool::run_now`]). The number of connections bounds it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -21,6 +23,8 @@ pub struct CpuPool {
     touching: Arc<Semaphore>,
     /// How much runs on the spot.
     on_the_spot: Arc<AtomicUsize>,
+    /// How much of that has a place.
+    placed: Arc<AtomicUsize>,
     running: Arc<Semaphore>,
     admitted: Arc<Semaphore>,
     /// Turns of what stands behind everything else.
@@ -57,6 +61,7 @@ impl CpuPool {
             here: Arc::new(Semaphore::new(workers.saturating_sub(1).max(1))),
             touching: Arc::new(Semaphore::new(workers.saturating_sub(1))),
             on_the_spot: Arc::default(),
+            placed: Arc::default(),
             running: Arc::new(Semaphore::new(workers)),
             admitted: Arc::new(Semaphore::new(places)),
             behind: Arc::new(Semaphore::new(workers)),
@@ -65,12 +70,15 @@ impl CpuPool {
         }
     }
 
-    /// How many closures run now, those that stay on their thread included, and how many wait.
+    /// How many closures run now, those that stay on their thread included, and how many wait: for a worker, or with a
+    /// place for their turn.
     pub fn in_use(&self) -> (usize, usize) {
         let running = self.workers.saturating_sub(self.running.available_permits());
         let admitted = self.places.saturating_sub(self.admitted.available_permits());
         let here = self.on_the_spot.load(Ordering::Relaxed);
-        (running.saturating_add(here), admitted.saturating_sub(running))
+        let placed = self.placed.load(Ordering::Relaxed);
+        let at_work = running.saturating_add(placed);
+        (running.saturating_add(here), admitted.saturating_sub(at_work))
     }
 
     /// Runs `f` on a thread of its own and answers what it returns. Waiting closures run in the order
@@ -173,6 +181,15 @@ impl CpuPool {
     pub fn run_now<T>(&self, f: impl FnOnce() -> T) -> Result<T, PoolError> {
         let _counted = OnTheSpot::begin(&self.on_the_spot);
         catch_unwind(AssertUnwindSafe(f)).map_err(|_| PoolError::Failed)
+    }
+
+    /// As [`Self::run_now`], of work that has a place: its turn has come.
+    ///
+    /// # Errors
+    /// [`PoolError::Failed`] when `f` panicked.
+    pub fn run_now_at<T>(&self, _place: &Place, f: impl FnOnce() -> T) -> Result<T, PoolError> {
+        let _counted = OnTheSpot::begin(&self.placed);
+        self.run_now(f)
     }
 }
 
@@ -291,6 +308,17 @@ mod tests {
         );
         let panics = || -> () { panic!("on purpose") };
         assert_eq!(pool.run_now(panics), Err(PoolError::Failed));
+        assert_eq!(pool.in_use(), (0, 0));
+        let place = pool.place().unwrap();
+        assert_eq!(pool.in_use(), (0, 1), "its turn has not come");
+        assert_eq!(
+            pool.run_now_at(&place, || pool.in_use()),
+            Ok((1, 0)),
+            "who is at work does not wait"
+        );
+        assert_eq!(pool.run_now_at(&place, panics), Err(PoolError::Failed));
+        assert_eq!(pool.in_use(), (0, 1));
+        drop(place);
         assert_eq!(pool.in_use(), (0, 0));
     }
 
