@@ -69,7 +69,7 @@ rules! {
     AUDIT = "M-27";
     /// A proof that may have been used and forgotten, before the start or while the clock was ahead, carries a nonce from after that.
     RESTART = "M-28";
-    /// CPU work waits in a bounded queue.
+    /// CPU work waits in a bounded queue; but over HTTP/1.1 an Ed25519 proof under a known chain is checked at once, one at a time of each connection.
     BUSY = "M-29";
     /// The upstream answers in time, with an answer that may be passed on.
     UPSTREAM = "M-30";

@@ -287,7 +287,7 @@ impl Shared {
                 let ready = (gate, credentials, method, url);
                 looked_up.map(|done| Worked::since(began, done)).ok_or(ready)
             };
-            // Of a connection that has one request at a time, no more than that one waits.
+            // Of a connection that has one request at a time, no more than that one waits (M-29).
             let short = match at_once {
                 true => self.pool.run_now(short),
                 false => self.pool.run_short(short).await,
@@ -366,13 +366,16 @@ impl Shared {
             return self.pool.run_at(place, judge).await;
         };
         let began = Instant::now();
-        let judged = self.pool.run_now(|| gate.judge_short(asked, clock.unix()))?;
+        let judge = || gate.judge_short(asked, clock.unix());
+        let judged = self.pool.run_now_at(&place, judge)?;
         drop(turn);
         match judged {
             Ok(judgement) => Ok(Worked::since(began, judgement)),
             Err(begun) => {
+                let before = Worked::since(began, ());
                 let finish = move || worked(|| gate.finish(*begun, clock.unix()));
-                self.pool.run_at(place, finish).await
+                let finished = self.pool.run_at(place, finish).await?;
+                Ok(finished.after(&before))
             }
         }
     }

@@ -179,7 +179,7 @@ impl Account {
     }
 
     fn waited<T>(&mut self, submitted: Instant, worked: &Worked<T>) {
-        let waited = worked.began.saturating_duration_since(submitted);
+        let waited = worked.waited(submitted);
         self.measured.queue.observe(waited);
         self.phases.queue = Some(self.phases.queue.unwrap_or_default().saturating_add(waited));
     }

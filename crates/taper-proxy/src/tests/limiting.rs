@@ -579,3 +579,30 @@ fn limits_that_mean_nothing_are_found_at_the_start() {
         "limits.max_undecided_per_holder",
     );
 }
+
+#[tokio::test]
+async fn a_call_without_a_place_uses_nothing_up() {
+    let world = World::start(with("rate.per_holder = { requests = 2, per = '1m' }")).await;
+    let caller = Caller::new(&world, |_| {});
+    assert_eq!(caller.status(&world).await, 200, "its chain is known");
+    let (passed, decided) = (world.upstream.seen().len(), world.decisions().await.len());
+    let request = caller.call(&world).request();
+    let places: Vec<_> = std::iter::from_fn(|| world.shared.pool.place().ok()).collect();
+    for _ in 0..2 {
+        let refused = world.send(request.clone()).await;
+        assert_eq!(refused.status.as_u16(), 503, "{refused:?}");
+        assert_eq!(refused.json()["error"]["data"]["rule"], "M-29");
+        assert!(!refused.header("retry-after").is_empty());
+    }
+    assert_eq!(world.upstream.seen().len(), passed);
+    assert_eq!(world.decisions().await.len(), decided);
+    drop(places);
+    assert_eq!(
+        world.send(request.clone()).await.status.as_u16(),
+        200,
+        "the same proof"
+    );
+    let again = world.send(request).await;
+    assert_eq!(again.status.as_u16(), 401, "which passes once: {again:?}");
+    world.end().await;
+}
