@@ -7,7 +7,7 @@
 
 use crate::datalog::is_expression;
 use crate::functions::{Applied, Call, Function};
-use crate::{Access, ArgumentPath, Caveat, Error, rules, vocabulary};
+use crate::{Access, ArgumentFlow, ArgumentReads, Caveat, Error, rules, vocabulary};
 use biscuit_auth::builder::{Binary, Check, CheckKind, Expression, Op, Rule, Term, Unary};
 use biscuit_auth::format::schema;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub struct AdmittedCheck {
     check: Check,
     caveat: Option<Caveat>,
     calls: Vec<Call>,
-    reads: Vec<ArgumentPath>,
+    reads: ArgumentReads,
 }
 
 impl AdmittedCheck {
@@ -75,7 +75,7 @@ impl AdmittedCheck {
 
     /// What it reads in the arguments of a call.
     #[must_use]
-    pub fn reads(&self) -> &[ArgumentPath] {
+    pub fn reads(&self) -> &ArgumentReads {
         &self.reads
     }
 }
@@ -113,13 +113,7 @@ pub(crate) fn admit(block: usize, index: usize, check: Check) -> Result<Admitted
         Err(reason) => return Err(refused(rules::EXTERNS, reason)),
     };
     let caveat = Caveat::from_check(&check);
-    let of_args = |query: &&Rule| query.body.iter().any(|predicate| predicate.name == "args");
-    let reads = check
-        .queries
-        .iter()
-        .filter(of_args)
-        .flat_map(ArgumentPath::of_query);
-    let reads = reads.collect();
+    let reads = ArgumentReads::of(&check.queries, [], &ArgumentFlow::default());
     Ok(AdmittedCheck {
         check,
         caveat,

@@ -56,7 +56,7 @@ pub use issue::{RootKey, issue};
 pub use names::{is_prompt, is_server, is_tool};
 pub use presentation::VerifiedPresentation;
 pub use print::{escaped, quoted};
-pub use reads::ArgumentPath;
+pub use reads::{ArgumentFlow, ArgumentPath, ArgumentReads};
 pub use token::{MAX_TOKEN_BYTES, Token};
 pub use unverified::{UnverifiedLink, UnverifiedToken};
 pub use verify::{Roots, Verifier};

@@ -159,6 +159,23 @@ pub fn facts_of(
     facts.all
 }
 
+/// The texts in those facts of an access whose words are `wanted`, but for what is in its arguments.
+#[must_use]
+pub fn texts_of(
+    chain: &VerifiedChain,
+    access: &Access,
+    now: i64,
+    wanted: impl Fn(&str) -> bool,
+) -> Vec<String> {
+    let facts = facts_of(chain, access, now, |name| name != "args" && wanted(name));
+    let terms = facts.into_iter().flat_map(|fact| fact.predicate.terms);
+    let texts = terms.filter_map(|term| match term {
+        Term::Str(text) => Some(text),
+        _ => None,
+    });
+    texts.collect()
+}
+
 /// What is asked for, and what was found of it.
 struct Facts<'a> {
     wanted: &'a dyn Fn(&str) -> bool,

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use taper_capability::{
-    Access, AccessKind, AdmittedCheck, ArgumentPath, Right, VerifiedChain, VerifiedPresentation, rules,
+    Access, AccessKind, AdmittedCheck, ArgumentReads, Right, VerifiedChain, VerifiedPresentation, rules,
     vocabulary,
 };
 
@@ -30,7 +30,7 @@ pub struct BoundaryPolicy {
     /// The predicates that their bodies name.
     named: BTreeSet<String>,
     /// What they read in the arguments of a call.
-    reads: Vec<ArgumentPath>,
+    reads: ArgumentReads,
     /// Whether they say yes to everything: the first `allow` is `allow if true`, and nothing else is said.
     allows_all: bool,
     digest: String,
@@ -53,6 +53,7 @@ impl BoundaryPolicy {
             rules,
             checks,
             policies,
+            reads,
         } = load(
             files,
             &Dialect {
@@ -75,14 +76,9 @@ impl BoundaryPolicy {
             .iter()
             .chain(&allows)
             .flat_map(|(_, policy)| &policy.queries);
-        let queries = || rules.iter().chain(of_checks.clone()).chain(of_policies.clone());
-        let named: BTreeSet<String> = queries()
+        let queries = rules.iter().chain(of_checks).chain(of_policies);
+        let named: BTreeSet<String> = queries
             .flat_map(|rule| rule.body.iter().map(|predicate| predicate.name.clone()))
-            .collect();
-        // A rule may hand the arguments on under another word: any variable may stand for them.
-        let reads: BTreeSet<ArgumentPath> = queries()
-            .filter(|_| named.contains("args"))
-            .flat_map(ArgumentPath::of_query)
             .collect();
         let unusable = |error: TokenError| {
             PolicyErrors(vec![crate::PolicyError {
@@ -111,7 +107,7 @@ impl BoundaryPolicy {
             checks: positions.0,
             policies: positions.1,
             named,
-            reads: reads.into_iter().collect(),
+            reads,
             allows_all,
             digest: digest(files),
         })
@@ -125,7 +121,7 @@ impl BoundaryPolicy {
 
     /// What the files read in the arguments of a call.
     #[must_use]
-    pub fn reads(&self) -> &[ArgumentPath] {
+    pub fn reads(&self) -> &ArgumentReads {
         &self.reads
     }
 

@@ -8,6 +8,9 @@ use taper_capability::{
 };
 use taper_dpop::{Algorithm, Expectation, NonceRule, PrivateKey, Proof, ProofClaims};
 
+#[path = "boundary_spellings.rs"]
+mod spellings;
+
 const NOW: i64 = 1_800_000_000;
 const AUDIENCE: &str = "https://proxy.example/git/mcp";
 
@@ -407,5 +410,36 @@ proptest! {
         let parent_may = rule(&allow, &w.present(&parent, &a), access()).is_none();
         let child_may = rule(&allow, &w.present(&child, &b), access()).is_none();
         prop_assert!(!child_may || parent_may);
+    }
+}
+
+#[test]
+fn a_name_in_the_arguments_is_written_whole() {
+    let load = |source: &str| {
+        BoundaryPolicy::load(&[PolicyFile {
+            name: "a.dl".into(),
+            source: source.into(),
+        }])
+    };
+    for source in [
+        "allow if true;\n  deny if args($a), server($s), $a.contains($s + \"_force\");",
+        "bad($x) <- args($x);\n  deny if bad($a), server($s), $a.get(\"o\").get($s + \"_force\") === true;",
+        "allow if true;\n  check if args($a), server($s), [1].all($n -> !$a.contains($s + \"_force\"));",
+        "allow if true;\n  bad(1) <- args($a), server($s), $a.get(\"a\" + $s) === 1;",
+    ] {
+        let errors = load(source).unwrap_err().to_string();
+        assert!(
+            errors.starts_with("a.dl:2:3: a name in the arguments is put together"),
+            "{source}: {errors}"
+        );
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+    }
+    for source in [
+        "deny if args($a), $a.get(\"a\" + \"b\") === 1;",
+        "deny if args($a), server($s), $a.get(\"path\") === $s + \"/x\";",
+        "deny if args($a), server($s), $a.get(\"paths\").contains($s + \"/x\");",
+        "deny if server($s), tool($t), $t.contains($s + \"_\");",
+    ] {
+        load(source).unwrap();
     }
 }

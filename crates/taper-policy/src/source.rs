@@ -6,6 +6,7 @@ use biscuit_parser::parser::parse_source;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::fmt;
+use taper_capability::{ArgumentFlow, ArgumentReads};
 
 /// One policy file: its name, for messages, and its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,10 @@ impl fmt::Display for PolicyErrors {
     }
 }
 
+/// A name that no text says cannot be looked for in its other spellings (M-17).
+const COMPUTED: &str = "a name in the arguments is put together; write it whole, or state it as a fact: a server \
+                        that ignores case would find another spelling of it";
+
 /// What a kind of policy may say.
 pub(crate) struct Dialect<'a> {
     /// The words that are given: name and arity.
@@ -65,6 +70,8 @@ pub(crate) struct Parsed {
     pub(crate) checks: Vec<(String, token::Check)>,
     /// With the position `file:line`.
     pub(crate) policies: Vec<(String, token::Policy)>,
+    /// What they read in the arguments of a call.
+    pub(crate) reads: ArgumentReads,
 }
 
 /// Parses and lints. The answer is everything that is wrong, not only the first.
@@ -120,6 +127,7 @@ pub(crate) fn load(files: &[PolicyFile], dialect: &Dialect<'_>) -> Result<Parsed
             }
         }
     }
+    let mut queries: Vec<(&PolicyFile, &str, Vec<token::Rule>)> = Vec::new();
     for (file, source) in sources {
         let mut lint = Lint {
             file,
@@ -134,16 +142,32 @@ pub(crate) fn load(files: &[PolicyFile], dialect: &Dialect<'_>) -> Result<Parsed
         }
         for (text, rule) in source.rules {
             lint.rule(text, &rule);
-            parsed.rules.push(rule.into());
+            let rule = token::Rule::from(rule);
+            queries.push((file, text, vec![rule.clone()]));
+            parsed.rules.push(rule);
         }
         for (text, check) in source.checks {
             lint.check(text, &check, dialect);
-            parsed.checks.push((position(file, text), check.into()));
+            let check = token::Check::from(check);
+            queries.push((file, text, check.queries.clone()));
+            parsed.checks.push((position(file, text), check));
         }
         for (text, policy) in source.policies {
             lint.policy(text, &policy, dialect);
-            parsed.policies.push((position(file, text), policy.into()));
+            let policy = token::Policy::from(policy);
+            queries.push((file, text, policy.queries.clone()));
+            parsed.policies.push((position(file, text), policy));
         }
+    }
+    if given.contains(&"args") {
+        let flow = ArgumentFlow::new(&parsed.facts, &parsed.rules);
+        for (file, text, queries) in &queries {
+            if queries.iter().any(|query| flow.has_computed_name(query)) {
+                errors.push(at(file, text, COMPUTED.to_owned()));
+            }
+        }
+        let all = queries.iter().flat_map(|(_, _, queries)| queries);
+        parsed.reads = ArgumentReads::of(all, &parsed.facts, &flow);
     }
     if errors.is_empty() {
         Ok(parsed)

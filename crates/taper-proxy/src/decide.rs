@@ -128,7 +128,7 @@ impl Gate {
         }
         let permit = self.ask(asked, Arc::clone(access), now)?;
         // Last, so that only who may call a tool learns what is read of its arguments, and which have headers.
-        self.check_spellings(asked, access)?;
+        self.check_spellings(asked, access, now)?;
         let params = match read.era {
             Era::Modern if access.kind == AccessKind::ToolCall => repeating(asked, access, &known)?,
             _ => Vec::new(),
@@ -144,17 +144,24 @@ impl Gate {
 
     /// Refuses arguments of which a server that ignores case could find others where a template, a check or
     /// the policy reads (M-17).
-    fn check_spellings(&self, asked: &Asked, access: &Access) -> Result<(), Refusal> {
+    fn check_spellings(&self, asked: &Asked, access: &Access, now: i64) -> Result<(), Refusal> {
         let (Some(tool), Some(arguments)) = (&access.tool, &access.arguments) else {
             return Ok(());
         };
-        let links = asked.presentation.chain().links().iter();
-        let of_checks = links
-            .flat_map(|link| &link.caveats)
-            .flat_map(AdmittedCheck::reads);
-        let of_templates = asked.profile.reads(tool).iter();
-        let mut reads = of_templates.chain(of_checks).chain(self.policy.reads());
-        if rules::FOLDED_KEYS.holds(!reads.any(|path| path.is_ambiguous(arguments))) {
+        let chain = asked.presentation.chain();
+        let checks = || chain.links().iter().flat_map(|link| &link.caveats);
+        let is_named = |word: &str| {
+            self.policy.names(word) || checks().any(|check| check.words().any(|named| named == word))
+        };
+        let mut of_templates = asked.profile.reads(tool).iter();
+        let is_ambiguous = of_templates.any(|path| path.is_ambiguous(arguments))
+            || self.policy.reads().are_ambiguous(
+                checks().map(AdmittedCheck::reads),
+                arguments,
+                // A name may be a text of any fact that they see.
+                || vocabulary::texts_of(chain, access, now, is_named),
+            );
+        if rules::FOLDED_KEYS.holds(!is_ambiguous) {
             Ok(())
         } else {
             Err(Refusal::FoldedKeys)

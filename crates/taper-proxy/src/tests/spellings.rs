@@ -149,9 +149,76 @@ async fn what_a_policy_reads_has_one_spelling() {
         policy("deny if args($a), tool($t), $a.get(\"of\").contains($t); allow if true;"),
         None,
         &[r#"{"of":{"x":1},"headers":{"A":1,"a":2}}"#],
-        &[r#"{"of":{"x":1,"y":[{"z":1,"Z":2}]}}"#],
+        &[
+            r#"{"of":{"x":1,"y":[{"z":1,"Z":2}]}}"#,
+            r#"{"of":{"GIT_PUSH":1}}"#,
+        ],
     )
     .await;
+}
+
+#[tokio::test]
+async fn a_name_that_a_policy_has_elsewhere_has_one_spelling() {
+    for text in [
+        "forbidden(\"force\"); deny if args($a), forbidden($k), $a.contains($k); allow if true;",
+        "names([\"force\", \"mirror\"]); allow if true;
+         deny if args($a), names($n), $n.any($k -> $a.contains($k));",
+        "names({\"force\": 1}); allow if true;
+         deny if args($a), names($n), $n.any($k -> $a.contains($k.get(0)));",
+        "kind(\"bad\", \"force\"); forbidden($k) <- kind(\"bad\", $k); push($a) <- args($a);
+         deny if push($a), forbidden($k), $a.any($e -> $e.get(0) === $k); allow if true;",
+        "forbidden(\"force\") <- server(\"git\"); deny if args($a), forbidden($k), $a.contains($k);
+         allow if true;",
+        "deny if args($a), $a.contains(\"for\" + \"ce\"); allow if true;",
+    ] {
+        check(
+            policy(text),
+            None,
+            &[r#"{"repoPath":"x"}"#, r#"{"forced":true,"x":"Force"}"#],
+            &[r#"{"Force":true}"#],
+        )
+        .await;
+    }
+    // A text of the arguments may be the name too.
+    check(
+        policy("deny if args($a), $a.get(\"of\").contains($a.get(\"key\")); allow if true;"),
+        None,
+        &[r#"{"of":{"x":1},"key":"y"}"#],
+        &[r#"{"of":{"X":1},"key":"x"}"#],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_policy_compares_as_a_whole_has_names_of_one_spelling() {
+    for text in [
+        "deny if args($a), $a.any($e -> $e === [\"force\", true]); allow if true;",
+        "deny if args($a), $a.any($e -> $e.starts_with([\"force\"])); allow if true;",
+        "deny if args($a), $a.any($e -> [[\"force\", true]].contains($e)); allow if true;",
+        "deny if args({\"force\": true}); allow if true;",
+        "bad({\"force\": true}); deny if args($a), bad($a); allow if true;",
+        "deny if args($a), $a.any($e -> $e.get(0).starts_with(\"for\")); allow if true;",
+    ] {
+        check(
+            policy(text),
+            None,
+            &[r#"{"repoPath":"x"}"#, r#"{"x":"Force"}"#],
+            &[r#"{"Force":true}"#],
+        )
+        .await;
+    }
+    for text in [
+        "deny if args($a), $a.get(\"o\") === {\"force\": true}; allow if true;",
+        "bad({\"force\": true}); deny if args($a), bad($o), $a.get(\"o\") === $o; allow if true;",
+    ] {
+        check(
+            policy(text),
+            None,
+            &[r#"{"o":{"repoPath":"x"}}"#, r#"{"o":{},"headers":{"Force":1}}"#],
+            &[r#"{"o":{"Force":true}}"#],
+        )
+        .await;
+    }
 }
 
 #[tokio::test]
