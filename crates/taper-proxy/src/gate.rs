@@ -9,7 +9,7 @@
 //! ```
 //!
 //! No IO but the one `write(2)` of the replay insert and the look-up of counters, both in
-//! [`Gate::judge`]; `now` is an argument. It runs in the CPU pool.
+//! [`Gate::judge`]; `now` is an argument. What is short runs where the request is, the rest in the CPU pool.
 
 use std::net::IpAddr;
 use std::sync::Arc;

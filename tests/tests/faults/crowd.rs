@@ -35,7 +35,7 @@ pub(crate) struct Form {
     streams: usize,
     /// Calls of the honest caller, alone and then in the crowd.
     calls: usize,
-    /// How often the slowest call of a hundred may be slower than it was alone; `None` where only a bound
+    /// How often the slowest call of a hundred may usually be slower than it was alone; `None` where only a bound
     /// holds that no machine comes near to.
     ratio: Option<f64>,
     /// By how many KiB the proxy's memory may be larger afterwards: the allocator keeps some for the next connections.
@@ -164,14 +164,14 @@ pub(crate) fn run(form: &Form) -> Vec<String> {
     let ratio = ratio(&quiet, &crowded);
     if form.ratio.is_some_and(|most| ratio > most) || crowded.percentile(99) > NO_MACHINE {
         wrong.push(format!(
-            "the honest caller's p99 is {ratio:.2} times that of a quiet proxy"
+            "the honest caller's p99 of a second is usually {ratio:.2} times that of a quiet proxy"
         ));
     }
     wrong
 }
 
 fn ratio(quiet: &Saw, crowded: &Saw) -> f64 {
-    crowded.percentile(99).as_secs_f64() / quiet.percentile(99).as_secs_f64()
+    crowded.usual().as_secs_f64() / quiet.usual().as_secs_f64()
 }
 
 fn lost(quiet: &Saw, crowded: &Saw) -> Vec<String> {
@@ -191,12 +191,15 @@ fn cpu(world: &World) -> Duration {
 
 fn told(form: &Form, tally: &Tally, (quiet, crowded): (&Saw, &Saw), held: [Held; 3], busy: f64) {
     let ms = |took: Duration| format!("{:.2}", took.as_secs_f64() * 1000.0);
-    let of = |saw: &Saw| format!("{} / {}", ms(saw.percentile(50)), ms(saw.percentile(99)));
+    let of = |saw: &Saw| {
+        let all = [saw.percentile(50), saw.percentile(99), saw.usual()];
+        all.map(ms).join(" / ")
+    };
     let refused: u64 = tally.refused.values().sum();
     let [before, most, after] = held;
     tell(&format!(
-        "faults: a crowd of {} and {} streams; {refused} refused {:?}, {} too late; honest p50 / p99 ms: quiet {}, crowded {}, \
-         ratio {:.2}; the proxy used {busy:.2} of a processor; MiB {}, {}, {}",
+        "faults: a crowd of {} and {} streams; {refused} refused {:?}, {} too late; honest p50 / p99 / usual p99 of a second, ms: quiet {}, \
+         crowded {}, ratio of the last {:.2}; the proxy used {busy:.2} of a processor; MiB {}, {}, {}",
         form.clients,
         form.streams,
         tally.refused,

@@ -385,13 +385,20 @@ pub(crate) struct Saw {
     /// How long each call took, sorted.
     pub(crate) took: Vec<Duration>,
     pub(crate) failed: Vec<String>,
+    /// The 99th percentile of each part of a run.
+    parts: Vec<Duration>,
 }
 
 impl Saw {
     /// The time within which `percent` of the calls were answered.
     pub(crate) fn percentile(&self, percent: usize) -> Duration {
-        let at = (self.took.len() * percent).div_ceil(100).saturating_sub(1);
-        self.took.get(at).copied().unwrap_or_default()
+        percentile(&mut self.took.clone(), percent)
+    }
+
+    /// The 99th percentile of the middle one of its parts. What the machine does now and then for itself is in some parts
+    /// only, and decides alone over the percentile of the whole where that is near to one call of a hundred.
+    pub(crate) fn usual(&self) -> Duration {
+        percentile(&mut self.parts.clone(), 50)
     }
 }
 
@@ -420,9 +427,23 @@ impl Honest<'_> {
             }
             std::thread::sleep(pause);
         }
+        saw.parts = saw
+            .took
+            .chunks(PART)
+            .map(|part| percentile(&mut part.to_vec(), 99))
+            .collect();
         saw.took.sort_unstable();
         saw
     }
+}
+
+/// Calls of a part: about a second.
+const PART: usize = 150;
+
+fn percentile(took: &mut [Duration], percent: usize) -> Duration {
+    took.sort_unstable();
+    let at = (took.len() * percent).div_ceil(100).saturating_sub(1);
+    took.get(at).copied().unwrap_or_default()
 }
 
 /// The same request, on a connection that stays open.
