@@ -189,10 +189,11 @@ impl Writer {
                     break;
                 }
             }
-            if batch.answers.len() < BATCH && batch.draft.bytes() < BATCH_BYTES {
+            let has_room = batch.draft.bytes() < BATCH_BYTES;
+            if batch.answers.len() < BATCH && has_room {
                 next = commands.try_recv().ok();
             }
-            if next.is_none() && !waited && (COMPANY..ENOUGH).contains(&batch.answers.len()) {
+            if next.is_none() && !waited && has_room && (COMPANY..ENOUGH).contains(&batch.answers.len()) {
                 waited = true;
                 std::thread::sleep(MOMENT);
                 next = commands.try_recv().ok();
