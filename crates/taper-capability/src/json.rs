@@ -192,6 +192,7 @@ impl Value {
 #[must_use]
 pub fn folded(name: &str) -> String {
     if name.is_ascii() {
+        count(name.len());
         return name.to_ascii_lowercase();
     }
     letters(name).collect()
@@ -204,19 +205,30 @@ pub(crate) const DOT_ABOVE: char = '\u{307}';
 fn letters(name: &str) -> impl Iterator<Item = char> {
     let lower = name.chars().flat_map(char::to_lowercase);
     let letters = lower.flat_map(char::to_uppercase).flat_map(char::to_lowercase);
-    letters.filter(|c| *c != DOT_ABOVE)
+    letters.inspect(|_| count(1)).filter(|c| *c != DOT_ABOVE)
 }
+
+#[cfg(not(test))]
+const fn count(_letters: usize) {}
 
 /// Whether a reader that ignores case takes `a` for `b`, and they are not the same.
 #[must_use]
 pub fn is_other_spelling(a: &str, b: &str) -> bool {
-    if a.is_ascii() && b.is_ascii() {
-        return a != b && a.eq_ignore_ascii_case(b);
-    }
+    // They are folded as far as they are one: most differ in their first letter.
+    is_plainly_other(a, b).unwrap_or_else(|| letters(a).eq(letters(b)))
+}
+
+/// The same, where it is seen without folding them; otherwise they are such when their folds are one.
+pub(crate) fn is_plainly_other(a: &str, b: &str) -> Option<bool> {
     // No folding makes a name four times as long as another that it makes the same of, so that long names cost nothing.
     let (short, long) = (a.len().min(b.len()), a.len().max(b.len()));
-    // They are folded as far as they are one: most differ in their first letter.
-    long <= short.saturating_mul(4) && a != b && letters(a).eq(letters(b))
+    if long > short.saturating_mul(4) {
+        return Some(false);
+    }
+    if a.is_ascii() && b.is_ascii() {
+        return Some(a != b && a.eq_ignore_ascii_case(b));
+    }
+    (a == b).then_some(false)
 }
 
 impl fmt::Display for Value {
@@ -494,6 +506,17 @@ impl Parser<'_> {
         self.at += 4;
         Ok(code)
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many letters were folded on this thread.
+    pub(crate) static FOLDED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+#[cfg(test)]
+fn count(letters: usize) {
+    FOLDED.set(FOLDED.get() + letters);
 }
 
 #[cfg(test)]

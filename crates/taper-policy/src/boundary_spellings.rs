@@ -175,7 +175,7 @@ fn what_is_not_refused_for_its_keys_is_decided_as_a_server_reads_it() {
             }
             differs.set(true);
             let texts = || vocabulary::texts_of(p.chain(), &as_sent, NOW, |word| policy.names(word));
-            let is_refused = policy.reads().are_ambiguous([], &arguments, texts);
+            let is_refused = policy.reads().are_ambiguous([], [], &arguments, texts);
             prop_assert!(is_refused, "{source}: {arguments}");
         }
         Ok(())

@@ -153,14 +153,13 @@ impl Gate {
         let is_named = |word: &str| {
             self.policy.names(word) || checks().any(|check| check.words().any(|named| named == word))
         };
-        let mut of_templates = asked.profile.reads(tool).iter();
-        let is_ambiguous = of_templates.any(|path| path.is_ambiguous(arguments))
-            || self.policy.reads().are_ambiguous(
-                checks().map(AdmittedCheck::reads),
-                arguments,
-                // A name may be a text of any fact that they see.
-                || vocabulary::texts_of(chain, access, now, is_named),
-            );
+        let is_ambiguous = self.policy.reads().are_ambiguous(
+            checks().map(AdmittedCheck::reads),
+            asked.profile.reads(tool),
+            arguments,
+            // A name may be a text of any fact that they see.
+            || vocabulary::texts_of(chain, access, now, is_named),
+        );
         if rules::FOLDED_KEYS.holds(!is_ambiguous) {
             Ok(())
         } else {

@@ -1,6 +1,7 @@
 //! Runs the expressions of a query without their values, and notes what they would read in the arguments.
 
 use super::flow::Kinds;
+use super::spellings::Name;
 use super::{ArgumentFlow, ArgumentPath, End};
 use biscuit_auth::builder::{Binary, MapKey, Op, Rule, Term, Unary};
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,7 +31,7 @@ pub(super) fn query(query: &Rule, flow: &ArgumentFlow) -> Found {
 /// A part of the arguments.
 #[derive(Clone)]
 struct Place {
-    way: Vec<String>,
+    way: Vec<Name>,
     /// It stands somewhere below the way.
     below: bool,
     /// It is an element of what stands there, which for an object is a name and its value.
@@ -177,7 +178,7 @@ impl<'a> Scan<'a> {
             Term::Map(entries) => {
                 for (key, value) in entries {
                     if let MapKey::Str(name) = key {
-                        self.note(place, End::Below(name.clone()));
+                        self.note(place, End::Below(name.as_str().into()));
                     }
                     self.members(place, value);
                 }
@@ -325,11 +326,11 @@ impl<'a> Scan<'a> {
         let mut value = place.below();
         match key {
             Seen::Text(name) if !place.below => {
-                value.way.push(name.clone());
+                value.way.push(name.as_str().into());
                 value.below = false;
                 self.note(&value, End::Here);
             }
-            Seen::Text(name) => self.note(place, End::Below(name.clone())),
+            Seen::Text(name) => self.note(place, End::Below(name.as_str().into())),
             // The name is the first of a pair.
             Seen::Integer(index) => {
                 if place.is_element {
@@ -360,17 +361,17 @@ impl<'a> Scan<'a> {
             match right {
                 Seen::Text(name) if !place.below => {
                     let mut way = place.way.clone();
-                    way.push(name.clone());
+                    way.push(name.as_str().into());
                     self.found.paths.insert(ArgumentPath { way, end: End::Here });
                 }
                 Seen::Text(name) => {
-                    self.note(place, End::Below(name.clone()));
+                    self.note(place, End::Below(name.as_str().into()));
                     // Of an entry, it may be the value of which there are two.
                     if place.is_element {
                         self.note(place, End::Number { below: true });
                     }
                     if place.is_name {
-                        self.note(place, End::Part(name.clone()));
+                        self.note(place, End::Part(name.as_str().into()));
                     }
                 }
                 Seen::Computed => {
@@ -429,7 +430,7 @@ impl<'a> Scan<'a> {
         }
         match other {
             Seen::Text(text) => match part {
-                Some(true) if place.is_name => self.note(place, End::Part(text.clone())),
+                Some(true) if place.is_name => self.note(place, End::Part(text.as_str().into())),
                 Some(false) => self.otherwise(seen),
                 _ => {}
             },

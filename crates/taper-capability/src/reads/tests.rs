@@ -1,6 +1,7 @@
 use super::*;
-use crate::json::{JsonLimits, parse};
+use crate::json::{DOT_ABOVE, FOLDED, JsonLimits, folded, parse};
 use biscuit_auth::builder::Check;
+use proptest::prelude::*;
 
 /// What a check reads: `=` at the end of the way, `>name` below, `#` how many members (`##` below), `*` by any
 /// name, `**` also by one of the arguments, `~part` by a part, `!` otherwise.
@@ -14,15 +15,16 @@ fn reads(check: &str, flow: &ArgumentFlow, expected: &[&str]) {
         .map(|path| {
             let end = match &path.end {
                 End::Here => "=".to_owned(),
-                End::Below(name) => format!(">{name}"),
+                End::Below(name) => format!(">{}", name.text),
                 End::Number { below: false } => "#".to_owned(),
                 End::Number { below: true } => "##".to_owned(),
                 End::Any => "*".to_owned(),
                 End::Own => "**".to_owned(),
-                End::Part(part) => format!("~{part}"),
+                End::Part(part) => format!("~{}", part.text),
                 End::Otherwise => "!".to_owned(),
             };
-            format!("{}{end}", path.way.join("/"))
+            let way: Vec<&str> = path.way.iter().map(|name| name.text.as_str()).collect();
+            format!("{}{end}", way.join("/"))
         })
         .collect();
     assert_eq!(shown, expected, "{check}");
@@ -207,7 +209,7 @@ fn check(path: &ArgumentPath, arguments: &str, ambiguous: bool) {
     let mut reads = ArgumentReads::default();
     reads.paths.insert(path.clone());
     reads.texts.insert("known");
-    let is = ArgumentReads::default().are_ambiguous([&reads], &arguments, || vec!["Given".into()]);
+    let is = ArgumentReads::default().are_ambiguous([&reads], [], &arguments, || vec!["Given".into()]);
     assert_eq!(is, ambiguous, "{path:?} {arguments}");
 }
 
@@ -288,4 +290,152 @@ fn texts_are_known_in_each_spelling() {
     texts.insert("A");
     more.extend(&texts);
     assert!(more.has_other("a", "a") && more.has_other("A", "a") && !more.has_other("b", "b"));
+}
+
+/// An object with these names.
+fn object<'a>(names: impl IntoIterator<Item = &'a String>) -> Value {
+    let members = names.into_iter().map(|name| (name.clone(), Value::Null));
+    Value::Object(members.collect())
+}
+
+/// How many letters are folded to look at `paths`.
+#[track_caller]
+fn letters(paths: impl IntoIterator<Item = ArgumentPath>, arguments: &Value, ambiguous: bool) -> usize {
+    let mut reads = ArgumentReads {
+        paths: paths.into_iter().collect(),
+        ..ArgumentReads::default()
+    };
+    reads.texts.insert("known");
+    let before = FOLDED.get();
+    let is = reads.are_ambiguous([], [], arguments, Vec::new);
+    assert_eq!(is, ambiguous);
+    FOLDED.get() - before
+}
+
+#[test]
+fn a_name_is_folded_once_for_all_that_look_for_one() {
+    let name = |tail: &str| "\u{e9}".repeat(200) + tail;
+    let names: Vec<String> = (0..100).map(|i| name(&format!("{i:03}"))).collect();
+    let all: usize = names.iter().map(|name| name.chars().count()).sum();
+    let top = ["o", "p", "q", "r"].map(|name| (name.to_owned(), object(&names)));
+    let arguments = Value::Object(top.into());
+    let ways = || {
+        let ways = [&[][..], &["o"], &["p"], &["q"], &["r"]];
+        ways.map(|way| way.iter().map(|name| Name::from(*name)).collect::<Vec<_>>())
+    };
+    let below = ways().into_iter().flat_map(|way| {
+        (0..40).map(move |i| ArgumentPath {
+            way: way.clone(),
+            end: End::Below(name(&format!("x{i:02}")).as_str().into()),
+        })
+    });
+    let below: Vec<ArgumentPath> = below.collect();
+    let looked = letters(below.clone(), &arguments, false);
+    assert!((all..=4 * all + 4).contains(&looked), "{looked} of {all}");
+    let ends = [
+        End::Any,
+        End::Own,
+        End::Number { below: false },
+        End::Number { below: true },
+        End::Part(name("xy").as_str().into()),
+    ];
+    let others = ends.into_iter().flat_map(|end| {
+        ways().map(|way| ArgumentPath {
+            way,
+            end: end.clone(),
+        })
+    });
+    // All that is there is one to `Own`, as each name occurs in other objects as it is.
+    let looked = letters(others.chain(below), &arguments, false);
+    assert!((all..=4 * all + 4).contains(&looked), "{looked} of {all}");
+    let other = ArgumentPath::of_members(&["o".into(), name("X01")]);
+    assert!(!other.is_ambiguous(&arguments));
+    let upper = ArgumentPath::of_members(&["o".into(), name("001").to_uppercase()]);
+    assert!(upper.is_ambiguous(&arguments));
+}
+
+#[test]
+fn plain_names_are_compared_as_they_are() {
+    let arguments = br#"{"path":"x","force":true,"target":{"path":"y","mode":1},"items":[{"a":1}]}"#;
+    let arguments = parse(arguments, &JsonLimits::default()).unwrap();
+    let paths = || {
+        let below = ["force", "mirror", "items"].map(|name| End::Below(name.into()));
+        let ends = below.into_iter().chain([
+            End::Here,
+            End::Number { below: true },
+            End::Number { below: false },
+        ]);
+        ends.map(|end| ArgumentPath { way: Vec::new(), end })
+    };
+    assert_eq!(letters(paths(), &arguments, false), 0);
+    let way = ArgumentPath::of_members(&["target".into(), "path".into()]);
+    assert_eq!(letters(paths().chain([way]), &arguments, false), 0);
+    let other = ArgumentPath::of_members(&["Target".into(), "path".into()]);
+    assert_eq!(letters([other], &arguments, true), 0);
+}
+
+#[test]
+fn a_part_is_counted_in_every_place() {
+    for (text, part, count) in [
+        ("aaaa", "aa", 3),
+        ("abababa", "aba", 3),
+        ("aabaabaaab", "aab", 3),
+        ("\u{e9}\u{e9}\u{e8}", "\u{e9}", 2),
+        ("a\u{e9}", "", 2),
+        ("a", "ab", 0),
+        ("", "a", 0),
+    ] {
+        assert_eq!(spellings::places(text, part), count, "{text} {part}");
+    }
+}
+
+const NAME: &str = "[kKsSiIeEßſıİéÉ\u{212a}\u{307}\u{300}\u{390}µμσςΣﬁǅ_]{0,6}";
+
+proptest! {
+    /// What is found without folding, or with folds that are kept, is what folding finds.
+    #[test]
+    fn names_are_found_as_they_fold(
+        drawn in prop::collection::btree_set(NAME, 1..5),
+        name in NAME,
+        is_drawn in any::<bool>(),
+    ) {
+        let mut names: Vec<String> = drawn.into_iter().collect();
+        // Most that are drawn have nothing to do with each other.
+        let name = if is_drawn { name } else { names[0].to_uppercase() };
+        let swapped: String = name.chars().map(|c| c.to_uppercase().next().unwrap_or(c)).collect();
+        if !names.contains(&swapped) {
+            names.push(swapped);
+        }
+        let object = object(&names);
+        let is_other = |member: &String| {
+            let (short, long) = (member.len().min(name.len()), member.len().max(name.len()));
+            *member != name && long <= short * 4 && folded(member) == folded(&name)
+        };
+        let at_top = |end: End| ArgumentPath { way: Vec::new(), end };
+        let path = |end: End| at_top(end).is_ambiguous(&object);
+        let expected = names.iter().any(is_other);
+        prop_assert_eq!(path(End::Below(name.as_str().into())), expected);
+        prop_assert_eq!(ArgumentPath::of_members(std::slice::from_ref(&name)).is_ambiguous(&object), expected);
+        let folds: BTreeSet<String> = names.iter().map(|name| folded(name)).collect();
+        let has_twins = folds.len() < names.len();
+        prop_assert_eq!(path(End::Number { below: false }), has_twins);
+        prop_assert_eq!(path(End::Number { below: true }), has_twins);
+        // The names are among the texts of the arguments, so that no other is.
+        prop_assert_eq!(path(End::Own), has_twins);
+        let mut reads = ArgumentReads::default();
+        reads.paths.insert(at_top(End::Any));
+        reads.texts.insert(&name);
+        let is_known = |member: &String| *member != name && folded(member) == folded(&name);
+        let expected = has_twins || names.iter().any(is_known);
+        prop_assert_eq!(reads.are_ambiguous([], [], &object, Vec::new), expected);
+        let places = |text: &str, part: &str| {
+            let is_place = |(i, _): &(usize, char)| text[*i..].starts_with(part);
+            text.char_indices().filter(is_place).count()
+        };
+        let part: String = name.chars().take(2).collect();
+        let has_part = |member: &String| {
+            member.contains(DOT_ABOVE) || places(&folded(member), &folded(&part)) != places(member, &part)
+        };
+        prop_assert_eq!(path(End::Part(part.as_str().into())), names.iter().any(has_part));
+    }
 }
