@@ -88,6 +88,11 @@ impl ArgumentPath {
         self.end.differs(value, spellings)
     }
 
+    /// Whether it is met by each name in the arguments.
+    fn is_any_name(&self) -> bool {
+        self.way.is_empty() && self.end == End::Otherwise
+    }
+
     /// Whether it depends on texts that the reader knows.
     fn is_open(&self) -> bool {
         matches!(self.end, End::Any | End::Own)

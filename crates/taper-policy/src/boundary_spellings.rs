@@ -9,15 +9,15 @@ use taper_capability::json::Value;
 /// What a policy knows beside its conditions.
 const KNOWN: &str = r#"
     name("force"); list(["force", "key"]); set({"force", "o"}); entry(["force", true]); map({"force": true});
+    named({"force": ["force", "key"]});
     other({"o": {"force": true}}); index(0);
     again($b, $u) <- args($b), tool($u); mixed($x) <- args($x); mixed($x) <- name($x);
 "#;
 
-const BODY: &str =
-    "args($a), again($b, $u), tool($t), name($k), list($l), set($s), entry($e), map($m), index($i)";
+const BODY: &str = "args($a), again($b, $u), tool($t), name($k), list($l), set($s), entry($e), map($m), named($n), index($i)";
 
 /// Conditions that read the arguments in each way that there is. All their texts are in lower case.
-const CONDITIONS: [&str; 50] = [
+const CONDITIONS: [&str; 55] = [
     r#"$a.contains("force")"#,
     r#"$a.get("force") === true"#,
     r#"$a.get("o").contains("force")"#,
@@ -41,6 +41,11 @@ const CONDITIONS: [&str; 50] = [
     r#"$a.any($x -> $x.get($i) === $k)"#,
     r#"$a.all($x -> $l.contains($x.get(0)))"#,
     r#"$a.all($x -> {"force", "o"}.contains($x.get(0)))"#,
+    r#"$a.any($x -> $m.contains($x.get(0)) && $m.get($x.get(0)))"#,
+    r#"$a.any($x -> $x.any($y -> $m.get($y) === true))"#,
+    r#"$a.all($x -> $n.get($t).contains($x.get(0)))"#,
+    r#"$a.all($x -> {"force": ["force", "o"]}.get($t).contains($x.get(0)))"#,
+    r#"$n.all($x -> $a.any($y -> $x.get(1).contains($y.get(0))))"#,
     r#"$a.any($x -> $x.get(1) === true)"#,
     r#"$a.all($x -> $x.contains("force"))"#,
     r#"$a.any($x -> $x === ["force", true])"#,
@@ -61,13 +66,13 @@ const CONDITIONS: [&str; 50] = [
     r#"$a.get("o").contains($a.get("key")) || $a.get("key").contains($a.get("o"))"#,
     r#"$a.get("o").length() === 1"#,
     r#"$a.any($x -> $x.get(1).length() === 1)"#,
-    r#"$a.any($x -> $x.get(0).length() === 5)"#,
+    r#"$a.get("o").any($x -> $x.get(0).length() === 5)"#,
     r#"$a.any($x -> $x.get(0).starts_with("for"))"#,
     r#"$a.any($x -> $x.get(0).ends_with("rce") || $x.get(0).contains("orc"))"#,
-    r#"$a.any($x -> $x.get(0).matches("^fo"))"#,
-    r#"$a.any($x -> "force,key".contains($x.get(0)))"#,
-    r#"$a.any($x -> $x.get(0) + "x" === "forcex")"#,
-    r#"$a.any($x -> $x.get(0).starts_with($k))"#,
+    r#"$a.get("o").any($x -> $x.get(0).matches("^fo"))"#,
+    r#"$a.get("o").any($x -> "force,key".contains($x.get(0)))"#,
+    r#"$a.get("o").any($x -> $x.get(0) + "x" === "forcex")"#,
+    r#"$a.get("o").any($x -> $x.get(0).starts_with($k))"#,
 ];
 
 /// Conditions with predicates of their own.

@@ -443,3 +443,37 @@ fn a_name_in_the_arguments_is_written_whole() {
         load(source).unwrap();
     }
 }
+
+#[test]
+fn what_would_refuse_every_call_is_not_loaded() {
+    let load = |source: &str| {
+        BoundaryPolicy::load(&[PolicyFile {
+            name: "a.dl".into(),
+            source: source.into(),
+        }])
+    };
+    for source in [
+        "allow if true;\n  deny if args($a), $a.any($e -> $e.get(0).matches(\"^x\"));",
+        "allow if true;\n  deny if args($a), $a.any($e -> $e.get(0).length() > 9);",
+        "allow if true;\n  check if args($a), tool($t), $a.all($e -> !$e.get(0).starts_with($t));",
+        "allow if true;\n  check if args($a), $a.all($e -> \"a,b\".contains($e.get(0)));",
+        "bad($x) <- args($x);\n  deny if bad($a), server($s), $a.any($e -> $e.get(0) + $s === \"x\");",
+        "names({\"x\": \"y,z\"});\n  bad(1) <- args($a), tool($t), names($n), $a.any($e -> $n.get($t).contains($e.get(0)));",
+    ] {
+        let errors = load(source).unwrap_err().to_string();
+        assert!(
+            errors.starts_with("a.dl:2:3: something else is made of the names of the arguments"),
+            "{source}: {errors}"
+        );
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+    }
+    for source in [
+        "allowed({\"x\": [\"a\", \"b\"]}); deny if args($a), tool($t), allowed($m), !$a.all($e -> $m.get($t).contains($e.get(0)));",
+        "deny if args($a), tool($t), !$a.all($e -> {\"x\": [\"a\"]}.get($t).contains($e.get(0)));",
+        "deny if args($a), $a.any($e -> $e.get(0).starts_with(\"x\"));",
+        "deny if args($a), $a.get(\"o\").any($e -> $e.get(0).matches(\"^x\"));",
+        "deny if args($a), $a.get(\"paths\").all($p -> $p.matches(\"^x\"));",
+    ] {
+        load(source).unwrap();
+    }
+}

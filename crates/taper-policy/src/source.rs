@@ -51,6 +51,11 @@ impl fmt::Display for PolicyErrors {
 const COMPUTED: &str = "a name in the arguments is put together; write it whole, or state it as a fact: a server \
                         that ignores case would find another spelling of it";
 
+/// Of what is made of a name, no text says how it would come out for the other spellings (M-17).
+const MADE_OF_NAMES: &str = "something else is made of the names of the arguments, so that every call with an argument \
+                             would be refused: a server that ignores case would find another spelling of them; compare \
+                             them as they are, or with a literal part, or name the argument whose members are meant";
+
 /// What a kind of policy may say.
 pub(crate) struct Dialect<'a> {
     /// The words that are given: name and arity.
@@ -164,6 +169,9 @@ pub(crate) fn load(files: &[PolicyFile], dialect: &Dialect<'_>) -> Result<Parsed
         for (file, text, queries) in &queries {
             if queries.iter().any(|query| flow.has_computed_name(query)) {
                 errors.push(at(file, text, COMPUTED.to_owned()));
+            }
+            if queries.iter().any(|query| flow.refuses_all(query)) {
+                errors.push(at(file, text, MADE_OF_NAMES.to_owned()));
             }
         }
         let all = queries.iter().flat_map(|(_, _, queries)| queries);

@@ -85,9 +85,20 @@ enum Seen<'a> {
     /// A literal array, set or map.
     Literal(&'a Term),
     /// A value from outside of the arguments.
-    Given { texts: bool, parts: bool },
+    Given(Kinds),
     /// A function: its parameters, and what it does.
     Closure(&'a [String], &'a [Op]),
+}
+
+/// What a value from outside of the arguments may be.
+fn kinds(seen: &Seen<'_>) -> Kinds {
+    match seen {
+        Seen::Text(_) | Seen::Computed => Kinds::text(),
+        Seen::Literal(term) => Kinds::of(term),
+        Seen::Given(kinds) => kinds.clone(),
+        Seen::Integer(_) | Seen::Plain => Kinds::default(),
+        Seen::Read(_) | Seen::Closure(..) => Kinds::anything(),
+    }
 }
 
 struct Scan<'a> {
@@ -151,14 +162,7 @@ impl<'a> Scan<'a> {
             return seen.clone();
         }
         match self.variables.get(name) {
-            Some(Kinds {
-                arguments: false,
-                texts,
-                parts,
-            }) => Seen::Given {
-                texts: *texts,
-                parts: *parts,
-            },
+            Some(kinds) if !kinds.arguments => Seen::Given(kinds.clone()),
             _ => Seen::Read(Place::arguments()),
         }
     }
@@ -240,10 +244,7 @@ impl<'a> Scan<'a> {
                 }
                 Seen::Read(place.element())
             }
-            _ => Seen::Given {
-                texts: true,
-                parts: true,
-            },
+            value => Seen::Given(kinds(value).element()),
         };
         let known = self.bound.len();
         let named = parameters.iter().map(|name| (name.as_str(), element.clone()));
@@ -302,10 +303,7 @@ impl<'a> Scan<'a> {
                 self.otherwise(right);
                 Seen::Plain
             }
-            Binary::Union | Binary::Intersection => Seen::Given {
-                texts: true,
-                parts: true,
-            },
+            Binary::Union | Binary::Intersection => Seen::Given(kinds(left).or(kinds(right))),
             // These take functions.
             Binary::LazyAnd | Binary::LazyOr | Binary::All | Binary::Any | Binary::TryOr => {
                 Seen::Read(Place::arguments().element().element())
@@ -315,11 +313,18 @@ impl<'a> Scan<'a> {
 
     fn get(&mut self, left: &Seen<'a>, key: &Seen<'a>) -> Seen<'a> {
         let Seen::Read(place) = left else {
+            // The name is looked for among those of a map.
+            if let Seen::Read(place) = key
+                && (place.is_element || place.is_name)
+            {
+                self.note(place, End::Any);
+            }
+            let index = match key {
+                Seen::Integer(index) => *index,
+                _ => None,
+            };
             return match left {
-                Seen::Literal(_) | Seen::Given { .. } => Seen::Given {
-                    texts: true,
-                    parts: true,
-                },
+                Seen::Literal(_) | Seen::Given(_) => Seen::Given(kinds(left).member(index)),
                 _ => Seen::Plain,
             };
         };
@@ -338,7 +343,7 @@ impl<'a> Scan<'a> {
                     value.is_name = index.is_none_or(|index| index == 0);
                 }
             }
-            Seen::Given { .. } => {
+            Seen::Given(_) => {
                 self.note(place, End::Any);
                 value.is_name = place.is_element;
             }
@@ -379,7 +384,7 @@ impl<'a> Scan<'a> {
                     self.found.computed |= place.way.is_empty() && !place.below;
                     self.note(place, End::Otherwise);
                 }
-                Seen::Given { .. } => {
+                Seen::Given(_) => {
                     self.note(place, End::Any);
                     self.otherwise(left);
                 }
@@ -407,11 +412,11 @@ impl<'a> Scan<'a> {
                     self.otherwise(right);
                 }
                 Seen::Literal(term) => self.members(place, term),
-                Seen::Given { texts, parts } => {
-                    if *parts {
+                Seen::Given(kinds) => {
+                    if kinds.parts() {
                         self.note(place, End::Any);
                     }
-                    if *texts {
+                    if kinds.texts() {
                         self.otherwise(right);
                     }
                 }
@@ -436,11 +441,11 @@ impl<'a> Scan<'a> {
             },
             Seen::Literal(term) => self.members(place, term),
             Seen::Computed => self.otherwise(seen),
-            Seen::Given { texts, parts } => {
-                if *parts {
+            Seen::Given(kinds) => {
+                if kinds.parts() {
                     self.note(place, End::Any);
                 }
-                if *texts && part.is_some() {
+                if kinds.texts() && part.is_some() {
                     self.otherwise(seen);
                 }
             }

@@ -33,13 +33,19 @@ fn reads(check: &str, flow: &ArgumentFlow, expected: &[&str]) {
 /// The same of an expression, beside a tool and what files state and derive.
 #[track_caller]
 fn of(expression: &str, expected: &[&str]) {
-    let facts: Vec<Fact> = [r#"name("x")"#, r#"list(["x"])"#, "number(1)"]
-        .iter()
-        .map(|fact| fact.parse().unwrap())
-        .collect();
+    let facts: Vec<Fact> = [
+        r#"name("x")"#,
+        r#"list(["x"])"#,
+        "number(1)",
+        r#"lists({"x": ["y"]})"#,
+        r#"texts({"x": "y"})"#,
+    ]
+    .iter()
+    .map(|fact| fact.parse().unwrap())
+    .collect();
     let rule = "again($a, $t) <- args($a), tool($t)".parse().unwrap();
     let flow = ArgumentFlow::new(&facts, &[rule]);
-    let body = "args($a), again($b, $u), tool($t), name($k), list($l), number($n)";
+    let body = "args($a), again($b, $u), tool($t), name($k), list($l), number($n), lists($m), texts($o)";
     reads(&format!("check if {body}, {expression}"), &flow, expected);
 }
 
@@ -149,6 +155,31 @@ fn names_are_not_always_compared() {
         (r#"$a.any($e -> $e.get(0).starts_with($t))"#, &["#", "*", "!"]),
         (r#"$a.any($e -> "x,y".contains($e.get(0)))"#, &["#", "*", "!"]),
         (r#"$a.any($e -> $l.contains($e.get(0)))"#, &["#", "*"]),
+        (r#"$a.any($e -> $m.get($t).contains($e.get(0)))"#, &["#", "*"]),
+        (
+            r#"$a.any($e -> {"x": ["y"]}.get($t).contains($e.get(0)))"#,
+            &["#", "*"],
+        ),
+        (
+            r#"$a.any($e -> $m.any($p -> $p.get(1).contains($e.get(0))))"#,
+            &["#", "*"],
+        ),
+        (
+            r#"$a.any($e -> $o.get($t).contains($e.get(0)))"#,
+            &["#", "*", "!"],
+        ),
+        (
+            r#"$a.any($e -> $m.get($t).any($p -> $p.contains($e.get(0))))"#,
+            &["#", "*", "!"],
+        ),
+        (
+            r#"$a.any($e -> {"x"}.union({"y"}).contains($e.get(0)))"#,
+            &["#", "*"],
+        ),
+        (
+            r#"$a.any($e -> $e.any($p -> $m.get($p).length() === 1))"#,
+            &["#", "*"],
+        ),
         (r#"$a.any($e -> $e.any($p -> $p === "x"))"#, &["#", "*"]),
         (
             r#"$a.get("x").all($p -> $p.all($q -> $q.starts_with("y")))"#,

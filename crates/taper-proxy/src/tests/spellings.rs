@@ -234,3 +234,43 @@ async fn what_nothing_reads_may_have_any_keys() {
     )
     .await;
 }
+
+#[tokio::test]
+async fn names_may_be_compared_with_a_list_of_each_tool() {
+    for text in [
+        "allowed({\"git_push\": [\"path\", \"max_count\"]}); allow if true;
+         deny if args($a), tool($t), allowed($m), !$a.all($e -> $m.get($t).contains($e.get(0)));",
+        "deny if args($a), tool($t), !$a.all($e -> {\"git_push\": [\"path\"]}.get($t).contains($e.get(0)));
+         allow if true;",
+    ] {
+        let world = World::start(policy(text)).await;
+        let token = world.issue(&world.grant());
+        for (arguments, status) in [
+            (r#"{"path":"x"}"#, 200),
+            ("{}", 200),
+            (r#"{"force":true}"#, 403),
+            (r#"{"Path":"x"}"#, 403),
+        ] {
+            let call = world.call("git_push", arguments).token(token.as_str());
+            let answer = call.send().await;
+            assert_eq!(
+                answer.status.as_u16(),
+                status,
+                "{text} {arguments}: {:?}",
+                answer.json()
+            );
+        }
+        world.end().await;
+    }
+    // What is denied otherwise is not asked about; here another spelling would pass.
+    check(
+        policy(
+            "denied({\"git_push\": [\"force\"]}); allow if true;
+             deny if args($a), tool($t), denied($m), $a.any($e -> $m.get($t).contains($e.get(0)));",
+        ),
+        None,
+        &[r#"{"path":"x"}"#, r#"{"paths":["x"],"maxCount":1}"#],
+        &[r#"{"Force":true}"#, r#"{"x":{"FORCE":true}}"#],
+    )
+    .await;
+}
